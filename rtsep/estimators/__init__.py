@@ -1,0 +1,6 @@
+"""Estimators: one a file. Importing this package registers all of them."""
+
+from rtsep.estimators.oracle import Oracle
+from rtsep.estimators.passthrough import Passthrough
+
+__all__ = ["Oracle", "Passthrough"]

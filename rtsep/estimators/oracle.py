@@ -1,0 +1,86 @@
+"""True magnitudes of given sources: the upper bound that phase recovery is measured with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from rtsep.config import ConfigError, StreamConfig
+from rtsep.kernels.jit import kernel
+from rtsep.kernels.memory import aligned, zeros
+from rtsep.stages.analysis import AnalysisState, analyse, prepare_analysis
+from rtsep.stages.registry import register_estimator
+
+
+class OracleState(NamedTuple):
+    """References and how far they are used up."""
+
+    references: np.ndarray  # float32 (n_src, n_channels, n_samples)
+    position: np.ndarray  # int64 (1,)
+    hop: np.ndarray  # float32 (n_channels, hop) scratch
+    analyses: tuple[AnalysisState, ...]  # of each source
+
+
+@kernel
+def estimate_oracle(state, mixture, power, magnitudes):
+    """Magnitudes of the references at the time of the newest hop; silence after their end."""
+    n_src, n_channels, n_samples = state.references.shape
+    hop = state.hop.shape[1]
+    start = state.position[0]
+    for j in range(n_src):
+        for c in range(n_channels):
+            for i in range(hop):
+                inside = start + i < n_samples
+                state.hop[c, i] = state.references[j, c, start + i] if inside else np.float32(0)
+        analyse(state.analyses[j], state.hop)
+        for k in range(power.size):
+            magnitudes[j, k] = np.sqrt(state.analyses[j].power[k])
+    state.position[0] = start + hop
+
+
+@register_estimator("oracle")
+@dataclass(frozen=True)
+class Oracle:
+    """True magnitudes of given reference sources: for tests and benchmarks.
+
+    Parameters
+    ----------
+    references : ndarray, real, (n_src, n_samples) or (n_src, n_channels, n_samples)
+        The sources, aligned with the mixture from its first sample on.
+    """
+
+    references: np.ndarray | None = field(default=None, repr=False)
+
+    State: ClassVar[type] = OracleState
+    step: ClassVar[Any] = estimate_oracle
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.references, np.ndarray):
+            raise ConfigError("the oracle estimator needs references=, the true sources, an array")
+        if self.references.ndim not in (2, 3) or self.references.dtype.kind != "f" or not len(self.references):
+            raise ConfigError(
+                f"references are {self.references.dtype} of shape {self.references.shape}, not floats of shape "
+                "(n_src, n_samples) or (n_src, n_channels, n_samples)"
+            )
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """source1, source2, ..."""
+        assert self.references is not None
+        return tuple(f"source{j + 1}" for j in range(len(self.references)))
+
+    def prepare(self, config: StreamConfig) -> OracleState:
+        """Fresh state. Not real-time safe."""
+        assert self.references is not None
+        n_src, n_samples = self.references.shape[0], self.references.shape[-1]
+        references = self.references.reshape(n_src, -1, n_samples)
+        if references.shape[1] != config.n_channels:
+            raise ConfigError(f"references have {references.shape[1]} channels, the stream {config.n_channels}")
+        return OracleState(
+            references=aligned(references),
+            position=zeros(1, np.int64),
+            hop=zeros((config.n_channels, config.hop)),
+            analyses=tuple(prepare_analysis(config, 0) for _ in range(n_src)),
+        )

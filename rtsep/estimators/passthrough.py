@@ -1,0 +1,40 @@
+"""The whole mixture as one source: what the engine does when nothing is separated."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from rtsep.config import StreamConfig
+from rtsep.kernels.jit import kernel
+from rtsep.stages.registry import register_estimator
+
+
+class PassthroughState(NamedTuple):
+    """Nothing to remember."""
+
+    unused: np.ndarray  # float32 (1,): a state must not be empty
+
+
+@kernel
+def estimate_passthrough(state, mixture, power, magnitudes):
+    """The magnitudes of the mixture. Real-time safe; parameters as in `Denoise`."""
+    for k in range(power.size):
+        magnitudes[0, k] = math.sqrt(power[k])
+
+
+@register_estimator("passthrough")
+@dataclass(frozen=True)
+class Passthrough:
+    """The mixture as one source, unchanged: for tests and for measuring latency."""
+
+    sources: ClassVar[tuple[str, ...]] = ("signal",)
+    State: ClassVar[type] = PassthroughState
+    step: ClassVar[Any] = estimate_passthrough
+
+    def prepare(self, config: StreamConfig) -> PassthroughState:
+        """Fresh state. Not real-time safe."""
+        return PassthroughState(np.zeros(1, np.float32))

@@ -1,0 +1,139 @@
+"""separate: the same engine, fed from an array."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rtsep.config import ConfigError, StreamConfig
+from rtsep.kernels.jit import kernel
+from rtsep.kernels.memory import zeros
+from rtsep.phase.difference import share_of_channel
+from rtsep.separator import Separator, check_audio
+from rtsep.stages.analysis import analyse, prepare_analysis
+from rtsep.stages.output import Output, finish
+from rtsep.stages.registry import ESTIMATORS, PHASES, create, estimate
+
+BLOCK = 1 << 16  # samples; more at a time gain nothing
+
+
+def separate(
+    x: np.ndarray,
+    sr: int,
+    estimator: Any = "denoise",
+    phase: Any = "omisi",
+    *,
+    config: StreamConfig | None = None,
+    output: Output | None = None,
+) -> np.ndarray:
+    """Separate a whole signal: what a live stream would give, aligned with the input.
+
+    Parameters
+    ----------
+    x : ndarray, real, (n_samples,) or (n_channels, n_samples)
+        Mixture, full scale is 1. Channels are linked: one mask for all. Values that are not finite count as
+        zero.
+    sr : int
+        Sample rate in Hz, 8000 to 192000.
+    estimator : str or estimator settings
+        As in `Separator`.
+    phase : str or phase-recovery settings
+        As in `Separator`; also the offline algorithms, such as "misi".
+    config : StreamConfig, optional
+        Window, hop and FFT size, if not the default ones; its rate and channels must be those of `x`.
+    output : Output, optional
+        Strength, ceiling and fade-in.
+
+    Returns
+    -------
+    sources : ndarray, float32, (n_src, n_samples) or (n_src, n_channels, n_samples)
+        For one dimension or two dimensions of `x`. They add up to `x` unless the limiter worked or
+        `Output.strength_db` is finite.
+
+    Raises
+    ------
+    ConfigError, ValueError, TypeError
+        For settings that cannot work, wrong shapes, and samples that are not real numbers.
+
+    Notes
+    -----
+    Bit by bit the output of `Separator.process` on the same machine, without its first `latency` samples. Not
+    real-time safe.
+
+    Examples
+    --------
+    >>> import numpy as np, rtsep
+    >>> x = np.random.default_rng(0).normal(0, 0.1, 16_000)
+    >>> speech, noise = rtsep.separate(x, 16_000)
+    >>> bool(np.allclose(speech + noise, x, atol=1e-6))
+    True
+    """
+    n_channels = np.shape(x)[0] if np.ndim(x) == 2 else 1
+    if config is None:
+        config = StreamConfig(sr, n_channels=n_channels)
+    elif (config.sr, config.n_channels) != (sr, n_channels):
+        raise ConfigError(f"config is for {config.sr} Hz, {config.n_channels} channels; {sr=}, {n_channels=}")
+    samples = check_audio(x, n_channels) if np.ndim(x) != 2 or n_channels > 1 else check_audio(x[0], 1)
+    phase = create("phase", PHASES, phase, {})
+    if getattr(phase, "offline", False):
+        sources = _separate_offline(samples, config, create("estimator", ESTIMATORS, estimator, {}), phase, output)
+    else:
+        sources = _separate_stream(samples, Separator(config, estimator, phase, output))
+    return sources if np.ndim(x) == 2 else sources[:, 0]
+
+
+def _separate_stream(x: np.ndarray, separator: Separator) -> np.ndarray:
+    n_channels, n_samples = x.shape
+    sources = np.empty((separator.n_src, n_channels, n_samples), np.float32)
+    latency = separator.latency
+    # The stream and `latency` zeros go in; its first `latency` samples are dropped.
+    for start in range(0, n_samples + latency, BLOCK):
+        stop = min(start + BLOCK, n_samples + latency)
+        block = np.zeros((n_channels, stop - start), np.float32)
+        part = x[:, start : min(stop, n_samples)]
+        block[:, : part.shape[1]] = part
+        separated = separator.process(block if n_channels > 1 else block[0]).reshape(
+            separator.n_src, n_channels, -1
+        )
+        first = max(0, latency - start)
+        sources[:, :, start + first - latency : stop - latency] = separated[:, :, first:]
+    return sources
+
+
+@kernel
+def _collect(analysis, estimator, hops, magnitudes, scratch):
+    """Magnitudes of all frames, for every channel: (n_channels, n_frames, n_src, n_bins)."""
+    n_channels, n_frames = magnitudes.shape[0], magnitudes.shape[1]
+    for t in range(n_frames):
+        analyse(analysis, hops[t])
+        estimate(estimator, analysis.mixture, analysis.power, scratch)
+        for c in range(n_channels):
+            share_of_channel(analysis.mixture, c, analysis.power, scratch, magnitudes[c, t])
+
+
+def _separate_offline(
+    x: np.ndarray, config: StreamConfig, estimator: Any, phase: Any, output: Output | None
+) -> np.ndarray:
+    """For algorithms that need all frames at once."""
+    n_channels, n_samples = x.shape
+    hop, lead = config.hop, config.win_length - config.hop
+    n_src, n_frames = len(estimator.sources), -(-(n_samples + lead) // hop)
+    # Frame t sees the samples up to the end of hop t, as in a stream: a lead of zeros before the first.
+    line = np.zeros((n_channels, lead + n_frames * hop), np.float32)
+    line[:, lead : lead + n_samples] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
+    hops = np.ascontiguousarray(line[:, lead:].reshape(n_channels, n_frames, hop).transpose(1, 0, 2))
+    magnitudes, scratch = zeros((n_channels, n_frames, n_src, config.n_bins)), zeros((n_src, config.n_bins))
+    analysis, state = prepare_analysis(config, 0), estimator.prepare(config)
+    if hasattr(estimator, "State"):
+        _collect(analysis, state, hops, magnitudes, scratch)
+    else:
+        for t in range(n_frames):
+            analyse(analysis, hops[t])
+            estimator.step(state, analysis.mixture, analysis.power, scratch)
+            for c in range(n_channels):
+                share_of_channel(analysis.mixture, c, analysis.power, scratch, magnitudes[c, t])
+    sources = np.stack([phase.run(config, line[c], magnitudes[c]) for c in range(n_channels)], 1)
+    sources = np.ascontiguousarray(sources[:, :, lead : lead + n_samples])
+    finish((output or Output()).prepare(config, phase.consistent), np.ascontiguousarray(line[:, lead:]), sources)
+    return sources

@@ -1,0 +1,256 @@
+"""oMISI: online multiple input spectrogram inversion.
+
+Source: P. Magron and T. Virtanen, "Online spectrogram inversion for low-latency audio source separation",
+IEEE Signal Process. Lett. 27, 2020, section III; the offline algorithm is D. Gunawan and D. Sen, IEEE
+Signal Process. Lett. 17(5), 2010.
+
+The kernels work in the difference form (`rtsep.phase.difference`). In the order of the paper (consistency,
+magnitude, mixing) T, what the spectra are made to sum to, is the transform of what the overlap-add holds of the
+mixture; in that of the released code (consistency, mixing, magnitude) it is the mixture X itself. That, and
+what is finally emitted, is the only difference between the two orders.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from rtsep.config import StreamConfig, check_choice, check_int, check_real
+from rtsep.kernels.fft import FFTPlan, irfft, plan_fft, rfft
+from rtsep.kernels.jit import inlined, kernel
+from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.simd import LANES, clear, load, move, store
+from rtsep.phase.difference import impose, mixture_phase, project, share_of_channel
+from rtsep.phase.sinusoidal import SinusoidState, advance_phasors, prepare_sinusoids
+from rtsep.stages.analysis import multiply
+from rtsep.stages.registry import register_phase
+
+MAX_ITERATIONS = 1000
+MAX_LOOKAHEAD = 32
+
+
+class OMISIState(NamedTuple):
+    """State of oMISI for J sources, window frames 0 (committed next) to K (newest); float32 unless said."""
+
+    plan: FFTPlan
+    sinusoids: SinusoidState
+    n_iter: np.ndarray  # int64 (1,)
+    n_seen: np.ndarray  # int64 (1,): frames so far
+    sinusoidal: np.ndarray  # bool (1,): initialisation by the sinusoidal model
+    published: np.ndarray  # bool (1,): order of the released code
+    window: np.ndarray  # (win_length,)
+    emit: np.ndarray  # (hop,): 1 / overlap of the samples that are emitted
+    analysis: np.ndarray  # (K + 1, win_length): window / overlap of the local signal, for each frame
+    held: np.ndarray  # (K + 1, win_length): window times what the local signal holds of the mixture
+    mixture: np.ndarray  # (n_channels, K + 1, 2, n_bins)
+    magnitudes: np.ndarray  # (n_channels, K + 1, J, n_bins)
+    phasors: np.ndarray  # (n_channels, K + 1, J, 2, n_bins): exp(i phase)
+    past: np.ndarray  # (n_channels, J, win_length): overlap-add of the committed frames: d_1 to d_J-1, sum
+    target: np.ndarray  # (K + 1, 2, n_bins) scratch: T
+    analysed: np.ndarray  # (K + 1, J, 2, n_bins) scratch: D of the local signal
+    imposed: np.ndarray  # (K + 1, J, 2, n_bins) scratch: D after the magnitude step, sum in row J - 1
+    local: np.ndarray  # (J, win_length + K * hop) scratch: overlap-add of past and window
+    frame: np.ndarray  # (n_fft,) scratch
+    wave: np.ndarray  # (n_fft,) scratch
+
+
+@inlined
+def _overlap_add(state, past, n_rows, commit):
+    """Local signal of `n_rows` from the frozen past and the frames of the window.
+
+    With `commit`, frame 0 joins the past, which moves on by one hop.
+    """
+    local, wave, window, imposed = state.local, state.wave, state.window, state.imposed
+    n_ahead, n_src, n_bins = imposed.shape[0] - 1, imposed.shape[1], imposed.shape[3]
+    n, length, hop = window.size, local.shape[1], state.emit.size
+    for row in range(n_rows):
+        base = row * length
+        irfft(state.plan, imposed, 2 * row * n_bins, wave)
+        for start in range(0, n, LANES):
+            i = min(start, n - LANES)
+            store(local, base + i, load(past, row * n + i) + load(window, i) * load(wave, i))
+        if commit:
+            move(past, row * n, local, base + hop, n - hop)
+            clear(past, (row + 1) * n - hop, hop)
+        clear(local, base + n, length - n)
+        for frame in range(1, n_ahead + 1):
+            irfft(state.plan, imposed, 2 * (frame * n_src + row) * n_bins, wave)
+            for i in range(n):
+                local[row, frame * hop + i] += window[i] * wave[i]
+
+
+@kernel
+def recover_omisi(state, analysis, magnitudes, hop_out):
+    """One hop of oMISI for every channel.
+
+    Parameters
+    ----------
+    state : OMISIState
+        Updated in place.
+    analysis : AnalysisState
+        Newest spectra and samples of the mixture. Read only.
+    magnitudes : ndarray, float32, (n_src, n_bins)
+        Target magnitudes of the newest frame, for the mean power of the channels; each channel gets its
+        part. Values that are negative or not finite count as zero. Read only.
+    hop_out : ndarray, float32, (n_src, n_channels, hop)
+        Overwritten. In the order of the paper the sources lack an equal part each of the mixture, which the
+        output stage adds (`consistent`); in the published order they are complete.
+
+    Notes
+    -----
+    Real-time safe.
+    """
+    n_src, n_bins = magnitudes.shape
+    n_channels, hop = hop_out.shape[1], hop_out.shape[2]
+    n_ahead = state.target.shape[0] - 1
+    n, length = state.window.size, state.local.shape[1]
+    published = state.published[0]
+    # Until the window is full there is nothing to commit, and the first phases stay as they are.
+    n_iter = state.n_iter[0] if state.n_seen[0] >= n_ahead else 0
+    frame, emit, local = state.frame, state.emit, state.local
+    first = state.n_seen[0] == 0
+    for c in range(n_channels):
+        mixture, targets, phasors = state.mixture[c], state.magnitudes[c], state.phasors[c]
+        _advance_window(state, analysis, magnitudes, c)
+        if state.sinusoidal[0] and state.n_seen[0] >= n_ahead:
+            if first:
+                mixture_phase(mixture, n_ahead, phasors)
+                previous = n_ahead
+            else:
+                previous = max(n_ahead - 1, 0)
+            advance_phasors(state.sinusoids, targets[n_ahead], phasors[previous], phasors[n_ahead])
+        else:
+            mixture_phase(mixture, n_ahead, phasors)
+        for i in range(n_ahead + 1):
+            if published:
+                move(state.target, 2 * i * n_bins, mixture, 2 * i * n_bins, 2 * n_bins)
+            elif n_iter > 0:
+                multiply(analysis.line, c * length + i * hop, state.held, i * n, frame, n)
+                rfft(state.plan, frame, state.target, 2 * i * n_bins)
+            impose(targets, phasors, i, state.imposed)
+
+        # Step numbers of the paper's algorithm: consistency, then the projections, frame by frame.
+        for iteration in range(n_iter):
+            _overlap_add(state, state.past[c], n_src - 1, False)
+            last = iteration == n_iter - 1
+            for i in range(n_ahead + 1):
+                for j in range(n_src - 1):
+                    multiply(local, j * length + i * hop, state.analysis, i * n, frame, n)
+                    rfft(state.plan, frame, state.analysed, 2 * (i * n_src + j) * n_bins)
+            for i in range(n_ahead + 1):
+                project(state.analysed, state.target, mixture, targets, i, last, phasors, state.imposed)
+
+        _overlap_add(state, state.past[c], n_src if published else n_src - 1, True)
+        for i in range(hop):
+            total = np.float32(0)
+            for j in range(n_src - 1):
+                total += local[j, i]
+            rest = (local[n_src - 1, i] - total) / np.float32(n_src) if published else np.float32(0)
+            for j in range(n_src - 1):
+                hop_out[j, c, i] = (local[j, i] + rest) * emit[i]
+            hop_out[n_src - 1, c, i] = rest * emit[i]
+    state.n_seen[0] += 1
+
+
+@inlined
+def _advance_window(state, analysis, magnitudes, c):
+    """Move the window of channel `c` on by one frame and fill in the newest one."""
+    mixture, targets, phasors = state.mixture[c], state.magnitudes[c], state.phasors[c]
+    n_src, n_bins = magnitudes.shape
+    n_ahead = targets.shape[0] - 1
+    n_frame = 2 * n_bins
+    move(mixture, 0, mixture, n_frame, n_ahead * n_frame)
+    move(targets, 0, targets, n_src * n_bins, n_ahead * n_src * n_bins)
+    move(phasors, 0, phasors, n_src * n_frame, n_ahead * n_src * n_frame)
+    move(mixture, n_ahead * n_frame, analysis.mixture, c * n_frame, n_frame)
+    share_of_channel(analysis.mixture, c, analysis.power, magnitudes, targets[n_ahead])
+
+
+@register_phase("omisi")
+@dataclass(frozen=True)
+class OMISI:
+    """Online MISI: phases from a sliding window of frames; latency of one window plus look-ahead.
+
+    Parameters
+    ----------
+    n_iter : int
+        Iterations per hop, 0 to 1000; with 0 the sources are those of the amplitude mask.
+    lookahead : int
+        Future frames to wait for, 0 to 32 hops.
+    init : {"mixture", "sinusoidal"}
+        First phases of a new frame: those of the mixture, or those of the previous frame advanced by the
+        sinusoidal model (`rtsep.phase.sinusoidal`).
+    tail : float
+        How the samples are normalised that future frames will still overlap: 1 divides by the complete
+        overlap, as published; 0 by the overlap that is there, the strict least-squares solution.
+    order : {"paper", "published"}
+        Order of the projections. "paper": the sources sum to the mixture. "published": the order of the
+        released code, for comparison with its results; they do not.
+
+    References
+    ----------
+    Magron and Virtanen, IEEE Signal Process. Lett. 27, 2020, section III.
+    """
+
+    n_iter: int = 5
+    lookahead: int = 0
+    init: str = "mixture"
+    tail: float = 1.0
+    order: str = "paper"
+
+    State: ClassVar[type] = OMISIState
+    step: ClassVar[Any] = recover_omisi
+
+    def __post_init__(self) -> None:
+        check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS)
+        check_int("lookahead", self.lookahead, 0, MAX_LOOKAHEAD, " hops")
+        check_choice("init", self.init, ("mixture", "sinusoidal"))
+        check_real("tail", self.tail, 0, 1)
+        check_choice("order", self.order, ("paper", "published"))
+
+    @property
+    def consistent(self) -> bool:
+        """Whether the output stage shares the mixing error."""
+        return self.order == "paper"
+
+    def prepare(self, config: StreamConfig, n_src: int) -> OMISIState:
+        """Fresh state for `n_src` sources. Not real-time safe."""
+        n, hop, n_bins, n_frames = config.win_length, config.hop, config.n_bins, self.lookahead + 1
+        length = n + self.lookahead * hop
+        squared = config.window**2
+        # Squared windows over the local signal: of all frames there will ever be, and of those up to K.
+        position = np.arange(length)
+        complete = config.envelope[position % hop]
+        present = sum(
+            np.where((position >= t * hop) & (position < t * hop + n), squared[(position - t * hop) % n], 0)
+            for t in range(-(n // hop + 1), n_frames)
+        )
+        overlap = present + self.tail * (complete - present)
+        held = np.divide(present, overlap, out=np.zeros(length), where=overlap > 0)
+        inverse = np.divide(1, overlap, out=np.zeros(length), where=overlap > 0)
+        spans = [slice(i * hop, i * hop + n) for i in range(n_frames)]
+        spectra = (n_frames, n_src, 2, n_bins)
+        return OMISIState(
+            plan=plan_fft(config.n_fft),
+            sinusoids=prepare_sinusoids(config),
+            n_iter=np.array([self.n_iter]),
+            n_seen=np.array([0]),
+            sinusoidal=np.array([self.init == "sinusoidal"]),
+            published=np.array([self.order == "published"]),
+            window=aligned(config.window),
+            emit=aligned(inverse[:hop]),
+            analysis=aligned([config.window * inverse[span] for span in spans]),
+            held=aligned([config.window * held[span] for span in spans]),
+            mixture=zeros((config.n_channels, n_frames, 2, n_bins)),
+            magnitudes=zeros((config.n_channels, n_frames, n_src, n_bins)),
+            phasors=zeros((config.n_channels, *spectra)),
+            past=zeros((config.n_channels, n_src, n)),
+            target=zeros((n_frames, 2, n_bins)),
+            analysed=zeros(spectra),
+            imposed=zeros(spectra),
+            local=zeros((n_src, length)),
+            frame=zeros(config.n_fft),
+            wave=zeros(config.n_fft),
+        )

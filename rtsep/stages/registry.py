@@ -1,0 +1,106 @@
+"""Names of estimators and phase-recovery algorithms, and how their steps become part of the hop.
+
+A stage is settings, state and step (see CONTRIBUTING.md). Inside compiled code the type of the state
+chooses the step: `estimate` and `recover` are overloaded on it, so that one module-level `process_hop`
+serves every combination and its cache on disk is keyed by the types alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from numba.extending import overload
+
+from rtsep.config import ConfigError
+from rtsep.kernels.jit import register_source
+
+ESTIMATORS: dict[str, type] = {}
+PHASES: dict[str, type] = {}
+
+_ESTIMATOR_STEPS: dict[type, Any] = {}  # class of the state -> compiled step
+_PHASE_STEPS: dict[type, Any] = {}
+
+T = TypeVar("T", bound=type)
+
+
+def register_estimator(name: str) -> Callable[[T], T]:
+    """Class decorator: make an estimator's settings known by `name`.
+
+    The class says `sources` (names), `prepare(config) -> state`, and `step(state, mixture, power,
+    magnitudes)`. A compiled step, made with `rtsep.kernels.jit.kernel`, also needs `State`, the NamedTuple
+    class that `prepare` returns; without `State` the step is ordinary Python, which works everywhere but
+    in the native audio callback.
+    """
+    return _registration(name, ESTIMATORS, _ESTIMATOR_STEPS)
+
+
+def register_phase(name: str) -> Callable[[T], T]:
+    """Class decorator: make the settings of a phase-recovery algorithm known by `name`.
+
+    The class says `lookahead` (hops), `consistent` (whether the output stage shares the mixing error),
+    `State`, `prepare(config, n_src) -> State` and `step(state, analysis, magnitudes, hop_out)`.
+    """
+    return _registration(name, PHASES, _PHASE_STEPS)
+
+
+def _registration(name: str, names: dict[str, type], steps: dict[type, Any]) -> Callable[[T], T]:
+    def register(settings: T) -> T:
+        names[name] = settings
+        settings.name = name  # type: ignore[attr-defined]
+        state = getattr(settings, "State", None)
+        if state is not None:
+            steps[state] = settings.step  # type: ignore[attr-defined]
+            register_source(settings.step.py_func)  # type: ignore[attr-defined]
+        return settings
+
+    return register
+
+
+def create(kind: str, names: dict[str, type], choice: Any, options: dict[str, Any]) -> Any:
+    """Settings from a name and options, or the settings themselves if `choice` is no name."""
+    if not isinstance(choice, str):
+        if not hasattr(choice, "step") and not getattr(choice, "offline", False):
+            raise ConfigError(f"{kind}={choice!r} is neither a name nor the settings of one")
+        return choice
+    if choice not in names:
+        raise ConfigError(f"{kind}={choice!r} is not one of {', '.join(sorted(names))}")
+    return names[choice](**options)
+
+
+def list_estimators() -> dict[str, str]:
+    """Names of the estimators, each with the first line of its docstring."""
+    return _summaries(ESTIMATORS)
+
+
+def list_phases() -> dict[str, str]:
+    """Names of the phase-recovery algorithms, each with the first line of its docstring."""
+    return _summaries(PHASES)
+
+
+def _summaries(names: dict[str, type]) -> dict[str, str]:
+    return {name: (names[name].__doc__ or "").strip().splitlines()[0] for name in sorted(names)}
+
+
+def estimate(state, mixture, power, magnitudes):  # type: ignore[no-untyped-def]
+    """Run the step of the estimator that `state` belongs to; for compiled code only."""
+    raise NotImplementedError
+
+
+def recover(state, analysis, magnitudes, hop_out):  # type: ignore[no-untyped-def]
+    """Run the step of the phase recovery that `state` belongs to; for compiled code only."""
+    raise NotImplementedError
+
+
+# The overloads return the step itself, not a function that calls it: numba optimises every level of calls
+# all over again. So a step's parameters must have the names above.
+
+
+@overload(estimate)
+def _estimate(state, mixture, power, magnitudes):  # type: ignore[no-untyped-def]
+    return _ESTIMATOR_STEPS[state.instance_class].py_func
+
+
+@overload(recover)
+def _recover(state, analysis, magnitudes, hop_out):  # type: ignore[no-untyped-def]
+    return _PHASE_STEPS[state.instance_class].py_func
