@@ -17,20 +17,20 @@ import math
 import numpy as np
 
 from rtsep.kernels.jit import inlined, kernel
-from rtsep.kernels.simd import LANES, load, square_root, store
+from rtsep.kernels.simd import LANES, load, multiply_add, square_root, store
 
 # A spectrum that vanishes takes the phase of the mixture: this share of it is invisible beside anything
 # else in float32, and decides where there is nothing else.
 FALLBACK = np.float32(1e-9)
+ONE = np.float32(1)
 TINY = np.float32(1e-36)  # keeps 0 / 0 out of the normalisation
-MAX_MAGNITUDE = np.float32(1e10)  # |X| of the largest sample times any window stays below
+MAX_MAGNITUDE = np.float32(1e10)  # the loudest sample that the analysis lets through stays below
 
 
 @inlined
-def unit(re, im):
-    """(re, im) / |(re, im)|, on lanes or scalars."""
-    scale = np.float32(1) / square_root(re * re + im * im + TINY)
-    return re * scale, im * scale
+def inverse_size(re, im):
+    """1 / |(re, im)|, on lanes."""
+    return ONE / square_root(multiply_add(re, re, multiply_add(im, im, TINY)))
 
 
 @inlined
@@ -73,25 +73,26 @@ def project(analysed, target, mixture, magnitudes, frame, keep, phasors, imposed
             at = 2 * j * n_bins + k
             br, bi = br - load(analysed, at), bi - load(analysed, at + n_bins)
         br, bi = br * share + xr, bi * share + xi
-        pr, pi = unit(br, bi)
-        v = load(magnitudes, last * n_bins + k)
-        lr, li = pr * v, pi * v
+        scale = inverse_size(br, bi)
+        v = load(magnitudes, last * n_bins + k) * scale
+        lr, li = br * v, bi * v
         sr, si = lr, li
         at = 2 * last * n_bins + k
         if keep:
-            store(phasors, at, pr)
-            store(phasors, at + n_bins, pi)
+            store(phasors, at, br * scale)
+            store(phasors, at + n_bins, bi * scale)
         for j in range(row, last):
             at = 2 * j * n_bins + k
-            pr, pi = unit(br + load(analysed, at), bi + load(analysed, at + n_bins))
-            v = load(magnitudes, j * n_bins + k)
-            ur, ui = pr * v, pi * v
+            cr, ci = br + load(analysed, at), bi + load(analysed, at + n_bins)
+            scale = inverse_size(cr, ci)
+            v = load(magnitudes, j * n_bins + k) * scale
+            ur, ui = cr * v, ci * v
             store(imposed, at, ur - lr)
             store(imposed, at + n_bins, ui - li)
             sr, si = sr + ur, si + ui
             if keep:
-                store(phasors, at, pr)
-                store(phasors, at + n_bins, pi)
+                store(phasors, at, cr * scale)
+                store(phasors, at + n_bins, ci * scale)
         at = 2 * last * n_bins + k
         if keep:
             store(imposed, at, sr)
@@ -105,10 +106,11 @@ def mixture_phase(mixture, frame, phasors):
     for start in range(0, n_bins, LANES):
         k = min(start, n_bins - LANES)
         at = 2 * frame * n_bins + k
-        pr, pi = unit(load(mixture, at), load(mixture, at + n_bins))
+        xr, xi = load(mixture, at), load(mixture, at + n_bins)
+        scale = inverse_size(xr, xi)
         for j in range(frame * n_src, (frame + 1) * n_src):
-            store(phasors, 2 * j * n_bins + k, pr)
-            store(phasors, (2 * j + 1) * n_bins + k, pi)
+            store(phasors, 2 * j * n_bins + k, xr * scale)
+            store(phasors, (2 * j + 1) * n_bins + k, xi * scale)
 
 
 @kernel
@@ -132,4 +134,4 @@ def share_of_channel(mixture, c, power, magnitudes, out):
             gain = math.sqrt((re * re + im * im + TINY) / (power[k] + TINY))
         for j in range(n_src):
             v = magnitudes[j, k] * gain
-            out[j, k] = min(v, MAX_MAGNITUDE) if v > 0 else np.float32(0)
+            out[j, k] = v if 0 < v < MAX_MAGNITUDE else np.float32(0)
