@@ -93,9 +93,7 @@ def _separate_stream(x: np.ndarray, separator: Separator) -> np.ndarray:
         block = np.zeros((n_channels, stop - start), np.float32)
         part = x[:, start : min(stop, n_samples)]
         block[:, : part.shape[1]] = part
-        separated = separator.process(block if n_channels > 1 else block[0]).reshape(
-            separator.n_src, n_channels, -1
-        )
+        separated = separator.process(block if n_channels > 1 else block[0]).reshape(separator.n_src, n_channels, -1)
         first = max(0, latency - start)
         sources[:, :, start + first - latency : stop - latency] = separated[:, :, first:]
     return sources

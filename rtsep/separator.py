@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import rtsep.estimators  # noqa: F401  (registers them)
+import rtsep.estimators
 import rtsep.phase  # noqa: F401
 from rtsep.config import ConfigError, StreamConfig
 from rtsep.kernels.jit import kernel, pasted

@@ -127,9 +127,7 @@ def mix(estimates: np.ndarray, mixture: np.ndarray) -> np.ndarray:
 def frequencies(v: np.ndarray, n_fft: int) -> np.ndarray:
     """Normalised frequency of each bin: that of the peak in whose region it lies (QIFFT on log magnitude)."""
     n_bins = len(v)
-    peaks = [
-        k for k in range(1, n_bins - 1) if v[k] > v[k - 1] and v[k] > v[k + 1] and v[k] >= 0.01 * v.max()
-    ]
+    peaks = [k for k in range(1, n_bins - 1) if v[k] > v[k - 1] and v[k] > v[k + 1] and v[k] >= 0.01 * v.max()]
     if not peaks:
         return np.arange(n_bins) / n_fft
     log = np.log(np.maximum(v, max(1e-6 * v.max(), 1e-30)))

@@ -43,9 +43,7 @@ def estimator(name: str, sources: np.ndarray):
 
 ONLINE = [name for name, settings in PHASES.items() if not getattr(settings, "offline", False)]
 # Every estimator with the default phase recovery, every phase recovery with true magnitudes.
-PAIRS = [(name, "omisi") for name in ESTIMATORS] + [
-    ("oracle", PHASES[name]()) for name in ONLINE if name != "omisi"
-]
+PAIRS = [(name, "omisi") for name in ESTIMATORS] + [("oracle", PHASES[name]()) for name in ONLINE if name != "omisi"]
 IDS = [f"{e}-{getattr(p, 'name', p)}" for e, p in PAIRS]
 CASES = PAIRS + [("oracle", phase) for phase in VARIANTS.values()]
 CASE_IDS = IDS + list(VARIANTS)

@@ -169,6 +169,11 @@ def _rotate(re, im, wr, wi):
 
 
 @inlined
+def _factor(twiddle, twiddle_i, at):
+    return get(twiddle, at), get(twiddle, twiddle_i + at)
+
+
+@inlined
 def _put(z, at, n, re, im):
     store(z, at, re)
     store(z, n + at, im)
@@ -207,7 +212,7 @@ def _first_pass8(z, n, source, target, twiddle, twiddle_i):
 @inlined
 def _pass2(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     for p in range(m):
-        wr, wi = get(twiddle, offset + p), get(twiddle, twiddle_i + offset + p)
+        wr, wi = _factor(twiddle, twiddle_i, offset + p)
         for q in range(0, stride, LANES):
             i, o = source + q + stride * p, target + q + stride * 2 * p
             j = i + stride * m
@@ -221,7 +226,12 @@ def _pass2(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
 def _pass3(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     for p in range(m):
         w = offset + 2 * p
-        w1r, w1i, w2r, w2i = get(twiddle, w), get(twiddle, twiddle_i + w), get(twiddle, w + 1), get(twiddle, twiddle_i + w + 1)
+        w1r, w1i, w2r, w2i = (
+            get(twiddle, w),
+            get(twiddle, twiddle_i + w),
+            get(twiddle, w + 1),
+            get(twiddle, twiddle_i + w + 1),
+        )
         for q in range(0, stride, LANES):
             i, o = source + q + stride * p, target + q + stride * 3 * p
             j, k = i + stride * m, i + stride * 2 * m
@@ -240,8 +250,13 @@ def _pass4(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
         w = offset + 3 * p
-        w1r, w1i, w2r, w2i = get(twiddle, w), get(twiddle, twiddle_i + w), get(twiddle, w + 1), get(twiddle, twiddle_i + w + 1)
-        w3r, w3i = get(twiddle, w + 2), get(twiddle, twiddle_i + w + 2)
+        w1r, w1i, w2r, w2i = (
+            get(twiddle, w),
+            get(twiddle, twiddle_i + w),
+            get(twiddle, w + 1),
+            get(twiddle, twiddle_i + w + 1),
+        )
+        w3r, w3i = _factor(twiddle, twiddle_i, w + 2)
         for q in range(0, stride, LANES):
             i, o = source + q + stride * p, target + q + stride * 4 * p
             ar, br, cr, dr = load(z, i), load(z, i + step), load(z, i + 2 * step), load(z, i + 3 * step)
@@ -261,8 +276,18 @@ def _pass5(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
         w = offset + 4 * p
-        w1r, w1i, w2r, w2i = get(twiddle, w), get(twiddle, twiddle_i + w), get(twiddle, w + 1), get(twiddle, twiddle_i + w + 1)
-        w3r, w3i, w4r, w4i = get(twiddle, w + 2), get(twiddle, twiddle_i + w + 2), get(twiddle, w + 3), get(twiddle, twiddle_i + w + 3)
+        w1r, w1i, w2r, w2i = (
+            get(twiddle, w),
+            get(twiddle, twiddle_i + w),
+            get(twiddle, w + 1),
+            get(twiddle, twiddle_i + w + 1),
+        )
+        w3r, w3i, w4r, w4i = (
+            get(twiddle, w + 2),
+            get(twiddle, twiddle_i + w + 2),
+            get(twiddle, w + 3),
+            get(twiddle, twiddle_i + w + 3),
+        )
         for q in range(0, stride, LANES):
             i, o = source + q + stride * p, target + q + stride * 5 * p
             ar, br, cr, dr = load(z, i), load(z, i + step), load(z, i + 2 * step), load(z, i + 3 * step)
@@ -285,10 +310,25 @@ def _pass8(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
         w = offset + 7 * p
-        w1r, w1i, w2r, w2i = get(twiddle, w), get(twiddle, twiddle_i + w), get(twiddle, w + 1), get(twiddle, twiddle_i + w + 1)
-        w3r, w3i, w4r, w4i = get(twiddle, w + 2), get(twiddle, twiddle_i + w + 2), get(twiddle, w + 3), get(twiddle, twiddle_i + w + 3)
-        w5r, w5i, w6r, w6i = get(twiddle, w + 4), get(twiddle, twiddle_i + w + 4), get(twiddle, w + 5), get(twiddle, twiddle_i + w + 5)
-        w7r, w7i = get(twiddle, w + 6), get(twiddle, twiddle_i + w + 6)
+        w1r, w1i, w2r, w2i = (
+            get(twiddle, w),
+            get(twiddle, twiddle_i + w),
+            get(twiddle, w + 1),
+            get(twiddle, twiddle_i + w + 1),
+        )
+        w3r, w3i, w4r, w4i = (
+            get(twiddle, w + 2),
+            get(twiddle, twiddle_i + w + 2),
+            get(twiddle, w + 3),
+            get(twiddle, twiddle_i + w + 3),
+        )
+        w5r, w5i, w6r, w6i = (
+            get(twiddle, w + 4),
+            get(twiddle, twiddle_i + w + 4),
+            get(twiddle, w + 5),
+            get(twiddle, twiddle_i + w + 5),
+        )
+        w7r, w7i = _factor(twiddle, twiddle_i, w + 6)
         for q in range(0, stride, LANES):
             i, o = source + q + stride * p, target + q + stride * 8 * p
             j = i + 4 * step
@@ -442,21 +482,15 @@ def _call_transform(typingctx, address, inverse, radices, twiddle, untangle, scr
         def size(i, axis):
             return builder.extract_value(array(i).shape, axis)
 
-        function_type = ir.FunctionType(
-            ir.VoidType(), [context.get_value_type(ty) for ty in _SIGNATURE.args]
-        )
+        function_type = ir.FunctionType(ir.VoidType(), [context.get_value_type(ty) for ty in _SIGNATURE.args])
         function = builder.inttoptr(args[0], function_type.as_pointer())
         spectrum = builder.gep(array(7).data, [args[8]])
-        builder.call(
-            function,
-            [args[1], size(5, 2), array(2).data, size(2, 0), array(3).data, size(3, 1)]
-            + [array(4).data, array(5).data, array(6).data, spectrum],
-        )
+        radices, twiddle, untangle, scratch, frame = (array(i).data for i in range(2, 7))
+        passed = [args[1], size(5, 2), radices, size(2, 0), twiddle, size(3, 1)]
+        builder.call(function, [*passed, untangle, scratch, frame, spectrum])
         return context.get_dummy_value()
 
-    signature = types.void(
-        types.int64, types.int64, radices, twiddle, untangle, scratch, frame, spectra, types.int64
-    )
+    signature = types.void(types.int64, types.int64, radices, twiddle, untangle, scratch, frame, spectra, types.int64)
     return signature, codegen
 
 
@@ -478,9 +512,7 @@ def rfft(plan, frame, spectra, at):
     -----
     Real-time safe.
     """
-    _call_transform(
-        plan.address[0], 0, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at
-    )
+    _call_transform(plan.address[0], 0, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at)
 
 
 @inlined
@@ -501,6 +533,4 @@ def irfft(plan, spectra, at, frame):
     -----
     Real-time safe.
     """
-    _call_transform(
-        plan.address[0], 1, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at
-    )
+    _call_transform(plan.address[0], 1, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at)

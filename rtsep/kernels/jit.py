@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numba
 from numba.core import caching
@@ -57,7 +57,7 @@ def _stamped(locator: type) -> type:
 
 
 class _KernelCacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes = [_stamped(locator) for locator in caching.CacheImpl._locator_classes]
+    _locator_classes: ClassVar[Any] = [_stamped(locator) for locator in caching.CacheImpl._locator_classes]
 
 
 class KernelCache(caching.FunctionCache):
@@ -71,7 +71,7 @@ class KernelCache(caching.FunctionCache):
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` for use inside the hop: cached on disk, no GIL, never raises."""
-    dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 
@@ -81,7 +81,7 @@ def pasted(function: Callable[..., Any]) -> Any:
 
     For large functions with few callers, since numba optimises a called function again in each caller.
     """
-    dispatcher = numba.njit(nogil=True, error_model="numpy", inline="always")(function)
+    dispatcher: Any = numba.njit(nogil=True, error_model="numpy", inline="always")(function)
     dispatcher._cache = KernelCache(function)
     return dispatcher
 
@@ -91,16 +91,16 @@ def inlined(function: Callable[..., Any]) -> Any:
     return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
 
 
-def entry(signature: Any) -> Callable[[Callable[..., Any]], CFunc]:
+def entry(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """Compile a function of pointers and numbers, now, to be called by its `address`.
 
     For large kernels with several callers: the caller holds an address instead of another copy of the code
     that LLVM would optimise all over again.
     """
 
-    def compile_entry(function: Callable[..., Any]) -> CFunc:
+    def compile_entry(function: Callable[..., Any]) -> Any:
         options = {"nopython": True, "error_model": "numpy"}
-        compiled = CFunc(function, (signature.args, signature.return_type), {}, options)
+        compiled: Any = CFunc(function, (signature.args, signature.return_type), {}, options)
         compiled._cache = KernelCache(function)
         compiled.compile()
         return compiled

@@ -73,10 +73,7 @@ def _define(op: Any, instruction: str) -> None:
             return None
 
     def emit(context: Any, builder: Any, sig: Any, args: Any) -> Any:
-        a, b = (
-            value if ty == lanes else _splat(builder, value)
-            for ty, value in zip(sig.args, args, strict=True)
-        )
+        a, b = (value if ty == lanes else _splat(builder, value) for ty, value in zip(sig.args, args, strict=True))
         return getattr(builder, instruction)(a, b)
 
     for a, b in ((Lanes, Lanes), (Lanes, types.float32), (types.float32, Lanes)):
@@ -103,20 +100,20 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any
 
 
 @intrinsic
-def load(typingctx, array, i):  # type: ignore[no-untyped-def]
+def load(typingctx, array, i):
     """Lanes `array.flat[i : i + 8]` of a contiguous float32 array."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.load(_address(context, builder, sig.args[0], *args), align=4)
 
     return lanes(array, i), codegen
 
 
 @intrinsic
-def store(typingctx, array, i, value):  # type: ignore[no-untyped-def]
+def store(typingctx, array, i, value):
     """`array.flat[i : i + 8] = value`."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         builder.store(args[2], _address(context, builder, sig.args[0], *args[:2]), align=4)
         return context.get_dummy_value()
 
@@ -124,20 +121,20 @@ def store(typingctx, array, i, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def get(typingctx, array, i):  # type: ignore[no-untyped-def]
+def get(typingctx, array, i):
     """The float32 `array.flat[i]`, without the check for a negative index."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return builder.load(_element(context, builder, sig.args[0], *args))
 
     return types.float32(array, i), codegen
 
 
 @intrinsic
-def put(typingctx, array, i, value):  # type: ignore[no-untyped-def]
+def put(typingctx, array, i, value):
     """`array.flat[i] = value`, a float32, without the check for a negative index."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         builder.store(args[2], _element(context, builder, sig.args[0], *args[:2]))
         return context.get_dummy_value()
 
@@ -145,10 +142,10 @@ def put(typingctx, array, i, value):  # type: ignore[no-untyped-def]
 
 
 @intrinsic
-def move(typingctx, target, at, source, start, n):  # type: ignore[no-untyped-def]
+def move(typingctx, target, at, source, start, n):
     """`target.flat[at : at + n] = source.flat[start : start + n]`, float32; they may overlap."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         to = _element(context, builder, sig.args[0], *args[:2])
         from_ = _element(context, builder, sig.args[2], *args[2:4])
         n_bytes = builder.shl(args[4], ir.Constant(args[4].type, 2))
@@ -159,10 +156,10 @@ def move(typingctx, target, at, source, start, n):  # type: ignore[no-untyped-de
 
 
 @intrinsic
-def clear(typingctx, target, at, n):  # type: ignore[no-untyped-def]
+def clear(typingctx, target, at, n):
     """`target.flat[at : at + n] = 0`, float32."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         to = _element(context, builder, sig.args[0], *args[:2])
         n_bytes = builder.shl(args[2], ir.Constant(args[2].type, 2))
         cgutils.memset(builder, to, n_bytes, 0)
@@ -172,11 +169,10 @@ def clear(typingctx, target, at, n):  # type: ignore[no-untyped-def]
 
 
 def _fused(negative: bool, doc: str) -> Any:
-    def fused(typingctx, a, b, c):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def fused(typingctx, a, b, c):
+        def codegen(context, builder, sig, args):
             x, y, z = (
-                value if ty == lanes else _splat(builder, value)
-                for ty, value in zip(sig.args, args, strict=True)
+                value if ty == lanes else _splat(builder, value) for ty, value in zip(sig.args, args, strict=True)
             )
             function_type = ir.FunctionType(_LLVM, [_LLVM] * 3)
             fma = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.fma.v{LANES}f32")
@@ -193,8 +189,8 @@ multiply_subtract = _fused(True, "`a * b - c` of lanes, rounded once; each may b
 
 
 @intrinsic
-def _sqrt_lanes(typingctx, value):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+def _sqrt_lanes(typingctx, value):
+    def codegen(context, builder, sig, args):
         function_type = ir.FunctionType(_LLVM, [_LLVM])
         sqrt = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.sqrt.v{LANES}f32")
         return builder.call(sqrt, args)
@@ -202,13 +198,13 @@ def _sqrt_lanes(typingctx, value):  # type: ignore[no-untyped-def]
     return lanes(value), codegen
 
 
-def square_root(x):  # type: ignore[no-untyped-def]
+def square_root(x):
     """Square root of lanes or of a float32."""
     return np.sqrt(x)
 
 
 @overload(square_root)
-def _square_root(x):  # type: ignore[no-untyped-def]
+def _square_root(x):
     if isinstance(x, Lanes):
         return lambda x: _sqrt_lanes(x)
     return lambda x: np.sqrt(x)
@@ -217,8 +213,8 @@ def _square_root(x):  # type: ignore[no-untyped-def]
 def _permutation(order: list[int], doc: str) -> Any:
     """An intrinsic of two lanes whose result picks the lanes `order` of their concatenation."""
 
-    def permute(typingctx, a, b):  # type: ignore[no-untyped-def]
-        def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def permute(typingctx, a, b):
+        def codegen(context, builder, sig, args):
             return _shuffle(builder, args[0], args[1], order)
 
         return lanes(a, b), codegen
@@ -236,20 +232,20 @@ zip_high = _permutation(_zipped[LANES:], "Second half of a0, b0, a1, b1, ...")
 
 
 @intrinsic
-def reverse(typingctx, value):  # type: ignore[no-untyped-def]
+def reverse(typingctx, value):
     """The lanes in reversed order."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         return _shuffle(builder, args[0], args[0], _first[::-1])
 
     return lanes(value), codegen
 
 
 @intrinsic
-def store_transposed(typingctx, array, i, v0, v1, v2, v3, v4, v5, v6, v7):  # type: ignore[no-untyped-def]
+def store_transposed(typingctx, array, i, v0, v1, v2, v3, v4, v5, v6, v7):
     """Store an 8 x 8 block by columns: `array[i + 8 * l + k] = v_k[l]`."""
 
-    def codegen(context, builder, sig, args):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, sig, args):
         # Three rounds; each interleaves the rows k and k + 4, as a perfect shuffle of the 64 elements.
         rows = list(args[2:])
         for _ in range(3):

@@ -82,12 +82,12 @@ def _summaries(names: dict[str, type]) -> dict[str, str]:
     return {name: (names[name].__doc__ or "").strip().splitlines()[0] for name in sorted(names)}
 
 
-def estimate(state, mixture, power, magnitudes):  # type: ignore[no-untyped-def]
+def estimate(state, mixture, power, magnitudes):
     """Run the step of the estimator that `state` belongs to; for compiled code only."""
     raise NotImplementedError
 
 
-def recover(state, analysis, magnitudes, hop_out):  # type: ignore[no-untyped-def]
+def recover(state, analysis, magnitudes, hop_out):
     """Run the step of the phase recovery that `state` belongs to; for compiled code only."""
     raise NotImplementedError
 
@@ -97,10 +97,10 @@ def recover(state, analysis, magnitudes, hop_out):  # type: ignore[no-untyped-de
 
 
 @overload(estimate)
-def _estimate(state, mixture, power, magnitudes):  # type: ignore[no-untyped-def]
+def _estimate(state, mixture, power, magnitudes):
     return _ESTIMATOR_STEPS[state.instance_class].py_func
 
 
 @overload(recover)
-def _recover(state, analysis, magnitudes, hop_out):  # type: ignore[no-untyped-def]
+def _recover(state, analysis, magnitudes, hop_out):
     return _PHASE_STEPS[state.instance_class].py_func

@@ -1,0 +1,124 @@
+"""Microseconds per hop.
+
+    pytest bench/hop_time.py --benchmark-json=hop_time.json
+
+`test_phase_recovery` is analysis and phase recovery in a compiled loop, two sources, 16 kHz, window 256, hop
+128, FFT 512; `test_numpy` is the same in plain NumPy (`numpy_omisi.py`) and the yardstick of the ratios.
+`test_process` is `Separator.process`, one hop per call from Python, with everything in it; `share` is its part
+of the hop time. `us_per_hop` of each result is the median over the rounds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy_omisi import NumpyOMISI
+
+from rtsep import Separator, StreamConfig
+from rtsep.kernels.jit import kernel
+from rtsep.phase import OMISI
+from rtsep.stages.analysis import analyse, prepare_analysis
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import signals
+
+CONFIG = StreamConfig(16_000, 256, 128, 512)
+N_HOPS = 200
+
+
+@pytest.fixture(autouse=True)
+def one_core():
+    """Pin the process to one core, where the system can."""
+    if not hasattr(os, "sched_setaffinity"):
+        yield
+        return
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {max(cores)})
+    yield
+    os.sched_setaffinity(0, cores)
+
+
+def scene(config: StreamConfig) -> tuple[np.ndarray, np.ndarray]:
+    """Hops of a two-voice mixture and the true magnitudes of its frames."""
+    sources = signals.voices(N_HOPS * config.hop, config.sr)
+    padded = np.pad(sources, ((0, 0), (config.win_length - config.hop, 0)))
+    starts = range(0, N_HOPS * config.hop, config.hop)
+    frames = np.stack([padded[:, i : i + config.win_length] for i in starts])
+    magnitudes = np.abs(np.fft.rfft(frames * config.window, config.n_fft)).astype(np.float32)
+    return np.ascontiguousarray(sources.sum(0).reshape(N_HOPS, 1, config.hop)), magnitudes
+
+
+step = OMISI.step
+
+
+@kernel
+def run_hops(analysis, state, hops, magnitudes, out):
+    for t in range(len(hops)):
+        analyse(analysis, hops[t])
+        step(state, analysis, magnitudes[t], out)
+
+
+def record(benchmark, hop_s: float, n_hops: int) -> None:
+    if benchmark.stats is None:  # benchmarks are switched off
+        return
+    median = benchmark.stats.stats.median / n_hops
+    benchmark.extra_info["us_per_hop"] = round(1e6 * median, 2)
+    benchmark.extra_info["share"] = f"{100 * median / hop_s:.2f} %"
+
+
+@pytest.mark.parametrize(
+    "phase",
+    [
+        OMISI(n_iter=0),
+        OMISI(n_iter=5),
+        OMISI(n_iter=15),
+        OMISI(n_iter=15, init="sinusoidal"),
+        OMISI(n_iter=7, lookahead=1),
+        OMISI(n_iter=5, lookahead=2),
+        OMISI(n_iter=15, order="published"),
+    ],
+    ids=lambda p: f"K{p.lookahead}-{p.n_iter}-{p.init}-{p.order}",
+)
+def test_phase_recovery(benchmark, phase):
+    hops, magnitudes = scene(CONFIG)
+    analysis, state = prepare_analysis(CONFIG, phase.lookahead), phase.prepare(CONFIG, 2)
+    out = np.zeros((2, 1, CONFIG.hop), np.float32)
+    benchmark.pedantic(run_hops, (analysis, state, hops, magnitudes, out), rounds=200, warmup_rounds=5)
+    record(benchmark, CONFIG.hop_s, N_HOPS)
+
+
+@pytest.mark.parametrize("n_iter", [0, 15])
+def test_numpy(benchmark, n_iter):
+    hops, magnitudes = scene(CONFIG)
+    frames = np.lib.stride_tricks.sliding_window_view(hops.ravel(), CONFIG.win_length)[:: CONFIG.hop]
+    stage = NumpyOMISI(CONFIG.win_length, CONFIG.hop, CONFIG.n_fft, 2, n_iter)
+
+    def run() -> None:
+        for frame, target in zip(frames, magnitudes, strict=False):
+            stage.step(frame, target)
+
+    benchmark.pedantic(run, rounds=10, warmup_rounds=1)
+    record(benchmark, CONFIG.hop_s, len(frames))
+
+
+@pytest.mark.parametrize("n_channels", [1, 2])
+@pytest.mark.parametrize("sr", [16_000, 48_000])
+@pytest.mark.parametrize("estimator", ["passthrough", "denoise", "hpss"])
+def test_process(benchmark, estimator, sr, n_channels):
+    config = StreamConfig(sr, n_channels=n_channels)
+    separator = Separator(config, estimator, OMISI(n_iter=5))
+    x = signals.voices(N_HOPS * config.hop, sr).sum(0)
+    blocks = np.repeat(x.reshape(N_HOPS, 1, config.hop), n_channels, 1)
+    blocks = np.ascontiguousarray(blocks if n_channels > 1 else blocks[:, 0])
+    out = np.zeros((separator.n_src, *blocks.shape[1:]), np.float32)
+
+    def run() -> None:
+        for block in blocks:
+            separator.process(block, out)
+
+    benchmark.pedantic(run, rounds=50, warmup_rounds=2)
+    record(benchmark, config.hop_s, N_HOPS)
