@@ -226,12 +226,8 @@ def _pass2(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
 def _pass3(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     for p in range(m):
         w = offset + 2 * p
-        w1r, w1i, w2r, w2i = (
-            get(twiddle, w),
-            get(twiddle, twiddle_i + w),
-            get(twiddle, w + 1),
-            get(twiddle, twiddle_i + w + 1),
-        )
+        w1r, w1i = _factor(twiddle, twiddle_i, w)
+        w2r, w2i = _factor(twiddle, twiddle_i, w + 1)
         for q in range(0, stride, LANES):
             i, o = source + q + stride * p, target + q + stride * 3 * p
             j, k = i + stride * m, i + stride * 2 * m
@@ -250,12 +246,8 @@ def _pass4(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
         w = offset + 3 * p
-        w1r, w1i, w2r, w2i = (
-            get(twiddle, w),
-            get(twiddle, twiddle_i + w),
-            get(twiddle, w + 1),
-            get(twiddle, twiddle_i + w + 1),
-        )
+        w1r, w1i = _factor(twiddle, twiddle_i, w)
+        w2r, w2i = _factor(twiddle, twiddle_i, w + 1)
         w3r, w3i = _factor(twiddle, twiddle_i, w + 2)
         for q in range(0, stride, LANES):
             i, o = source + q + stride * p, target + q + stride * 4 * p
@@ -276,18 +268,10 @@ def _pass5(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
         w = offset + 4 * p
-        w1r, w1i, w2r, w2i = (
-            get(twiddle, w),
-            get(twiddle, twiddle_i + w),
-            get(twiddle, w + 1),
-            get(twiddle, twiddle_i + w + 1),
-        )
-        w3r, w3i, w4r, w4i = (
-            get(twiddle, w + 2),
-            get(twiddle, twiddle_i + w + 2),
-            get(twiddle, w + 3),
-            get(twiddle, twiddle_i + w + 3),
-        )
+        w1r, w1i = _factor(twiddle, twiddle_i, w)
+        w2r, w2i = _factor(twiddle, twiddle_i, w + 1)
+        w3r, w3i = _factor(twiddle, twiddle_i, w + 2)
+        w4r, w4i = _factor(twiddle, twiddle_i, w + 3)
         for q in range(0, stride, LANES):
             i, o = source + q + stride * p, target + q + stride * 5 * p
             ar, br, cr, dr = load(z, i), load(z, i + step), load(z, i + 2 * step), load(z, i + 3 * step)
@@ -310,24 +294,12 @@ def _pass8(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
         w = offset + 7 * p
-        w1r, w1i, w2r, w2i = (
-            get(twiddle, w),
-            get(twiddle, twiddle_i + w),
-            get(twiddle, w + 1),
-            get(twiddle, twiddle_i + w + 1),
-        )
-        w3r, w3i, w4r, w4i = (
-            get(twiddle, w + 2),
-            get(twiddle, twiddle_i + w + 2),
-            get(twiddle, w + 3),
-            get(twiddle, twiddle_i + w + 3),
-        )
-        w5r, w5i, w6r, w6i = (
-            get(twiddle, w + 4),
-            get(twiddle, twiddle_i + w + 4),
-            get(twiddle, w + 5),
-            get(twiddle, twiddle_i + w + 5),
-        )
+        w1r, w1i = _factor(twiddle, twiddle_i, w)
+        w2r, w2i = _factor(twiddle, twiddle_i, w + 1)
+        w3r, w3i = _factor(twiddle, twiddle_i, w + 2)
+        w4r, w4i = _factor(twiddle, twiddle_i, w + 3)
+        w5r, w5i = _factor(twiddle, twiddle_i, w + 4)
+        w6r, w6i = _factor(twiddle, twiddle_i, w + 5)
         w7r, w7i = _factor(twiddle, twiddle_i, w + 6)
         for q in range(0, stride, LANES):
             i, o = source + q + stride * p, target + q + stride * 8 * p

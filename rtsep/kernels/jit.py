@@ -17,7 +17,7 @@ import hashlib
 from collections.abc import Callable
 from functools import cache
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numba
 from numba.core import caching
@@ -52,12 +52,12 @@ def register_source(function: Callable[..., Any]) -> None:
         FOREIGN_SOURCES[code.co_filename] = hashlib.sha256(code.co_code).hexdigest()
 
 
-def _stamped(locator: type) -> type:
+def _stamped(locator: type) -> Any:
     return type(locator.__name__, (locator,), {"get_source_stamp": lambda self: source_stamp()})
 
 
 class _KernelCacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes: ClassVar[Any] = [_stamped(locator) for locator in caching.CacheImpl._locator_classes]
+    _locator_classes = [_stamped(locator) for locator in caching.CacheImpl._locator_classes]  # noqa: RUF012
 
 
 class KernelCache(caching.FunctionCache):
