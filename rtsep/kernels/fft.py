@@ -21,7 +21,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from rtsep.kernels.jit import entry, inlined
+from rtsep.kernels.jit import entry, inlined, pasted
 from rtsep.kernels.memory import aligned, zeros
 from rtsep.kernels.simd import (
     LANES,
@@ -184,7 +184,7 @@ def _put(z, at, n, re, im):
 # (Whole arrays and flat positions, since every slice would cost an atomic reference count.)
 
 
-@inlined
+@pasted
 def _first_pass8(z, n, source, target, twiddle, twiddle_i):
     m = n // 8
     for start in range(0, m, LANES):
@@ -209,7 +209,7 @@ def _first_pass8(z, n, source, target, twiddle, twiddle_i):
         store_transposed(z, target + n + 8 * p, ai, bi, ci, di, ei, fi, gi, hi)
 
 
-@inlined
+@pasted
 def _pass2(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     for p in range(m):
         wr, wi = _factor(twiddle, twiddle_i, offset + p)
@@ -222,7 +222,7 @@ def _pass2(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
             _put(z, o + stride, n, br, bi)
 
 
-@inlined
+@pasted
 def _pass3(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     for p in range(m):
         w = offset + 2 * p
@@ -241,7 +241,7 @@ def _pass3(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
             _put(z, o + 2 * stride, n, cr, ci)
 
 
-@inlined
+@pasted
 def _pass4(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
@@ -263,7 +263,7 @@ def _pass4(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
             _put(z, o + 3 * stride, n, dr, di)
 
 
-@inlined
+@pasted
 def _pass5(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
@@ -289,7 +289,7 @@ def _pass5(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
             _put(z, o + 4 * stride, n, er, ei)
 
 
-@inlined
+@pasted
 def _pass8(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
@@ -328,7 +328,7 @@ def _pass8(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
             _put(z, o + 7 * stride, n, hr, hi)
 
 
-@inlined
+@pasted
 def _passes(z, n, radices, n_passes, twiddle, twiddle_i):
     """Complex transform of the first buffer of the scratch into the third."""
     # The passes alternate between the other two buffers so that the last one writes the third.
@@ -355,7 +355,7 @@ def _passes(z, n, radices, n_passes, twiddle, twiddle_i):
         length, stride = m, stride * radix
 
 
-@inlined
+@pasted
 def _pack(frame, z, n):
     """Even samples as real, odd ones as imaginary parts of the first buffer."""
     for i in range(0, n, LANES):
@@ -363,7 +363,7 @@ def _pack(frame, z, n):
         _put(z, i, n, even(a, b), odd(a, b))
 
 
-@inlined
+@pasted
 def _untangle(z, n, w, spectrum):
     """Spectrum of the real frame from the third buffer.
 
@@ -386,7 +386,7 @@ def _untangle(z, n, w, spectrum):
         _put(spectrum, mirror, n_bins, reverse(er - gr), reverse(gi - ei))
 
 
-@inlined
+@pasted
 def _tangle(spectrum, w, z, n):
     """Inverse of `_untangle` into the first buffer, scaled, with real and imaginary parts exchanged."""
     n_bins = n + 1
@@ -406,7 +406,7 @@ def _tangle(spectrum, w, z, n):
         _put(z, mirror, n, reverse(gr - ei), reverse(er + gi))
 
 
-@inlined
+@pasted
 def _unpack(z, n, frame):
     """Samples from the third buffer, whose real and imaginary parts are exchanged."""
     result = 4 * n

@@ -77,13 +77,11 @@ def kernel(function: Callable[..., Any]) -> Any:
 
 
 def pasted(function: Callable[..., Any]) -> Any:
-    """A kernel whose source is pasted into its callers before they are typed.
+    """A part of a kernel in a function of its own: its source is pasted into the caller before that is typed.
 
-    For large functions with few callers, since numba optimises a called function again in each caller.
+    For large parts with one or two callers, since numba optimises what is called again in every caller.
     """
-    dispatcher: Any = numba.njit(nogil=True, error_model="numpy", inline="always")(function)
-    dispatcher._cache = KernelCache(function)
-    return dispatcher
+    return numba.njit(nogil=True, error_model="numpy", inline="always")(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:

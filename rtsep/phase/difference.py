@@ -16,7 +16,7 @@ import math
 
 import numpy as np
 
-from rtsep.kernels.jit import inlined, kernel
+from rtsep.kernels.jit import inlined, kernel, pasted
 from rtsep.kernels.simd import LANES, load, multiply_add, square_root, store
 
 # A spectrum that vanishes takes the phase of the mixture: this share of it is invisible beside anything
@@ -33,7 +33,7 @@ def inverse_size(re, im):
     return ONE / square_root(multiply_add(re, re, multiply_add(im, im, TINY)))
 
 
-@inlined
+@pasted
 def impose(magnitudes, phasors, frame, imposed):
     """Differences and sum of magnitudes times phasors, for one frame."""
     n_src, n_bins = magnitudes.shape[1], magnitudes.shape[2]
@@ -57,7 +57,7 @@ def impose(magnitudes, phasors, frame, imposed):
         store(imposed, at + n_bins, si)
 
 
-@inlined
+@pasted
 def project(analysed, target, mixture, magnitudes, frame, keep, phasors, imposed):
     """Mixing error distributed, magnitudes imposed, for one frame; the phases are stored if `keep`."""
     n_src, n_bins = magnitudes.shape[1], magnitudes.shape[2]
@@ -99,7 +99,7 @@ def project(analysed, target, mixture, magnitudes, frame, keep, phasors, imposed
             store(imposed, at + n_bins, si)
 
 
-@inlined
+@pasted
 def mixture_phase(mixture, frame, phasors):
     """Phase of the mixture for every source of one frame."""
     n_src, n_bins = phasors.shape[1], phasors.shape[3]

@@ -19,7 +19,7 @@ import numpy as np
 
 from rtsep.config import StreamConfig, check_choice, check_int, check_real
 from rtsep.kernels.fft import FFTPlan, irfft, plan_fft, rfft
-from rtsep.kernels.jit import inlined, kernel
+from rtsep.kernels.jit import kernel, pasted
 from rtsep.kernels.memory import aligned, zeros
 from rtsep.kernels.simd import LANES, clear, load, move, store
 from rtsep.phase.difference import impose, mixture_phase, project, share_of_channel
@@ -56,7 +56,7 @@ class OMISIState(NamedTuple):
     wave: np.ndarray  # (n_fft,) scratch
 
 
-@inlined
+@pasted
 def _overlap_add(state, past, n_rows, commit):
     """Local signal of `n_rows` from the frozen past and the frames of the window.
 
@@ -154,7 +154,7 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
     state.n_seen[0] += 1
 
 
-@inlined
+@pasted
 def _advance_window(state, analysis, magnitudes, c):
     """Move the window of channel `c` on by one frame and fill in the newest one."""
     mixture, targets, phasors = state.mixture[c], state.magnitudes[c], state.phasors[c]
