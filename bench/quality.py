@@ -25,9 +25,9 @@ import signals
 OVERLAPS = {"50 %": (256, 128), "75 %": (256, 64)}
 PHASES = {
     "amplitude mask": "mixture",
-    "omisi K=0, 5 iterations": OMISI(5),
+    "omisi K=0, 15 iterations, tail 1 (as published)": OMISI(15, tail=1.0),
+    "omisi K=0, 5 iterations (default)": OMISI(),
     "omisi K=0, 15 iterations": OMISI(15),
-    "omisi K=0, 15, tail 0.1": OMISI(15, tail=0.1),
     "omisi K=0, 15, sinusoidal": OMISI(15, init="sinusoidal"),
     "omisi K=1, 7 iterations": OMISI(7, 1),
     "omisi K=2, 5 iterations": OMISI(5, 2),

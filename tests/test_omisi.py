@@ -93,7 +93,7 @@ def golden_frames() -> tuple[np.ndarray, np.ndarray]:
 )
 def test_published_order_equals_the_released_code(name, settings, tolerance):
     x, magnitudes = golden_frames()
-    phase = OMISI(order="published", **settings)
+    phase = OMISI(order="published", tail=1.0, **settings)
     actual = run(CONFIG, phase, x, magnitudes, start=1)
     # The last (K + 2) hops of the reference are finished in a way of its own.
     n = min(actual.shape[1], GOLDEN[name].shape[1]) - (phase.lookahead + 2) * CONFIG.hop
@@ -151,7 +151,7 @@ def test_the_first_step_with_full_lookahead_is_offline_misi(n_iter):
     frames = np.stack([sources[:, 128 * t : 128 * t + 256] for t in range(16)])
     magnitudes = np.abs(np.fft.rfft(frames * naive.hann(256), 512))
     offline = MISI(n_iter=n_iter, order="published").run(CONFIG, x, magnitudes)
-    phase = OMISI(n_iter=n_iter, lookahead=15, order="published")
+    phase = OMISI(n_iter=n_iter, lookahead=15, tail=1.0, order="published")
     online = run(CONFIG, phase, np.concatenate([x, np.zeros(128)]), magnitudes, start=1)
     assert np.abs(online[:, :128] - offline[:, :128]).max() < 1e-6
 

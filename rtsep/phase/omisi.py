@@ -184,10 +184,11 @@ class OMISI:
         sinusoidal model (`rtsep.phase.sinusoidal`).
     tail : float
         How the samples are normalised that future frames will still overlap: 1 divides by the complete
-        overlap, as published; 0 by the overlap that is there, the strict least-squares solution.
+        overlap, as published; 0 by the overlap that is there, the strict least-squares solution, which trusts
+        the magnitudes of the newest frame most.
     order : {"paper", "published"}
         Order of the projections. "paper": the sources sum to the mixture. "published": the order of the
-        released code, for comparison with its results; they do not.
+        released code, for comparison with its results (with `tail=1`); they do not.
 
     References
     ----------
@@ -197,7 +198,7 @@ class OMISI:
     n_iter: int = 5
     lookahead: int = 0
     init: str = "mixture"
-    tail: float = 1.0
+    tail: float = 0.1
     order: str = "paper"
 
     State: ClassVar[type] = OMISIState
