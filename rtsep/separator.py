@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -313,24 +313,6 @@ class Separator:
                 self.estimator.step(states.estimator, mixture, power, states.magnitudes)
                 _recover_hop(states.phase, states.analysis, states.magnitudes, states.output, hop_out)
                 position[0] = 0
-
-    def settings(self) -> dict[str, Any]:
-        """All settings as plain values, for reports."""
-
-        def plain(stage: Any) -> dict[str, Any]:
-            values = {k: v for k, v in asdict(stage).items() if isinstance(v, (str, int, float, bool))}
-            return {"name": getattr(stage, "name", type(stage).__name__)} | values
-
-        return {
-            "sr": self.config.sr,
-            "win_length": self.config.win_length,
-            "hop": self.config.hop,
-            "n_fft": self.config.n_fft,
-            "n_channels": self.config.n_channels,
-            "estimator": plain(self.estimator),
-            "phase": plain(self.phase),
-            "output": asdict(self.output),
-        }
 
 
 def check_audio(x: Any, n_channels: int) -> np.ndarray:

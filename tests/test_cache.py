@@ -98,3 +98,24 @@ def test_an_edit_of_a_users_estimator_is_seen(package):
     assert run(ESTIMATE, package) == (1, 3)
     mine.write_text(MINE.replace("np.float32(3)", "np.float32(4)"))
     assert run(ESTIMATE, package) == (0, 4)
+
+
+def test_a_users_estimator_leaves_the_cache_readable_for_others(package):
+    mine = package / "mine.py"
+    mine.write_text(MINE)
+    run(ESTIMATE, package)
+    mine.unlink()
+    passthrough = ESTIMATE.replace("import mine", "from rtsep.estimators import Passthrough")
+    passthrough = passthrough.replace("mine.Mine()", "Passthrough()")
+    first = run(passthrough, package)
+    assert first[0] == 0
+    assert run(passthrough, package) == (1, first[1])
+
+
+def test_a_damaged_cache_is_compiled_anew(package):
+    first = run(ANALYSE, package)
+    damaged = list(package.rglob("*.nbi"))
+    assert damaged
+    for index in damaged:
+        index.write_bytes(b"not a pickle")
+    assert run(ANALYSE, package) == first

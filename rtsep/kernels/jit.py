@@ -6,15 +6,16 @@ Two things are decided here for every kernel of the package.
 was inlined into an offline loop or into an audio callback. `error_model="numpy"`, so that it never raises.
 
 *Cache.* numba notices an edit of the file that a kernel stands in, but not of the files whose kernels it
-inlined, and would go on serving the old machine code. Here a cached kernel is valid for exactly one state
-of all kernel sources: their hash is the stamp of the cache index. Steps of estimators and phase-recovery
-algorithms that were registered from outside the package join the key through `FOREIGN_SOURCES`.
+inlined, and would go on serving the old machine code. Here a cached kernel is valid for exactly one state of
+all kernel sources: their hash is the stamp of the cache index. What was compiled for the states of an
+estimator or a phase recovery from outside the package has an index of its own, with their sources in the stamp.
 """
 
 from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -24,32 +25,36 @@ from numba.core import caching
 from numba.core.ccallback import CFunc
 
 PACKAGE = Path(__file__).resolve().parent.parent
+# Files and folders whose code can end up inside a compiled kernel.
+KERNEL_SOURCES = ("config.py", "separator.py", "offline.py", "kernels", "stages", "estimators", "phase", "live")
 
-FOREIGN_SOURCES: dict[str, str] = {}  # path -> hash of the source of a step registered from outside
+FOREIGN_SOURCES: dict[str, str] = {}  # module -> hash of the source of a step registered from outside
 
 
 @cache
 def source_stamp() -> str:
-    """SHA-256 over all sources of the package."""
+    """SHA-256 over all sources that kernels are compiled from."""
     digest = hashlib.sha256()
-    for path in sorted(PACKAGE.rglob("*.py")):
-        digest.update(str(path.relative_to(PACKAGE)).encode())
-        digest.update(path.read_bytes())
+    for name in KERNEL_SOURCES:
+        path = PACKAGE / name
+        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
+            digest.update(str(file.relative_to(PACKAGE)).encode())
+            digest.update(file.read_bytes())
     return digest.hexdigest()
 
 
 def register_source(function: Callable[..., Any]) -> None:
-    """Let the cache key follow the source file of `function`, unless the package stamp covers it already.
+    """Let the cache follow the source file of a step from outside the package."""
+    path = Path(function.__code__.co_filename)
+    if path.exists() and not path.resolve().is_relative_to(PACKAGE):
+        FOREIGN_SOURCES[function.__module__] = hashlib.sha256(path.read_bytes()).hexdigest()
 
-    A function without a file (made in an interactive session) counts by its bytecode.
-    """
-    code = function.__code__
-    path = Path(code.co_filename)
-    if path.exists():
-        if not path.resolve().is_relative_to(PACKAGE):
-            FOREIGN_SOURCES[str(path)] = hashlib.sha256(path.read_bytes()).hexdigest()
-    else:
-        FOREIGN_SOURCES[code.co_filename] = hashlib.sha256(code.co_code).hexdigest()
+
+def _foreign_modules(ty: Any) -> set[str]:
+    """Modules outside the package whose NamedTuple classes are part of a numba type."""
+    module = getattr(getattr(ty, "instance_class", None), "__module__", "rtsep")
+    found = set() if module.partition(".")[0] == "rtsep" else {module}
+    return found.union(*(_foreign_modules(part) for part in getattr(ty, "types", ())))
 
 
 def _stamped(locator: type) -> Any:
@@ -61,19 +66,42 @@ class _KernelCacheImpl(caching.CompileResultCacheImpl):
 
 
 class KernelCache(caching.FunctionCache):
-    """numba's function cache, valid for one state of all kernel sources."""
+    """numba's function cache, valid for one state of all kernel sources; whatever fails costs time only."""
 
     _impl_class = _KernelCacheImpl
 
-    def _index_key(self, sig: Any, codegen: Any) -> tuple[Any, ...]:
-        return super()._index_key(sig, codegen) + tuple(sorted(FOREIGN_SOURCES.values()))
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        if self._choose_index(sig):
+            # An index that cannot be read, for whatever reason, is an empty one.
+            with suppress(Exception):
+                return super().load_overload(sig, target_context)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        if self._choose_index(sig):
+            with suppress(Exception):
+                super().save_overload(sig, data)
+
+    def _choose_index(self, sig: Any) -> bool:
+        """Turn to the index for these types; false if they cannot be found again by another process."""
+        name, stamp = self._impl.filename_base, source_stamp()
+        foreign = set().union(*(_foreign_modules(ty) for ty in getattr(sig, "args", sig)))
+        if foreign:
+            name = "-".join([name, *sorted(foreign)])
+            stamp += repr(sorted(FOREIGN_SOURCES.items()))
+        self._cache_file = caching.IndexDataCacheFile(self._cache_path, name, stamp)
+        return "__main__" not in foreign
+
+
+def _cached(compiled: Any, function: Callable[..., Any]) -> Any:
+    with suppress(RuntimeError):  # no folder can be written to: compile in every process
+        compiled._cache = KernelCache(function)
+    return compiled
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` for use inside the hop: cached on disk, no GIL, never raises."""
-    dispatcher: Any = numba.njit(nogil=True, error_model="numpy")(function)
-    dispatcher._cache = KernelCache(function)
-    return dispatcher
+    return _cached(numba.njit(nogil=True, error_model="numpy")(function), function)
 
 
 def pasted(function: Callable[..., Any]) -> Any:
@@ -98,8 +126,7 @@ def entry(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def compile_entry(function: Callable[..., Any]) -> Any:
         options = {"nopython": True, "error_model": "numpy"}
-        compiled: Any = CFunc(function, (signature.args, signature.return_type), {}, options)
-        compiled._cache = KernelCache(function)
+        compiled = _cached(CFunc(function, (signature.args, signature.return_type), {}, options), function)
         compiled.compile()
         return compiled
 

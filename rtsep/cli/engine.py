@@ -1,0 +1,61 @@
+"""Options of the engine, the same for every command that separates."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from rtsep.config import ConfigError
+
+if TYPE_CHECKING:
+    from rtsep.stages.output import Output
+
+# Estimators that the command line cannot offer, and why.
+LIBRARY_ONLY = {"oracle": "it needs the true sources"}
+
+
+def add_engine_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `engine_settings` reads, and `--window-ms` and `--hop-ms`."""
+    group = parser.add_argument_group("engine", "`rtsep list` names the estimators and phase-recovery algorithms.")
+    group.add_argument(
+        "--estimator", default="denoise", metavar="NAME", help="what tells the sources apart (default: %(default)s)"
+    )
+    group.add_argument(
+        "--phase", default="omisi", metavar="NAME", help="phase-recovery algorithm (default: %(default)s)"
+    )
+    group.add_argument("--iterations", type=int, metavar="N", help="iterations of the phase recovery")
+    group.add_argument("--lookahead", type=int, metavar="HOPS", help="future hops that the phase recovery waits for")
+    group.add_argument(
+        "--window-ms", type=float, default=16.0, metavar="MS", help="window in ms (default: %(default)g)"
+    )
+    group.add_argument("--hop-ms", type=float, metavar="MS", help="hop in ms (default: a quarter of the window)")
+    group.add_argument(
+        "--strength",
+        type=float,
+        default=math.inf,
+        metavar="DB",
+        help="lower what does not belong to a source by DB in its output, e.g. 12 to keep some of the noise "
+        "with the speech (default: %(default)s, as far as possible)",
+    )
+
+
+def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
+    """Settings of estimator, phase recovery and output. Raises `ConfigError`."""
+    from rtsep.stages.output import Output
+    from rtsep.stages.registry import ESTIMATORS, PHASES, create
+
+    if args.estimator in LIBRARY_ONLY:
+        raise ConfigError(f"estimator={args.estimator!r} is for the library: {LIBRARY_ONLY[args.estimator]}")
+    given = {"n_iter": args.iterations, "lookahead": args.lookahead}
+    options = {name: value for name, value in given.items() if value is not None}
+    if args.phase in PHASES:
+        for name, value in options.items():
+            if name not in {field.name for field in fields(PHASES[args.phase])}:
+                raise ConfigError(f"phase={args.phase!r} has no {name}, so {name}={value} cannot be")
+    return (
+        create("estimator", ESTIMATORS, args.estimator, {}),
+        create("phase", PHASES, args.phase, options),
+        Output(strength_db=args.strength),
+    )

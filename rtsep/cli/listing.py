@@ -1,0 +1,33 @@
+"""`rtsep list`: names of estimators and phase-recovery algorithms."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rtsep.cli.engine import LIBRARY_ONLY
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "list",
+        help="name the estimators and phase-recovery algorithms",
+        description="Name the estimators and the phase-recovery algorithms, one a line.",
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Print both lists."""
+    from rtsep.stages.registry import list_estimators, list_phases
+
+    estimators, phases = list_estimators(), list_phases()
+    for name, reason in LIBRARY_ONLY.items():
+        estimators[name] += f" Not on the command line: {reason}."
+    width = max(map(len, (*estimators, *phases)))
+    for title, names in (("estimators (--estimator)", estimators), ("phase recovery (--phase)", phases)):
+        print(title)
+        for name, summary in names.items():
+            print(f"  {name:{width}}  {summary}")
+    return 0

@@ -1,0 +1,260 @@
+"""The native callback: what PortAudio's own thread runs.
+
+It knows nothing of estimators. Samples go to a function at an address, which is the compiled hop of a
+`Separator` (`rtsep.live.native`) or an exchange with a worker thread (`rtsep.live.worker`); around it are
+what every live stream has: the choice of channels, the delayed mixture, the gains of what is heard, the
+limiter, the recording tap and the counts. No Python, no allocation, no lock; nothing here can raise.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import carray, types
+
+from rtsep.config import StreamConfig
+from rtsep.kernels.jit import entry, pasted
+from rtsep.kernels.memory import zeros
+from rtsep.kernels.simd import clear, move
+from rtsep.live.cpu import Clock, flush_to_zero, now, restore_mode, system_clock
+from rtsep.live.pointers import call_process, load_state
+from rtsep.live.rings import Ring, make_ring, read, waiting, write
+from rtsep.stages.analysis import MAX_SAMPLE
+from rtsep.stages.output import Output, OutputState, finish
+
+RAMP_S = 0.02  # a gain goes from 0 to 1 in this time
+LATE_RAMP_S = 0.005  # and in this one to the replacement of a late hop
+METER_S = 0.3  # time constant of the levels
+
+# Rows of `LiveState.counts`.
+CALLBACKS, SAMPLES, HOPS, XRUNS, LATE, SKIPPED, REPLACED, TIMES_LOST, TAP_LOST = range(9)
+XRUN_FLAGS = 15  # PortAudio's flags of under- and overflow, of input and output
+# Rows of `LiveState.times`.
+N_TIMES = 5  # start in ns, duration in ns, samples, PortAudio's flags, longest hop in ns
+
+
+class LiveState(NamedTuple):
+    """Everything that the callback works on; float32 and for J sources unless said."""
+
+    process: np.ndarray  # int64 (2,): address of the function, and of its state
+    clock: Clock
+    route_in: np.ndarray  # int64 (1 + n_channels,): channels of the input device, the one of each channel
+    route_out: np.ndarray  # int64 (n_out,): the channel that each channel of the output device plays, or -1
+    block_in: np.ndarray  # (n_channels * hop,)
+    block_out: np.ndarray  # ((1 + J) * n_channels * hop,): delayed mixture and sources
+    heard: np.ndarray  # (n_channels * hop,)
+    delayed: np.ndarray  # (n_channels, delay): the mixture of the last `delay` samples, in a circle
+    place: np.ndarray  # int64 (2,): position in the hop, and in the circle
+    gains: np.ndarray  # (1 + J,): of the mixture and each source in what is heard
+    goals: np.ndarray  # (1 + J,): where the gains are going
+    fallback: np.ndarray  # (1 + J,): where they go instead while hops are late
+    steps: np.ndarray  # (2,): by how much in a sample, usually and to the fallback
+    monitor: OutputState  # of what is heard
+    energies: np.ndarray  # (1 + J,): smoothed energy per sample, of the mixture and each source
+    meter: np.ndarray  # (1,): share of the past that the energies keep per sample
+    deadline: np.ndarray  # int64 (1,): when the hop should be done, for the phase recovery
+    limits: np.ndarray  # int64 (3,): ns for phase recovery, for the whole hop; whether a late hop is replaced
+    debt: np.ndarray  # int64 (3,): ns behind; samples to leave out; samples to replace
+    counts: np.ndarray  # int64 (9,)
+    record: np.ndarray  # int64 (N_TIMES,) scratch
+    times: Ring  # int64, N_TIMES rows
+    commands: Ring  # 1 + J rows: goals
+    tap: Ring  # (1 + J) * n_channels rows
+    taps: np.ndarray  # int64 (1,): whether anyone listens to the tap
+
+
+def prepare_live(
+    config: StreamConfig, n_src: int, n_in: int, n_out: int, delay: int, monitor: Output, tap_capacity: int
+) -> LiveState:
+    """State for devices of `n_in` and `n_out` channels; `delay` is that of the sources. Not real-time safe."""
+    n_channels, hop, sr = config.n_channels, config.hop, config.sr
+    rows = 1 + n_src
+    state = LiveState(
+        process=zeros(2, np.int64),
+        clock=system_clock(),
+        route_in=zeros(1 + n_channels, np.int64),
+        route_out=zeros(n_out, np.int64),
+        block_in=zeros(n_channels * hop),
+        block_out=zeros(rows * n_channels * hop),
+        heard=zeros(n_channels * hop),
+        delayed=zeros((n_channels, delay)),
+        place=zeros(2, np.int64),
+        gains=zeros(rows),
+        goals=zeros(rows),
+        fallback=zeros(rows),
+        steps=zeros(2),
+        monitor=monitor.prepare(config, consistent=False),
+        energies=zeros(rows),
+        meter=zeros(1),
+        deadline=zeros(1, np.int64),
+        limits=zeros(3, np.int64),
+        debt=zeros(3, np.int64),
+        counts=zeros(9, np.int64),
+        record=zeros(N_TIMES, np.int64),
+        times=make_ring(N_TIMES, 8192, np.int64),
+        commands=make_ring(rows, 64),
+        tap=make_ring(rows * n_channels, tap_capacity),
+        taps=zeros(1, np.int64),
+    )
+    state.route_in[:] = [n_in, *range(n_channels)]
+    state.route_out[:] = np.arange(n_out) % n_channels
+    state.steps[:] = 1 / (RAMP_S * sr), 1 / (LATE_RAMP_S * sr)
+    state.meter[0] = np.exp(-1 / (METER_S * sr))
+    return state
+
+
+@pasted
+def _take_in(live, data_in, start, n):
+    """The chosen channels of the device to rows, and the mixture of `delay` samples ago to `block_out`."""
+    n_in, n_channels = live.route_in[0], live.delayed.shape[0]
+    delay, at = live.delayed.shape[1], live.place[1]
+    for c in range(n_channels):
+        channel = live.route_in[1 + c]
+        position = at
+        for i in range(n):
+            x = data_in[(start + i) * n_in + channel]
+            live.block_in[c * n + i] = x
+            live.block_out[c * n + i] = live.delayed[c, position]
+            live.delayed[c, position] = x if abs(x) <= MAX_SAMPLE else np.float32(0)
+            position += 1
+            if position == delay:
+                position = 0
+    live.place[1] = (at + n) % delay
+
+
+@pasted
+def _mix(live, n, late):
+    """What is heard: mixture and sources times their gains, which go to their goals without a click."""
+    n_rows, n_channels = live.gains.size, live.delayed.shape[0]
+    heard, block_out = live.heard, live.block_out
+    goals = live.fallback if late else live.goals
+    step = live.steps[1] if late else live.steps[0]
+    clear(heard, 0, n_channels * n)
+    for row in range(n_rows):
+        goal, gain = goals[row], live.gains[row]
+        if gain == goal:
+            if gain != np.float32(0):
+                for i in range(n_channels * n):
+                    heard[i] += gain * block_out[row * n_channels * n + i]
+        else:
+            for c in range(n_channels):
+                gain = live.gains[row]
+                for i in range(n):
+                    gain += min(max(goal - gain, -step), step)
+                    heard[c * n + i] += gain * block_out[(row * n_channels + c) * n + i]
+            live.gains[row] = gain
+
+
+@pasted
+def _measure(live, n):
+    n_rows, n_channels = live.energies.size, live.delayed.shape[0]
+    size = n_channels * n
+    kept = live.meter[0] ** np.float32(n)
+    for row in range(n_rows):
+        total = np.float32(0)
+        for i in range(size):
+            x = live.block_out[row * size + i]
+            total += x * x
+        live.energies[row] = kept * live.energies[row] + (np.float32(1) - kept) * total / np.float32(size)
+
+
+@pasted
+def _separate(live, n):
+    """`n` samples, at most to the end of the hop, through the function at the address.
+
+    Returns whether the result must not be heard, and how long a completed hop took in ns.
+    """
+    hop = live.block_in.size // live.delayed.shape[0]
+    n_mixture = live.delayed.shape[0] * n
+    n_sources = (live.gains.size - 1) * n_mixture
+    sources = live.block_out[n_mixture : n_mixture + n_sources]
+    debt, counts, at = live.debt, live.counts, live.place[0]
+    completes = at + n == hop
+    live.place[0] = 0 if completes else at + n
+    took = np.int64(0)
+    if debt[1] > 0:
+        # Leave out one whole hop: the machine has to catch up.
+        debt[1] -= n
+        clear(sources, 0, n_sources)
+    else:
+        start = now(live.clock) if completes else np.int64(0)
+        live.deadline[0] = start + live.limits[0]
+        late = call_process(live.process[0], live.process[1], live.block_in, sources, n)
+        if late:
+            debt[2] = max(debt[2], n)
+            counts[LATE] += 1
+        if completes:
+            took = now(live.clock) - start
+            counts[HOPS] += 1
+            if took > live.limits[1]:
+                counts[LATE] += 1
+            debt[0] = max(0, debt[0] + took - live.limits[1])
+            if live.limits[2] and debt[0] > live.limits[1]:
+                # What is in the hop now belongs where the next hop is left out, and so on until the window
+                # has moved past the gap.
+                counts[SKIPPED] += 1
+                debt[0], debt[1] = 0, hop
+                debt[2] = live.delayed.shape[1] + hop
+    replaced = debt[2] > 0
+    if replaced:
+        debt[2] -= n
+        counts[REPLACED] += n
+    return replaced, took
+
+
+def _callback(data_in, data_out, n_samples, times, flags, user):
+    live = load_state(user, LIVE)
+    start = now(live.clock)
+    mode = flush_to_zero()
+    n_total = np.int64(n_samples)
+    n_channels = live.delayed.shape[0]
+    hop = live.block_in.size // n_channels
+    n_in, n_out = live.route_in[0], live.route_out.size
+    device_in, device_out = carray(data_in, (n_total * n_in,)), carray(data_out, (n_total * n_out,))
+    counts = live.counts
+    while waiting(live.commands) > 0:
+        read(live.commands, live.goals, 1)
+    longest = np.int64(0)
+    done = 0
+    while done < n_total:
+        n = min(n_total - done, hop - live.place[0])
+        _take_in(live, device_in, done, n)
+        replaced, took = _separate(live, n)
+        longest = max(longest, took)
+        if live.taps[0] and not write(live.tap, live.block_out, n):
+            counts[TAP_LOST] += n
+        _measure(live, n)
+        _mix(live, n, replaced)
+        heard = live.heard[: n_channels * n].reshape((1, n_channels, n))
+        finish(live.monitor, heard[0], heard)
+        for k in range(n_out):
+            channel = live.route_out[k]
+            for i in range(n):
+                device_out[(done + i) * n_out + k] = live.heard[channel * n + i] if channel >= 0 else np.float32(0)
+        done += n
+    counts[CALLBACKS] += 1
+    counts[SAMPLES] += n_total
+    status = np.int64(flags)
+    if status & XRUN_FLAGS:
+        counts[XRUNS] += 1
+    restore_mode(mode)
+    record = live.record
+    record[0], record[1], record[2], record[3], record[4] = start, now(live.clock) - start, n_total, status, longest
+    if not write(live.times, record, 1):
+        counts[TIMES_LOST] += 1
+    return 0
+
+
+LIVE = numba.typeof(prepare_live(StreamConfig(), 1, 1, 1, 1, Output(), 1))
+_floats = types.CPointer(types.float32)
+# PaStreamCallback of portaudio.h; `ulong` is C's, 32 bits on Windows.
+PA_CALLBACK = types.intc(_floats, _floats, types.ulong, types.voidptr, types.ulong, types.voidptr)
+
+
+@cache
+def compiled_callback() -> Any:
+    """The callback; its `address` is what PortAudio gets, with that of a `Handle` of a `LiveState` as user data."""
+    return entry(PA_CALLBACK)(_callback)

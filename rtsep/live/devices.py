@@ -1,0 +1,234 @@
+"""Sound devices by name or number, and errors that name the device and the way out."""
+
+from __future__ import annotations
+
+import platform
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+RATES = (8_000, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
+
+# PaErrorCode of portaudio.h -> the way out.
+_WAYS_OUT = {
+    -9999: "the system refused it: check that no other program holds the device and that you may use it",
+    -9998: "it does not have that many channels",
+    -9997: "it does not run at {sr} Hz; make the separator for a rate that `rtsep devices` lists for it",
+    -9996: "it is gone, or input and output belong to different host APIs; see `rtsep devices`",
+    -9993: "input and output belong to different host APIs; choose both from one, see `rtsep devices`",
+    -9985: "another program holds it, or you may not use it",
+}
+
+
+_ABANDONED: list[Any] = []  # copies of the library that must not be unloaded
+
+
+class LiveError(RuntimeError):
+    """The sound device cannot be used; the message is one line with the device and the way out."""
+
+
+@dataclass(frozen=True)
+class Device:
+    """A sound device as PortAudio reports it.
+
+    Parameters
+    ----------
+    index : int
+        Its number, until devices come or go.
+    name, host_api : str
+    n_inputs, n_outputs : int
+        Channels.
+    sr : int
+        Default sample rate in Hz.
+    input_latency_s, output_latency_s : float
+        Lowest latencies that it reports for interactive use.
+    default_input, default_output : bool
+        Whether it is used where none is named.
+    """
+
+    index: int
+    name: str
+    host_api: str
+    n_inputs: int
+    n_outputs: int
+    sr: int
+    input_latency_s: float
+    output_latency_s: float
+    default_input: bool
+    default_output: bool
+
+
+def portaudio() -> Any:
+    """The module sounddevice, with PortAudio loaded and initialised.
+
+    Raises
+    ------
+    LiveError
+        Where PortAudio is missing.
+    """
+    try:
+        import sounddevice
+    except OSError as problem:
+        raise LiveError(f"PortAudio was not found ({problem}); {_installation()}") from problem
+    return sounddevice
+
+
+def _installation() -> str:
+    if platform.system() != "Linux":
+        return "reinstall the Python package sounddevice, which contains it"
+    for tool, command in (
+        ("apt-get", "apt install libportaudio2"),
+        ("dnf", "dnf install portaudio"),
+        ("pacman", "pacman -S portaudio"),
+        ("zypper", "zypper install libportaudio2"),
+        ("apk", "apk add portaudio"),
+    ):
+        if shutil.which(tool):
+            return f"install it: {command}"
+    return "install PortAudio with your system's package manager"
+
+
+def rescan() -> None:
+    """Let PortAudio look for devices and servers again. Streams that are open become invalid."""
+    sounddevice = portaudio()
+    while sounddevice._initialized:
+        sounddevice._terminate()
+    sounddevice._initialize()
+
+
+def abandon() -> None:
+    """Leave PortAudio as it is and go on with a second, fresh copy of its library.
+
+    PortAudio's JACK part can neither close a stream nor terminate when the server is gone: the one waits
+    for ever, the other aborts the process (an assertion in `Terminate` of pa_jack.c, PortAudio 19.6 and 19.7).
+    """
+    sounddevice = portaudio()
+    path = _library_path(sounddevice)
+    folder = Path(tempfile.mkdtemp(prefix="rtsep"))
+    copy = folder / path.name
+    try:
+        shutil.copy(path, copy)
+        fresh = sounddevice._ffi.dlopen(str(copy))
+    except OSError as problem:
+        raise LiveError(f"the JACK server is gone, and PortAudio cannot be loaded again ({problem})") from problem
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+    _ABANDONED.append(sounddevice._lib)
+    sounddevice._lib, sounddevice._initialized = fresh, 0
+
+
+def _library_path(sounddevice: Any) -> Path:
+    """Where the PortAudio that is loaded was loaded from the first time."""
+    name = Path(sounddevice._libname)
+    if not name.is_absolute():
+        # Linux: only the name is known, for which the loader searched.
+        with suppress(OSError):
+            for line in Path("/proc/self/maps").read_text().splitlines():
+                path = Path(line.split()[-1])
+                if path.is_absolute() and "libportaudio" in path.name and path.exists():
+                    return path
+    return name
+
+
+def list_devices() -> list[Device]:
+    """All sound devices.
+
+    Raises
+    ------
+    LiveError
+        Where PortAudio is missing.
+    """
+    sounddevice = portaudio()
+    apis, default = sounddevice.query_hostapis(), sounddevice.default.device
+    return [
+        Device(
+            index=index,
+            name=found["name"],
+            host_api=apis[found["hostapi"]]["name"],
+            n_inputs=found["max_input_channels"],
+            n_outputs=found["max_output_channels"],
+            sr=round(found["default_samplerate"]),
+            input_latency_s=found["default_low_input_latency"],
+            output_latency_s=found["default_low_output_latency"],
+            default_input=index == _default(sounddevice, default, 0),
+            default_output=index == _default(sounddevice, default, 1),
+        )
+        for index, found in enumerate(sounddevice.query_devices())
+    ]
+
+
+def _default(sounddevice: Any, chosen: Any, side: int) -> int:
+    """The default of sounddevice if set, else that of the host API."""
+    index = chosen[side]
+    if isinstance(index, int) and index >= 0:
+        return index
+    api = sounddevice.query_hostapis(sounddevice.default.hostapi)
+    return api[("default_input_device", "default_output_device")[side]]
+
+
+def find_device(which: int | str | None, kind: str) -> Device:
+    """The device with this number or (part of a) name.
+
+    Parameters
+    ----------
+    which : int, str or None
+        Number; or name, or a part of it in any case that fits one device only, as "name, host API" too; or
+        None for the default.
+    kind : {"input", "output"}
+
+    Raises
+    ------
+    LiveError
+        Where there is none, or more than one.
+    """
+    devices = list_devices()
+    usable = [d for d in devices if (d.n_inputs if kind == "input" else d.n_outputs) > 0]
+    known = ", ".join(f"{d.index} {d.name}" for d in usable) or "none"
+    if not usable:
+        raise LiveError(f"there is no {kind} device; connect one, or start the sound server (see `rtsep doctor`)")
+    if which is None:
+        chosen = [d for d in usable if (d.default_input if kind == "input" else d.default_output)] or usable[:1]
+    elif isinstance(which, int) or which.isdecimal():
+        chosen = [d for d in usable if d.index == int(which)]
+    else:
+        wanted = which.lower()
+        labels = {d.index: (d.name.lower(), f"{d.name}, {d.host_api}".lower()) for d in usable}
+        chosen = [d for d in usable if wanted in labels[d.index]]
+        chosen = chosen or [d for d in usable if any(wanted in label for label in labels[d.index])]
+    if not chosen:
+        raise LiveError(f"{kind} device {which!r} was not found; there are: {known}")
+    if len(chosen) > 1:
+        same = ", ".join(f"{d.index} {d.name}, {d.host_api}" for d in chosen)
+        raise LiveError(f"{kind} device {which!r} fits several: {same}; use the number")
+    return chosen[0]
+
+
+def supported_rates(device: Device, kind: str, n_channels: int = 1) -> list[int]:
+    """Those of the usual sample rates, in Hz, that the device accepts. Takes a moment: each is tried."""
+    sounddevice = portaudio()
+    check = sounddevice.check_input_settings if kind == "input" else sounddevice.check_output_settings
+    rates = []
+    for sr in RATES:
+        try:
+            check(device=device.index, channels=n_channels, dtype="float32", samplerate=sr)
+            rates.append(sr)
+        except (sounddevice.PortAudioError, ValueError):
+            continue
+    return rates
+
+
+@contextmanager
+def explained(what: str, sr: int) -> Iterator[None]:
+    """Turn PortAudio's errors into a `LiveError` about `what`, a device or two."""
+    sounddevice = portaudio()
+    try:
+        yield
+    except sounddevice.PortAudioError as problem:
+        code = problem.args[1] if len(problem.args) > 1 else 0
+        text = str(problem.args[0]).split("[")[0].strip()
+        way_out = _WAYS_OUT.get(code, "see `rtsep devices` and `rtsep doctor`").format(sr=sr)
+        raise LiveError(f"{what}: {way_out} ({text})") from problem

@@ -1,0 +1,81 @@
+"""Recording: what the callback put into the tap goes to files, by a thread of its own."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import soundfile as sf
+
+from rtsep.live.devices import LiveError
+from rtsep.live.rings import Ring, read, waiting
+
+INTERVAL_S = 0.05
+BLOCK = 4096  # samples that are written at a time
+
+
+class Recorder:
+    """Writes DIR/mixture.wav and DIR/NAME.wav of each source: float32, aligned with each other to the sample.
+
+    Parameters
+    ----------
+    tap : Ring
+        Rows of the mixture's channels and of each source's.
+    folder : Path
+        Made if missing. Files in it are not replaced.
+    sources : tuple of str
+    n_channels, sr : int
+
+    Raises
+    ------
+    LiveError
+        If a file cannot be made.
+    """
+
+    def __init__(self, tap: Ring, folder: Path, sources: tuple[str, ...], n_channels: int, sr: int) -> None:
+        self._tap, self._n_channels = tap, n_channels
+        self._files: list[sf.SoundFile] = []
+        self.n_samples = 0
+        self.problem: Exception | None = None
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            for name in ("mixture", *sources):
+                path = folder / f"{name}.wav"
+                # RF64 is a WAV that may grow beyond 4 GB; readers of WAV read it.
+                file = open(path, "xb")  # noqa: SIM115
+                self._files.append(sf.SoundFile(file, "w", sr, n_channels, "FLOAT", format="RF64"))
+        except (OSError, sf.LibsndfileError) as problem:
+            self._close_files()
+            raise LiveError(f"cannot record to {folder}: {problem}") from problem
+        self._block = np.empty(tap.data.shape[0] * BLOCK, np.float32)
+        self._ended = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rtsep recorder", daemon=True)
+        self._thread.start()
+
+    def _run(self) -> None:
+        try:
+            while not self._ended.wait(INTERVAL_S):
+                self._write()
+            self._write()
+        except (OSError, sf.LibsndfileError) as problem:
+            self.problem = problem
+        finally:
+            self._close_files()
+
+    def _write(self) -> None:
+        while n := min(waiting(self._tap), BLOCK):
+            read(self._tap, self._block, n)
+            rows = self._block[: self._tap.data.shape[0] * n].reshape(len(self._files), self._n_channels, n)
+            for file, channels in zip(self._files, rows, strict=True):
+                file.write(channels.T)
+            self.n_samples += n
+
+    def _close_files(self) -> None:
+        for file in self._files:
+            file.close()
+
+    def close(self) -> None:
+        """Write what is left and close the files; the callback must not use the tap any more."""
+        self._ended.set()
+        self._thread.join()

@@ -1,0 +1,456 @@
+"""LiveStream: from a microphone to headphones."""
+
+from __future__ import annotations
+
+import ctypes
+import threading
+import time
+from collections import deque
+from collections.abc import Sequence
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from weakref import WeakSet
+
+import numpy as np
+
+from rtsep.config import check_choice, check_int, check_real
+from rtsep.kernels.memory import arrays
+from rtsep.live import callback as cb
+from rtsep.live.devices import Device, LiveError, abandon, explained, find_device, portaudio, rescan
+from rtsep.live.native import NativeDriver
+from rtsep.live.pointers import Handle
+from rtsep.live.record import Recorder
+from rtsep.live.rings import read, waiting, write
+from rtsep.live.stats import Histogram, Stats
+from rtsep.live.worker import WorkerDriver
+from rtsep.separator import Separator
+from rtsep.stages.output import Output
+
+TAP_S = 4.0  # how long the disk may be busy before a recording loses samples
+WATCH_S = 0.05  # interval of the watching thread
+SILENT_S = 2.0  # without a callback for so long, a device counts as gone
+BACK_OFF_S = (0.25, 0.5, 1.0, 2.0, 4.0)  # before the attempts to reconnect; the last one goes on
+PHASE_SHARE = 0.7  # of a hop, after which the phase recovery starts no further iteration
+FOREVER = 1 << 62  # ns
+PREFILL_MS = 30.0
+
+_OPEN: WeakSet[LiveStream] = WeakSet()  # a new search for devices would end the streams of others
+_ABANDONED: list[Any] = []  # memory that a callback of a dead server might still point to
+
+
+class LiveStream:
+    """Separates what comes from an input device and plays one source of it on an output device.
+
+    Parameters
+    ----------
+    separator : Separator
+        It belongs to the stream until that is closed. Its rate is the one the devices run at.
+    input, output : int, str or None
+        Number of the device or (part of) its name; None for the default.
+    block_size : int
+        Samples the device delivers at a time; 0 leaves it to the device, which gives the lowest latency.
+    input_channels : sequence of int, optional
+        Channels of the input device, counted from 1, for the channels of the separator. Default: the first.
+    solo : int, str or None
+        Number or name of the source that is heard; None for the first.
+    strength : float
+        1 for the source alone, down to 0 for the mixture: the share by which the rest is lowered.
+    bypass : bool
+        Hear the mixture, with exactly the same delay.
+    ceiling_db, fade_in_ms : float
+        Of what is heard, as in `Output`. The fade-in comes at the start and after every reconnection.
+    late : {"mixture", "silence", "wait"}
+        What is heard where the machine was too slow. "wait" leaves the audio as it is, however late: for
+        clocks that wait too, such as JACK in freewheel.
+    driver : {"native", "worker"}, optional
+        Default: native for compiled estimators, else worker.
+    prefill_ms : float
+        Delay that the worker driver adds to have time, in ms.
+    record : path, optional
+        Folder for mixture.wav and a WAV of each source, aligned with each other; strength, solo and bypass do
+        not touch them.
+
+    Attributes
+    ----------
+    ledger : dict of str to int
+        What the delay from input to output is made of, in samples; the device's part as it reports it.
+    messages : collections.deque of str
+        What happened to the devices, newest last.
+
+    Raises
+    ------
+    LiveError
+        If the devices cannot be used as asked; one line that names the device and the way out.
+    ConfigError
+        For settings that cannot work.
+
+    Notes
+    -----
+    A context manager; or `start` and `close`. Every method may be called from any thread. With the native driver
+    the audio thread runs compiled code only and never waits for Python.
+
+    Examples
+    --------
+    >>> with LiveStream(Separator(StreamConfig(48_000))) as stream:  # doctest: +SKIP
+    ...     stream.set(solo="noise")
+    ...     print(stream.stats.hop_share)
+    """
+
+    def __init__(
+        self,
+        separator: Separator,
+        input: int | str | None = None,
+        output: int | str | None = None,
+        block_size: int = 0,
+        *,
+        input_channels: Sequence[int] | None = None,
+        solo: int | str | None = None,
+        strength: float = 1.0,
+        bypass: bool = False,
+        ceiling_db: float = -1.0,
+        fade_in_ms: float = 30.0,
+        late: str = "mixture",
+        driver: str | None = None,
+        prefill_ms: float = PREFILL_MS,
+        record: str | Path | None = None,
+    ) -> None:
+        config = separator.config
+        check_int("block_size", block_size, 0, 1 << 16, " samples")
+        check_choice("late", late, ("mixture", "silence", "wait"))
+        check_choice("driver", driver, (None, "native", "worker"))  # type: ignore[arg-type]
+        check_real("prefill_ms", prefill_ms, 0, 2000, " ms")
+        if driver == "native" and not separator.compiled:
+            raise LiveError(f"estimator {separator.estimator.name!r} is ordinary Python; use the worker driver")
+        self.separator, self.block_size = separator, block_size
+        self.messages: deque[str] = deque(maxlen=100)
+        self._asked = input, output
+        self._channels = list(input_channels or range(1, config.n_channels + 1))
+        if len(self._channels) != config.n_channels or min(self._channels) < 1:
+            raise LiveError(f"input_channels={self._channels}: {config.n_channels} numbers from 1 on are needed")
+        self.input, self.output = self._find()
+        self._driver: NativeDriver | WorkerDriver
+        if driver == "worker" or not separator.compiled:
+            self._driver = WorkerDriver(separator, prefill_ms)
+        else:
+            self._driver = NativeDriver(separator)
+        monitor = Output(ceiling_db=ceiling_db, fade_in_ms=fade_in_ms)
+        n_in, n_out = max(self._channels), min(self.output.n_outputs, max(2, config.n_channels))
+        self._live = cb.prepare_live(
+            config,
+            separator.n_src,
+            n_in,
+            n_out,
+            separator.latency + self._driver.prefill,
+            monitor,
+            round(TAP_S * config.sr) if record is not None else 1,
+        )._replace(deadline=self._driver.deadline)
+        live = self._live
+        live.process[:] = self._driver.function, self._driver.pointer
+        live.route_in[1:] = np.array(self._channels) - 1
+        hop_ns = round(1e9 * config.hop_s)
+        live.limits[:] = (FOREVER, FOREVER, 0) if late == "wait" else (PHASE_SHARE * hop_ns, hop_ns, 1)
+        live.fallback[0] = late == "mixture"
+        self._lock = threading.RLock()
+        self._choice: dict[str, Any] = {"solo": 0, "strength": 1.0, "bypass": False}
+        self._pa: Any = None
+        self._watch: threading.Thread | None = None
+        self._ending = threading.Event()
+        self._recorder: Recorder | None = None
+        self._record = None if record is None else Path(record)
+        self._state = "stopped"
+        self._reconnects = self._late_callbacks = 0
+        self._last_start_ns = 0
+        self._hop_times = Histogram()
+        self._device_latency = 0, 0
+        self._handle = Handle(live)
+        _OPEN.add(self)
+        self._warm_up()
+        self._fresh = [array.copy() for array in arrays(live)]
+        self.set(solo=0 if solo is None else solo, strength=strength, bypass=bypass)
+
+    def _find(self) -> tuple[Device, Device]:
+        found = find_device(self._asked[0], "input"), find_device(self._asked[1], "output")
+        n_channels = self.separator.config.n_channels
+        if found[0].n_inputs < max(self._channels):
+            raise LiveError(
+                f"input device {found[0].name!r} has {found[0].n_inputs} channels, no channel {max(self._channels)}"
+            )
+        if found[1].n_outputs < n_channels:
+            raise LiveError(
+                f"output device {found[1].name!r} has {found[1].n_outputs} channels, not {n_channels}; use mono"
+            )
+        return found
+
+    def _warm_up(self) -> None:
+        """One callback on silence, so that the first real one meets nothing for the first time."""
+        n = self.separator.config.hop
+        live = self._live
+        device_in = np.zeros(n * int(live.route_in[0]), np.float32)
+        device_out = np.zeros(n * live.route_out.size, np.float32)
+        call = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, ctypes.c_ulong, ctypes.c_void_p,
+                                ctypes.c_ulong, ctypes.c_void_p)(cb.compiled_callback().address)  # fmt: skip
+        fresh = [array.copy() for array in arrays(live)]
+        self._driver.reset()
+        call(device_in.ctypes.data, device_out.ctypes.data, n, None, 0, self._handle.address)
+        for array, values in zip(arrays(live), fresh, strict=True):
+            np.copyto(array, values)  # which also touches every page
+
+    def _reset(self) -> None:
+        """A new beginning after a break; counts go on. Not while the callback runs."""
+        live = self._live
+        counts, muted, limited = live.counts.copy(), live.monitor.muted.copy(), live.monitor.limited.copy()
+        taps, goals = live.taps.copy(), live.goals.copy()
+        tap = live.tap.written.copy(), live.tap.read.copy()
+        for array, values in zip(arrays(live), self._fresh, strict=True):
+            np.copyto(array, values)
+        live.counts[:], live.monitor.muted[:], live.monitor.limited[:] = counts, muted, limited
+        live.taps[:], live.goals[:], live.gains[:] = taps, goals, goals
+        live.tap.written[:], live.tap.read[:] = tap
+        self._last_start_ns = 0
+        self._driver.reset()
+
+    def __enter__(self) -> LiveStream:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def start(self) -> None:
+        """Open the devices and start.
+
+        Raises
+        ------
+        LiveError
+            If the devices cannot be opened, or the recording cannot be made.
+        """
+        with self._lock:
+            if self._watch:
+                return
+            if not self._handle.address:
+                raise LiveError("the stream is closed; make a new one")
+            config = self.separator.config
+            self._reset()
+            if self._record is not None:
+                names = self.separator.sources
+                self._recorder = Recorder(self._live.tap, self._record, names, config.n_channels, config.sr)
+                self._live.taps[0] = 1
+            try:
+                self._open()
+            except LiveError:
+                self._stop_recording()
+                raise
+            self._ending.clear()
+            self._watch = threading.Thread(target=self._watch_over, name="rtsep watch", daemon=True)
+            self._watch.start()
+
+    def _open(self) -> None:
+        sounddevice = portaudio()
+        config, live = self.separator.config, self._live
+        names = {self.input.name: None, self.output.name: None}
+        with explained("device " + " and ".join(repr(name) for name in names), config.sr):
+            pa = sounddevice._StreamBase(
+                kind="duplex",
+                samplerate=config.sr,
+                blocksize=self.block_size,
+                device=(self.input.index, self.output.index),
+                channels=(int(live.route_in[0]), live.route_out.size),
+                dtype="float32",
+                latency="low",
+                clip_off=True,
+                dither_off=True,
+                callback=sounddevice._ffi.cast("void *", cb.compiled_callback().address),
+                userdata=sounddevice._ffi.cast("void *", self._handle.address),
+            )
+            self._driver.start()
+            try:
+                pa.start()
+            except sounddevice.PortAudioError:
+                self._driver.stop()
+                pa.close()
+                raise
+        self._pa, self._state = pa, "running"
+        self._device_latency = tuple(round(seconds * config.sr) for seconds in pa.latency)
+
+    def _shut(self, lost: bool = False) -> None:
+        """Close the devices; `lost`: they are gone."""
+        if self._pa is not None and lost and self.input.host_api.startswith("JACK"):
+            _ABANDONED.append((self._pa, self._handle, self._driver))
+            abandon()
+        elif self._pa is not None:
+            self._pa.abort(ignore_errors=True)
+            self._pa.close(ignore_errors=True)
+        self._pa = None
+        self._driver.stop()
+        self._state = "stopped"
+
+    def close(self) -> None:
+        """Stop, close the devices and the recording, release the memory. Harmless the second time."""
+        self._ending.set()
+        if self._watch and self._watch is not threading.current_thread():
+            self._watch.join()
+        with self._lock:
+            self._watch = None
+            self._shut()
+            self._collect_times()
+            self._stop_recording()
+            self._handle.release()
+            self._driver.close()
+
+    def _stop_recording(self) -> None:
+        self._live.taps[0] = 0
+        if self._recorder:
+            self._recorder.close()
+
+    def set(self, *, solo: int | str | None = None, strength: float | None = None, bypass: bool | None = None) -> None:
+        """Change what is heard, within 20 ms and without a click; what is None stays as it is.
+
+        Parameters
+        ----------
+        solo : int or str, optional
+            Number or name of a source.
+        strength : float, optional
+            0 to 1.
+        bypass : bool, optional
+
+        Raises
+        ------
+        ConfigError
+            For sources that there are not, and strengths out of range.
+        """
+        sources = self.separator.sources
+        if isinstance(solo, str):
+            check_choice("solo", solo, sources)
+            solo = sources.index(solo)
+        if solo is not None:
+            check_int("solo", solo, 0, len(sources) - 1)
+        if strength is not None:
+            check_real("strength", strength, 0, 1)
+        with self._lock:
+            given = {"solo": solo, "strength": strength, "bypass": bypass}
+            self._choice.update({name: value for name, value in given.items() if value is not None})
+            goals = np.zeros_like(self._live.goals)
+            rest = 1.0 if self._choice["bypass"] else 1.0 - self._choice["strength"]
+            goals[0], goals[1 + self._choice["solo"]] = rest, 1 - rest
+            if self._state != "running":
+                self._live.goals[:] = self._live.gains[:] = goals
+                return
+            # A callback empties the ring; 64 changes between two callbacks are more than anybody makes.
+            while not write(self._live.commands, goals, 1) and self._state == "running":
+                time.sleep(0.001)
+
+    @property
+    def choice(self) -> dict[str, Any]:
+        """The present `solo`, `strength` and `bypass`."""
+        with self._lock:
+            return dict(self._choice)
+
+    @property
+    def ledger(self) -> dict[str, int]:
+        """What the delay is made of, in samples."""
+        separator = self.separator.ledger
+        device_in, device_out = self._device_latency
+        return {
+            "window": separator.window,
+            "look-ahead": separator.lookahead,
+            "worker": self._driver.prefill,
+            "device in": device_in,
+            "device out": device_out,
+        }
+
+    @property
+    def latency(self) -> int:
+        """The sum of the ledger in samples."""
+        return sum(self.ledger.values())
+
+    @property
+    def stats(self) -> Stats:
+        """Counts, levels and times up to now."""
+        with self._lock:
+            self._collect_times()
+            live, config = self._live, self.separator.config
+            counts, hop_ns = live.counts, 1e9 * config.hop_s
+            times = self._hop_times
+            share = {
+                "median": times.percentile_ns(50) / hop_ns,
+                "p999": times.percentile_ns(99.9) / hop_ns,
+                "max": times.max_ns / hop_ns,
+            }
+            levels = 10 * np.log10(np.maximum(live.energies, 1e-20))
+            return Stats(
+                state=self._state,
+                elapsed_s=int(counts[cb.SAMPLES]) / config.sr,
+                callbacks=int(counts[cb.CALLBACKS]),
+                hops=int(counts[cb.HOPS]),
+                xruns=int(counts[cb.XRUNS]),
+                late_hops=int(counts[cb.LATE]),
+                skipped_hops=int(counts[cb.SKIPPED]),
+                replaced_s=int(counts[cb.REPLACED]) / config.sr,
+                shed_iterations=int(self._driver.shed[0]),
+                hop_share=share,
+                callback_late=self._late_callbacks,
+                levels_db=dict(zip(("mixture", *self.separator.sources), map(float, levels), strict=True)),
+                limited=int(live.monitor.limited[0]),
+                muted=int(live.monitor.muted[0]),
+                reconnects=self._reconnects,
+                recorded_s=(self._recorder.n_samples if self._recorder else 0) / config.sr,
+                recording_lost_s=int(counts[cb.TAP_LOST]) / config.sr,
+            )
+
+    def _collect_times(self) -> None:
+        """Take the time stamps out of their ring."""
+        times = self._live.times
+        n = int(waiting(times))
+        if not n:
+            return
+        block = np.empty(cb.N_TIMES * n, np.int64)
+        read(times, block, n)
+        start, _, n_samples, _, longest = block.reshape(cb.N_TIMES, n)
+        self._hop_times.add(longest[longest > 0])
+        due = 1.5e9 * n_samples / self.separator.config.sr
+        if self._last_start_ns:
+            self._late_callbacks += int(start[0] - self._last_start_ns > due[0])
+        self._late_callbacks += int((np.diff(start) > due[1:]).sum())
+        self._last_start_ns = int(start[-1])
+
+    def _watch_over(self) -> None:
+        """Collect the times; notice when the devices are gone, and get them back."""
+        seen, since = -1, time.monotonic()
+        while not self._ending.wait(WATCH_S):
+            with self._lock:
+                self._collect_times()
+                callbacks = int(self._live.counts[cb.CALLBACKS])
+                if callbacks != seen:
+                    seen, since = callbacks, time.monotonic()
+                lost = not self._pa.active or time.monotonic() - since > SILENT_S
+            if lost:
+                self._reconnect()
+                since = time.monotonic()
+
+    def _reconnect(self) -> None:
+        self._say(f"device {self.input.name!r} or {self.output.name!r} stopped; trying to get it back")
+        with self._lock:
+            self._shut(lost=True)
+            self._state = "reconnecting"
+        attempt = 0
+        while not self._ending.wait(BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]):
+            attempt += 1
+            with self._lock:
+                try:
+                    if not any(stream._pa for stream in _OPEN):
+                        rescan()
+                    self.input, self.output = self._find()
+                    self._reset()
+                    self._open()
+                except LiveError as problem:
+                    self._say(f"attempt {attempt}: {problem}")
+                    continue
+                self._reconnects += 1
+            self._say(f"running again on {self.input.name!r} and {self.output.name!r}")
+            return
+
+    def _say(self, message: str) -> None:
+        self.messages.append(message)

@@ -1,0 +1,97 @@
+"""Spectrograms of the mixture and its sources on one page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from rtsep.files import open_audio
+
+MAX_COLUMNS = 1600  # frames in a picture; more would be narrower than its pixels
+MAX_ROWS = 512  # of frequencies; the loudest of neighbouring bins counts
+FRAMES_PER_COLUMN = 4  # averaged where a column stands for more audio than a frame
+FRAME_S = 0.032
+RANGE_DB = 70.0
+
+
+def spectrogram(path: Path, n_samples: int) -> tuple[np.ndarray, int]:
+    """Spectrogram of an audio file of any length, from at most 1600 places in it.
+
+    Parameters
+    ----------
+    path : Path
+        Any file that libsndfile reads.
+    n_samples : int
+        Its samples per channel.
+
+    Returns
+    -------
+    level : ndarray, float32, (at most 512, at most 1600)
+        Mean power over the channels in dB; a sine of full scale has 0 dB.
+    sr : int
+        Sample rate in Hz.
+    """
+    with open_audio(path) as file:
+        sr = file.samplerate
+        n = 2 * round(FRAME_S * sr / 2)
+        window = np.hanning(n + 1)[:-1]
+        scale = 2 / window.sum()
+        stride = max(n // 8, -(-n_samples // MAX_COLUMNS))
+        step = n // 2
+        frames = FRAMES_PER_COLUMN if stride >= n + (FRAMES_PER_COLUMN - 1) * step else 1
+        length = n + (frames - 1) * step
+        columns = []
+        for centre in range(min(stride, n_samples) // 2, n_samples, stride):
+            start = centre - length // 2
+            first = max(start, 0)
+            file.seek(first)
+            x = file.read(min(length, n_samples - first), dtype="float32", always_2d=True)
+            padded = np.zeros((length, x.shape[1]), np.float32)
+            padded[first - start :][: len(x)] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)[: length - first + start]
+            spectra = np.stack([np.fft.rfft(padded[t * step : t * step + n].T * window) * scale for t in range(frames)])
+            power = (np.abs(spectra) ** 2).mean((0, 1))
+            pooled = -(-power.size // MAX_ROWS)
+            columns.append(power[: power.size // pooled * pooled].reshape(-1, pooled).max(1).astype(np.float32))
+    power = np.array(columns).T
+    return 10 * np.log10(np.maximum(power, 1e-20)), sr
+
+
+def plot_files(path: Path, signals: dict[str, Path], n_samples: int) -> None:
+    """Draw the spectrograms of audio files of the same length and rate as one PNG.
+
+    Parameters
+    ----------
+    path : Path
+        Picture, overwritten; a PNG whatever its suffix.
+    signals : dict of str to Path
+        Titles and files, the mixture first. Its loudest point is the top of the colour scale of all.
+    n_samples : int
+        Samples per channel of each of them.
+    """
+    spectrograms = {title: spectrogram(file, n_samples) for title, file in signals.items()}
+    level, sr = next(iter(spectrograms.values()))
+    top = 5 * np.ceil(max(float(level.max()), RANGE_DB - 200) / 5)
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10, "axes.linewidth": 0.6}):
+        figure = Figure(figsize=(10, 0.8 + 2.1 * len(signals)), dpi=120, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(len(signals), 1, sharex=True, sharey=True, squeeze=False)[:, 0]
+        for axis, (title, (level, _)) in zip(axes, spectrograms.items(), strict=True):
+            image = axis.imshow(
+                level,
+                origin="lower",
+                aspect="auto",
+                extent=(0, n_samples / sr, 0, sr / 2000),
+                cmap="magma",
+                vmin=top - RANGE_DB,
+                vmax=top,
+                interpolation="antialiased",
+            )
+            axis.set_title(title, loc="left")
+            axis.set_ylabel("frequency in kHz")
+        axes[-1].set_xlabel("time in s")
+        figure.colorbar(image, ax=axes, label="level in dBFS", fraction=0.03, pad=0.01, aspect=40)
+        figure.savefig(path, format="png")

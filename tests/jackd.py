@@ -1,0 +1,171 @@
+"""A private JACK server without hardware, for live tests: a real PortAudio stream, looped back sample by sample."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import shutil
+import subprocess
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+
+from rtsep.live.devices import rescan
+
+_numbers = itertools.count()
+
+
+def require_audio() -> None:
+    """Skip the test if there is no JACK or no PortAudio; with RTSEP_REQUIRE_AUDIO=1 fail instead."""
+    reason = ""
+    if not shutil.which("jackd"):
+        reason = "jackd is not installed (apt install jackd2)"
+    else:
+        try:
+            import jack  # noqa: F401
+            import sounddevice  # noqa: F401
+        except (ImportError, OSError) as problem:
+            reason = f"no PortAudio or JACK library: {problem} (apt install libportaudio2; pip install JACK-Client)"
+    if reason:
+        if os.environ.get("RTSEP_REQUIRE_AUDIO") == "1":
+            pytest.fail(reason)
+        pytest.skip(reason)
+
+
+class JackServer:
+    """`jackd` with the dummy driver under a name of its own, as the default server of this process.
+
+    A context manager; `kill` and `start` in between are allowed.
+    """
+
+    def __init__(self, sr: int, period: int, n_channels: int = 1) -> None:
+        self.sr, self.period, self.n_channels = sr, period, n_channels
+        self.name = f"rtsep{os.getpid()}_{next(_numbers)}"
+
+    def __enter__(self) -> JackServer:
+        os.environ |= {
+            "JACK_DEFAULT_SERVER": self.name,
+            "JACK_NO_START_SERVER": "1",
+            "JACK_NO_AUDIO_RESERVATION": "1",
+        }
+        self.start()
+        rescan()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        import sounddevice
+
+        # PortAudio must let go of the server first: its JACK part aborts the process otherwise.
+        while sounddevice._initialized:
+            sounddevice._terminate()
+        self._process.terminate()
+        self._process.wait()
+
+    def start(self) -> None:
+        """Start the server and wait until it answers."""
+        import jack
+
+        ports = ["-C", str(self.n_channels), "-P", str(self.n_channels)]
+        # The first -r: without real-time priority, which needs privileges.
+        command = ["jackd", "-r", "-n", self.name, "-d", "dummy", "-r", str(self.sr), "-p", str(self.period), *ports]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        jack.set_error_function(lambda message: None)
+        jack.set_info_function(lambda message: None)
+        for _ in range(200):
+            try:
+                jack.Client("wait", no_start_server=True, servername=self.name).close()
+                return
+            except jack.JackOpenError:
+                time.sleep(0.05)
+        raise RuntimeError("jackd does not answer")
+
+    def kill(self) -> None:
+        """Stop the server as a crash would; only before a `start`, since a dead server keeps one of eight places."""
+        self._process.kill()
+        self._process.wait()
+
+    @contextmanager
+    def client(self) -> Iterator[object]:
+        """A client that connects others."""
+        import jack
+
+        client = jack.Client("control", no_start_server=True, servername=self.name)
+        try:
+            yield client
+        finally:
+            client.close()
+
+    def loop_back(self) -> None:
+        """Connect the outputs of the only PortAudio stream to its inputs."""
+        with self.client() as client:
+            for port in client.get_ports("PortAudio"):
+                for other in client.get_all_connections(port):
+                    client.disconnect(*((port, other) if port.is_output else (other, port)))
+            outputs = client.get_ports("PortAudio", is_output=True)
+            for source, target in zip(outputs, client.get_ports("PortAudio", is_input=True), strict=False):
+                client.connect(source, target)
+
+
+class Player:
+    """A JACK client that plays an array into the stream under test and records what that plays.
+
+    Both start with the same period; `finished` is set when the array has been played and `tail` more recorded.
+    In freewheel the stream under test waits for it, so what is recorded does not depend on the machine.
+    """
+
+    def __init__(self, server: JackServer, x: np.ndarray, tail: int = 0) -> None:
+        """`x` is (n_channels, n_samples), float32."""
+        import jack
+
+        n_channels, n_samples = x.shape
+        self.played, self.breath = 0, server.sr // 25
+        self.total = -(-(n_samples + tail) // server.period) * server.period
+        self.heard = np.zeros((n_channels, self.total), np.float32)
+        self.finished = threading.Event()
+        padded = np.zeros((n_channels, self.total), np.float32)
+        padded[:, :n_samples] = x
+        self.client = client = jack.Client("player", no_start_server=True, servername=server.name)
+        outs = [client.outports.register(f"out_{c}") for c in range(n_channels)]
+        ins = [client.inports.register(f"in_{c}") for c in range(n_channels)]
+        self.running = False
+
+        @client.set_process_callback
+        def process(frames: int) -> None:
+            at = self.played
+            if not self.running or at >= self.total:
+                for port in outs:
+                    port.get_array()[:] = 0
+                return
+            for c in range(n_channels):
+                outs[c].get_array()[:] = padded[c, at : at + frames]
+                self.heard[c, at : at + frames] = ins[c].get_array()
+            self.played = at + frames
+            if self.played % self.breath < frames:
+                time.sleep(0.001)  # at most 40 times as fast as it plays: a recording has to keep up
+            if self.played >= self.total:
+                self.finished.set()
+
+        client.activate()
+        for port in client.get_ports("PortAudio"):
+            for other in client.get_all_connections(port):
+                client.disconnect(*((port, other) if port.is_output else (other, port)))
+        for port, target in zip(outs, client.get_ports("PortAudio", is_input=True), strict=False):
+            client.connect(port, target)
+        for source, port in zip(client.get_ports("PortAudio", is_output=True), ins, strict=False):
+            client.connect(source, port)
+
+    def run(self, timeout: float = 120.0) -> np.ndarray:
+        """Play everything in freewheel and return what was recorded, (n_channels, n_samples)."""
+        self.client.set_freewheel(True)
+        self.running = True
+        try:
+            assert self.finished.wait(timeout), f"played {self.played} of {self.total} samples"
+        finally:
+            self.client.set_freewheel(False)
+            self.client.deactivate()
+            self.client.close()
+        return self.heard
