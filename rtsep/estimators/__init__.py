@@ -1,6 +1,8 @@
 """Estimators: one a file. Importing this package registers all of them."""
 
+from rtsep.estimators.denoise import Denoise
+from rtsep.estimators.hpss import HPSS
 from rtsep.estimators.oracle import Oracle
 from rtsep.estimators.passthrough import Passthrough
 
-__all__ = ["Oracle", "Passthrough"]
+__all__ = ["HPSS", "Denoise", "Oracle", "Passthrough"]

@@ -1,0 +1,182 @@
+"""Speech and noise by tracking the noise, without a model of either.
+
+Noise power: T. Gerkmann and R. C. Hendriks, "Unbiased MMSE-based noise power estimation with low complexity and
+low tracking delay", IEEE TASLP 20(4), 2012, bounded by the minimum of the smoothed power over the last second
+(after R. Martin, "Noise power spectral density estimation based on optimal smoothing and minimum statistics",
+IEEE TSAP 9(5), 2001), so that long vowels do not leak into it. Speech: decision-directed a-priori SNR and the
+log-spectral amplitude gain of Y. Ephraim and D. Malah, IEEE TASSP 32(6), 1984, and 33(2), 1985.
+
+All smoothing constants follow from times, since the hop varies.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from rtsep.config import StreamConfig, check_real
+from rtsep.kernels.jit import inlined, kernel
+from rtsep.kernels.memory import aligned, zeros
+from rtsep.stages.registry import register_estimator
+
+NOISE_S = 0.072  # smoothing of the noise power (2012, table I, for a hop of 16 ms: 0.8)
+PRESENCE_S = 0.152  # smoothing of the speech presence that guards against stagnation (0.9)
+PRIOR_S = 0.05  # decision-directed smoothing of the a-priori SNR
+POWER_S = 0.05  # smoothing of the power whose minimum bounds the noise
+MINIMUM_S = 0.4  # half of the span of that minimum
+START_S = 0.3  # at the start the noise is taken from minima, since a stream may begin with speech
+
+PRESENT_SNR = np.float32(10**1.5)  # a-priori SNR of present speech, 15 dB (2012, section III.A)
+SLOPE = PRESENT_SNR / (1 + PRESENT_SNR)
+STAGNANT = np.float32(0.99)
+START_BIAS = np.float32(3)  # the minimum of the powers of 300 ms of noise is about a third of their mean
+MINIMUM_BIAS = np.float32(2)  # and that of the smoothed powers about a half
+MIN_PRIOR = np.float32(10**-2.5)  # a-priori SNR, -25 dB
+MAX_POSTERIOR = np.float32(1e4)  # a-posteriori SNR, 40 dB
+SILENCE_DB = -120.0  # white noise of this level, in dBFS, is the least that counts as noise
+
+
+class DenoiseState(NamedTuple):
+    """State of the noise tracker; float32 (n_bins,) unless said."""
+
+    noise: np.ndarray  # power
+    presence: np.ndarray  # smoothed probability of speech
+    speech: np.ndarray  # power of the last frame's speech
+    smoothed: np.ndarray  # power, smoothed over time and three bins
+    minimum: np.ndarray  # of `smoothed` since the last but one multiple of MINIMUM_S
+    candidate: np.ndarray  # of `smoothed` since the last multiple
+    n_seen: np.ndarray  # int64 (1,): frames that were not silent
+    spans: np.ndarray  # int64 (3,): START_S, MINIMUM_S and the window in hops
+    keep: np.ndarray  # (4,): share of the old value per hop: noise, presence, prior, smoothed power
+    floor: np.ndarray  # (2,): least gain, least noise power
+
+
+@inlined
+def log_spectral_gain(prior, posterior):
+    """Gain of the log-MMSE estimator, w exp(E1(w posterior) / 2) with w = prior / (1 + prior).
+
+    E1 by M. Abramowitz and I. Stegun, 5.1.53 and 5.1.56 (Hastings, 5e-5 relative).
+    """
+    w = prior / (np.float32(1) + prior)
+    v = max(w * posterior, np.float32(1e-6))
+    if v < 1:
+        series = np.float32(-0.00976004) + v * np.float32(0.00107857)
+        series = np.float32(-0.24991055) + v * (np.float32(0.05519968) + v * series)
+        e1 = v * (np.float32(0.99999193) + v * series) - np.float32(0.57721566) - np.float32(math.log(v))
+    else:
+        ratio = (v * (v + np.float32(2.334733)) + np.float32(0.250621)) / (
+            v * (v + np.float32(3.330657)) + np.float32(1.681534)
+        )
+        e1 = np.float32(math.exp(-v)) / v * ratio
+    return w * np.float32(math.exp(np.float32(0.5) * e1))
+
+
+@kernel
+def estimate_denoise(state, mixture, power, magnitudes):
+    """Magnitudes of speech and noise in the newest frame.
+
+    Parameters
+    ----------
+    state : DenoiseState
+        Updated in place.
+    mixture : ndarray, float32, (n_channels, 2, n_bins)
+        Read only, not used.
+    power : ndarray, float32, (n_bins,)
+        Squared magnitude, mean over the channels. Read only.
+    magnitudes : ndarray, float32, (2, n_bins)
+        Overwritten; they add up to the magnitude of the mixture, so that phase recovery leaves them alone.
+
+    Notes
+    -----
+    Real-time safe.
+    """
+    noise, presence, speech = state.noise, state.presence, state.speech
+    smoothed, minimum, candidate = state.smoothed, state.minimum, state.candidate
+    keep_noise, keep_presence, keep_prior, keep_power = state.keep[0], state.keep[1], state.keep[2], state.keep[3]
+    least_gain, least_noise = state.floor[0], state.floor[1]
+    zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
+    n_bins = power.size
+    total = zero
+    for k in range(n_bins):
+        total += power[k]
+    # Digital silence says nothing about the noise.
+    heard = total > least_noise
+    if heard:
+        state.n_seen[0] += 1
+    n_seen = state.n_seen[0]
+    starting = n_seen <= state.spans[0]
+    renew = n_seen % state.spans[1] == 0
+    for k in range(n_bins):
+        y = power[k]
+        if heard:
+            around = half * y + half * half * (power[max(k - 1, 0)] + power[min(k + 1, n_bins - 1)])
+            if n_seen <= state.spans[2]:
+                # The first window still holds the silence before the stream.
+                smoothed[k] = around
+                minimum[k] = candidate[k] = around
+                noise[k] = START_BIAS * around
+            smoothed[k] = around + keep_power * (smoothed[k] - around)
+            candidate[k] = min(candidate[k], smoothed[k])
+            minimum[k] = min(minimum[k], candidate[k])
+            if renew:
+                minimum[k] = candidate[k]
+                candidate[k] = smoothed[k]
+            if starting:
+                noise[k] = min(noise[k], START_BIAS * around)
+            else:
+                # Probability of speech (2012, eq. 18), its guard against stagnation (eq. 23), noise (eq. 22).
+                unlikely = np.float32(math.exp(-min(y / noise[k] * SLOPE, np.float32(80))))
+                p = one / (one + (one + PRESENT_SNR) * unlikely)
+                presence[k] = p + keep_presence * (presence[k] - p)
+                if presence[k] > STAGNANT:
+                    p = min(p, STAGNANT)
+                estimate = y + p * (noise[k] - y)
+                noise[k] = min(estimate + keep_noise * (noise[k] - estimate), MINIMUM_BIAS * minimum[k])
+        noise[k] = max(noise[k], least_noise)
+        posterior = min(y / noise[k], MAX_POSTERIOR)
+        prior = max(posterior - one, zero)
+        prior = max(prior + keep_prior * (min(speech[k] / noise[k], MAX_POSTERIOR) - prior), MIN_PRIOR)
+        gain = min(log_spectral_gain(prior, posterior), one)
+        speech[k] = gain * gain * y
+        size = math.sqrt(y)
+        # The floor comes after the feedback, which would otherwise never see silence.
+        magnitudes[0, k] = max(gain, least_gain) * size
+        magnitudes[1, k] = size - magnitudes[0, k]
+
+
+@register_estimator("denoise")
+@dataclass(frozen=True)
+class Denoise:
+    """Speech and noise: tracks the noise by speech presence probability, log-MMSE gain.
+
+    Parameters
+    ----------
+    max_attenuation_db : float
+        Most that the noise is lowered by in any bin, 0 to 60 dB; more sounds hollow.
+    """
+
+    max_attenuation_db: float = 15.0
+
+    sources: ClassVar[tuple[str, ...]] = ("speech", "noise")
+    State: ClassVar[type] = DenoiseState
+    step: ClassVar[Any] = estimate_denoise
+
+    def __post_init__(self) -> None:
+        check_real("max_attenuation_db", self.max_attenuation_db, 0, 60, " dB")
+
+    def prepare(self, config: StreamConfig) -> DenoiseState:
+        """Fresh state. Not real-time safe."""
+        hop_s = config.hop_s
+        least_noise = 10 ** (SILENCE_DB / 10) * (config.window**2).sum()
+        return DenoiseState(
+            *(zeros(config.n_bins) for _ in range(6)),
+            n_seen=zeros(1, np.int64),
+            spans=np.array(
+                [round(START_S / hop_s), max(1, round(MINIMUM_S / hop_s)), -(-config.win_length // config.hop)]
+            ),
+            keep=aligned([math.exp(-hop_s / time_s) for time_s in (NOISE_S, PRESENCE_S, PRIOR_S, POWER_S)]),
+            floor=aligned([10 ** (-self.max_attenuation_db / 20), least_noise]),
+        )
