@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import naive
 import naive_estimators
 import numpy as np
 import pytest
 import signals
+import soundfile
 
 from rtsep import ConfigError, Output, StreamConfig, separate
 from rtsep.estimators import HPSS, Denoise
@@ -83,16 +86,26 @@ def test_the_noise_is_found_within_2_db_and_a_step_is_followed_within_a_second_a
     assert abs(10 * np.log10(after / true) - 10) < 2
 
 
-def test_noise_is_lowered_by_the_attenuation_and_clean_speech_passes():
+def test_noise_is_lowered_by_most_of_the_attenuation():
     config = StreamConfig(16_000)
     for attenuation in (6, 15):
         noise = white(3, 16_000)
         heard = separate(noise, 16_000, Denoise(attenuation), config=config)[0]
         lowered = 10 * np.log10((heard[16_000:] ** 2).mean() / (noise[16_000:] ** 2).mean())
         assert -attenuation - 0.5 < lowered < -0.7 * attenuation
-    speech = signals.voices(48_000)[0]
-    heard = separate(speech, 16_000, Denoise(), config=config)[0]
-    assert 10 * np.log10((speech**2).sum() / ((heard - speech) ** 2).sum()) > 20
+
+
+def test_clean_speech_passes_with_little_damage():
+    folder = Path(__file__).parents[2] / "shared" / "data" / "train" / "speech" / "librispeech"
+    files = sorted(folder.glob("*"))[:8]
+    if not files:
+        pytest.skip(f"needs recordings of clean speech in {folder}")
+    damage = []
+    for file in files:
+        speech, sr = soundfile.read(file)
+        heard = separate(speech, sr, "denoise")[0]
+        damage.append(10 * np.log10((speech**2).sum() / ((heard - speech) ** 2).sum()))
+    assert np.mean(damage) > 20
 
 
 @pytest.mark.parametrize("estimator", ["denoise", "hpss"])
