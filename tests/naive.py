@@ -44,6 +44,7 @@ def omisi(
     init: str = "mixture",
     tail: float = 1.0,
     order: str = "paper",
+    gate: bool = False,
 ) -> np.ndarray:
     """oMISI with all J sources, step by step as in section III of the paper; no mixture consistency after it.
 
@@ -77,6 +78,7 @@ def omisi(
     overlap = present + tail * (complete - present)
     inverse = np.divide(1, overlap, out=np.zeros(length), where=overlap > 0)
 
+    misfit, keep = np.zeros(2), np.exp(-hop / 16_000 / 0.08)
     past = np.zeros((n_src, length))  # weighted overlap-add of the committed frames, mixture's sum included
     phases: dict[int, np.ndarray] = {}  # frame -> (n_src, n_bins)
     emitted = []
@@ -93,6 +95,7 @@ def omisi(
             continue
         targets, x = magnitudes[t : newest + 1], mixture[t : newest + 1]
         imposed = targets * np.exp(1j * np.stack([phases[i] for i in range(t, newest + 1)]))
+        masked = mix(targets * np.exp(1j * np.angle(x))[:, None], x)
         if order == "paper":
             imposed = mix(imposed, x)
 
@@ -100,17 +103,25 @@ def omisi(
             waves = np.fft.irfft(imposed, n_fft)[..., :win_length] * window
             return (past + sum(place(i, wave) for i, wave in enumerate(waves))) * inverse
 
-        for _ in range(n_iter):
+        doubt = 0.0
+        for iteration in range(n_iter):
             b = local(imposed, past)
             c = np.stack(
                 [np.fft.rfft(b[:, i * hop : i * hop + win_length] * window, n_fft) for i in range(n_ahead + 1)]
             )
+            last = iteration == n_iter - 1
+            if gate and last:
+                now = np.array([((np.abs(c[0]) - targets[0]) ** 2).sum(), (targets[0] ** 2).sum()])
+                misfit = now + keep * (misfit - now)
+                ratio = misfit[0] / (0.15 * misfit[1] + 1e-36)
+                doubt = ratio**4 / (1 + ratio**4)
             if order == "published":
                 c = mix(c, x)
             unit = direction(c, x[:, None])
             imposed = targets * unit
             if order == "paper":
                 imposed = mix(imposed, x)
+                imposed = imposed + last * doubt * (masked - imposed)
             for i in range(n_ahead + 1):
                 phases[t + i] = np.angle(unit[i])
         emitted.append(local(imposed, past)[:, :hop])

@@ -52,6 +52,7 @@ def test_the_difference_form_equals_the_papers_steps_on_all_sources(sizes, looka
         spectra = [naive.stft(s, *sizes, n_frames) for s in sources]
         magnitudes = np.abs(np.stack(spectra, 1)).astype(np.float32)
         settings = {"n_iter": n_iter, "lookahead": lookahead, "init": init, "tail": tail, "order": order}
+        settings["gate"] = False
         expected = naive.omisi(naive.stft(x, *sizes, n_frames), magnitudes.astype(float), *sizes, **settings)
         actual = run(config, OMISI(**settings), x, magnitudes, 0)
         if order == "paper":
@@ -63,6 +64,59 @@ def test_the_difference_form_equals_the_papers_steps_on_all_sources(sizes, looka
         # least-squares tail divides by windows that go to zero.
         tolerance = 2e-3 if tail == 0 else 2e-4
         assert np.linalg.norm(actual - expected) < tolerance * np.linalg.norm(expected), (n_src, init)
+
+
+@pytest.mark.parametrize("error_db", [0, 3, 8])
+@pytest.mark.parametrize("lookahead", [0, 2])
+def test_the_gate_equals_its_twin(lookahead, error_db):
+    config = StreamConfig(16_000)
+    sizes = config.win_length, config.hop, config.n_fft
+    for n_src in (2, 3):
+        sources = signals.voices(4_000, n_src=n_src)
+        x = sources.sum(0).astype(float)
+        n_frames = x.size // config.hop
+        spectra = np.stack([naive.stft(s, *sizes, n_frames) for s in sources], 1)
+        wrong = 10 ** (error_db * np.random.default_rng(0).normal(size=spectra.shape) / 20)
+        magnitudes = (np.abs(spectra) * wrong).astype(np.float32)
+        settings = {"n_iter": 3, "lookahead": lookahead, "tail": 0.1}
+        mixture = naive.stft(x, *sizes, n_frames)
+        expected = naive.omisi(mixture, magnitudes.astype(float), *sizes, gate=True, **settings)
+        actual = run(config, OMISI(**settings), x, magnitudes, 0)
+        heard = np.concatenate([np.zeros(config.win_length - config.hop), x])[: actual.shape[1]]
+        actual, expected = share_error(actual, heard), share_error(expected, heard)
+        assert np.linalg.norm(actual - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+def test_iterations_never_cost_much_however_wrong_the_magnitudes_are():
+    sources = signals.voices(32_000)
+    x = sources.sum(0)
+    config = StreamConfig(16_000)
+    spectra = np.stack([naive.stft(s, config.win_length, config.hop, config.n_fft, 500) for s in sources], 1)
+    random = np.random.default_rng(0).normal(size=spectra.shape)
+
+    class Degraded:
+        """The true magnitudes, off by so many dB."""
+
+        sources = ("first", "second")
+
+        def __init__(self, error_db):
+            self.magnitudes = np.abs(spectra) * 10 ** (error_db * random / 20)
+
+        def prepare(self, config):
+            return iter(self.magnitudes)
+
+        def step(self, state, mixture, power, magnitudes):
+            magnitudes[:] = next(state)
+
+    def score(estimator, phase) -> float:
+        heard = separate(x[:31_000], 16_000, estimator, phase)
+        return 10 * np.log10((sources[:, :31_000] ** 2).sum() / ((heard - sources[:, :31_000]) ** 2).sum())
+
+    for error_db in (0, 1, 3, 6, 10):
+        for phase in (OMISI(), OMISI(n_iter=15)):
+            assert score(Degraded(error_db), phase) > score(Degraded(error_db), "mixture") - 0.1
+    plain = OMISI(gate=False)
+    assert score(Degraded(6), plain) < score(Degraded(6), "mixture") - 0.5
 
 
 def golden_frames() -> tuple[np.ndarray, np.ndarray]:
@@ -189,6 +243,7 @@ def test_the_published_order_does_not_add_up_and_that_of_the_paper_does():
         ({"n_iter": 1.5}, r"n_iter=1.5 is not an integer"),
         ({"lookahead": 99}, "lookahead=99 is not between 0 and 32 hops"),
         ({"init": "random"}, "init='random' is not one of mixture, sinusoidal"),
+        ({"gate": 1}, "gate=1 is neither True nor False"),
         ({"tail": float("nan")}, "tail=nan is not between 0 and 1"),
         ({"order": "mine"}, "order='mine' is not one of paper, published"),
     ],

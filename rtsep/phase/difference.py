@@ -58,8 +58,12 @@ def impose(magnitudes, phasors, frame, imposed):
 
 
 @pasted
-def project(analysed, target, mixture, magnitudes, frame, keep, phasors, imposed):
-    """Mixing error distributed, magnitudes imposed, for one frame; the phases are stored if `keep`."""
+def project(analysed, target, mixture, magnitudes, frame, keep, phasors, masked, doubt, imposed):
+    """Mixing error distributed, magnitudes imposed, for one frame.
+
+    In the last iteration, with `keep`, the phases and the sum are stored, and a share `doubt` of the differences
+    is taken from the amplitude mask, `masked`.
+    """
     n_src, n_bins = magnitudes.shape[1], magnitudes.shape[2]
     row = frame * n_src
     last = row + n_src - 1
@@ -87,8 +91,12 @@ def project(analysed, target, mixture, magnitudes, frame, keep, phasors, imposed
             scale = inverse_size(cr, ci)
             v = load(magnitudes, j * n_bins + k) * scale
             ur, ui = cr * v, ci * v
-            store(imposed, at, ur - lr)
-            store(imposed, at + n_bins, ui - li)
+            dr, di = ur - lr, ui - li
+            if keep:
+                dr = multiply_add(load(masked, at) - dr, doubt, dr)
+                di = multiply_add(load(masked, at + n_bins) - di, doubt, di)
+            store(imposed, at, dr)
+            store(imposed, at + n_bins, di)
             sr, si = sr + ur, si + ui
             if keep:
                 store(phasors, at, cr * scale)
@@ -97,6 +105,52 @@ def project(analysed, target, mixture, magnitudes, frame, keep, phasors, imposed
         if keep:
             store(imposed, at, sr)
             store(imposed, at + n_bins, si)
+
+
+@pasted
+def mask(mixture, magnitudes, frame, masked):
+    """Differences of the amplitude mask, the magnitudes with the phase of the mixture, for one frame."""
+    n_src, n_bins = magnitudes.shape[1], magnitudes.shape[2]
+    row = frame * n_src
+    last = row + n_src - 1
+    for start in range(0, n_bins, LANES):
+        k = min(start, n_bins - LANES)
+        at = 2 * frame * n_bins + k
+        xr, xi = load(mixture, at), load(mixture, at + n_bins)
+        scale = inverse_size(xr, xi)
+        for j in range(row, last):
+            v = (load(magnitudes, j * n_bins + k) - load(magnitudes, last * n_bins + k)) * scale
+            store(masked, 2 * j * n_bins + k, xr * v)
+            store(masked, (2 * j + 1) * n_bins + k, xi * v)
+
+
+@kernel
+def mismatch(analysed, target, magnitudes, sums):
+    """How far the spectra of the first frame are from their target magnitudes.
+
+    Parameters
+    ----------
+    analysed, target, magnitudes : ndarray, float32
+        As in `project`, (n_frames, n_src, 2, n_bins), (n_frames, 2, n_bins), (n_frames, n_src, n_bins). Read only.
+    sums : ndarray, float32, (2,)
+        sum (|C_j| - V_j)^2 and sum V_j^2 over sources and bins, overwritten.
+    """
+    n_src, n_bins = magnitudes.shape[1], magnitudes.shape[2]
+    share = ONE / np.float32(n_src)
+    error, total = np.float32(0), np.float32(0)
+    for k in range(n_bins):
+        br, bi = target[0, 0, k], target[0, 1, k]
+        for j in range(n_src - 1):
+            br, bi = br - analysed[0, j, 0, k], bi - analysed[0, j, 1, k]
+        br, bi = br * share, bi * share
+        for j in range(n_src):
+            cr, ci = br, bi
+            if j < n_src - 1:
+                cr, ci = br + analysed[0, j, 0, k], bi + analysed[0, j, 1, k]
+            v = magnitudes[0, j, k]
+            error += (np.float32(math.sqrt(cr * cr + ci * ci)) - v) ** 2
+            total += v * v
+    sums[0], sums[1] = error, total
 
 
 @pasted

@@ -48,7 +48,7 @@ def _misi(
                 for j in range(n_src - 1):
                     multiply(signals, j * n_samples + t * hop, window, 0, frame, n)
                     rfft(plan, frame, analysed, 2 * j * n_bins)
-                project(analysed, mixture, mixture, magnitudes, 0, True, phasors, imposed)
+                project(analysed, mixture, mixture, magnitudes, 0, True, phasors, imposed, np.float32(0), imposed)
             for j in range(n_rows):
                 irfft(plan, imposed, 2 * j * n_bins, wave)
                 for i in range(n):

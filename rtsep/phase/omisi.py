@@ -8,27 +8,36 @@ The kernels work in the difference form (`rtsep.phase.difference`). In the order
 magnitude, mixing) T, what the spectra are made to sum to, is the transform of what the overlap-add holds of the
 mixture; in that of the released code (consistency, mixing, magnitude) it is the mixture X itself. That, and
 what is finally emitted, is the only difference between the two orders.
+
+*Doubt.* Iterations trust the magnitudes; where these are far off (6 dB), the amplitude mask is better than what
+becomes of it. Such magnitudes give themselves away: no signals have them, so the iterations leave a mismatch
+between the spectra and their targets. That of the last iteration, smoothed over 80 ms, decides how much of the
+mask is blended into the frame that is committed. `bench/degraded.py` draws what that is worth.
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from rtsep.config import StreamConfig, check_choice, check_int, check_real
+from rtsep.config import ConfigError, StreamConfig, check_choice, check_int, check_real
 from rtsep.kernels.fft import FFTPlan, irfft, plan_fft, rfft
-from rtsep.kernels.jit import kernel, pasted
+from rtsep.kernels.jit import inlined, kernel, pasted
 from rtsep.kernels.memory import aligned, zeros
 from rtsep.kernels.simd import LANES, clear, load, move, store
-from rtsep.phase.difference import impose, mixture_phase, project, share_of_channel
+from rtsep.phase.difference import TINY, impose, mask, mismatch, mixture_phase, project, share_of_channel
 from rtsep.phase.sinusoidal import SinusoidState, advance_phasors, prepare_sinusoids
 from rtsep.stages.analysis import multiply
 from rtsep.stages.registry import register_phase
 
 MAX_ITERATIONS = 1000
 MAX_LOOKAHEAD = 32
+
+MISMATCH_S = 0.08  # smoothing of the mismatch
+HALF_TRUST = np.float32(0.15)  # mismatch at which half of the mask is blended in
 
 
 class OMISIState(NamedTuple):
@@ -40,6 +49,10 @@ class OMISIState(NamedTuple):
     n_seen: np.ndarray  # int64 (1,): frames so far
     sinusoidal: np.ndarray  # bool (1,): initialisation by the sinusoidal model
     published: np.ndarray  # bool (1,): order of the released code
+    gated: np.ndarray  # bool (1,): blend in the amplitude mask where the magnitudes do not fit
+    keep: np.ndarray  # (1,): share of the old mismatch per hop
+    misfit: np.ndarray  # (n_channels, 2): smoothed squared mismatch, squared magnitudes
+    sums: np.ndarray  # (2,) scratch: the same of one frame
     window: np.ndarray  # (win_length,)
     emit: np.ndarray  # (hop,): 1 / overlap of the samples that are emitted
     analysis: np.ndarray  # (K + 1, win_length): window / overlap of the local signal, for each frame
@@ -50,6 +63,7 @@ class OMISIState(NamedTuple):
     past: np.ndarray  # (n_channels, J, win_length): overlap-add of the committed frames: d_1 to d_J-1, sum
     target: np.ndarray  # (K + 1, 2, n_bins) scratch: T
     analysed: np.ndarray  # (K + 1, J, 2, n_bins) scratch: D of the local signal
+    masked: np.ndarray  # (K + 1, J, 2, n_bins) scratch: D of the amplitude mask
     imposed: np.ndarray  # (K + 1, J, 2, n_bins) scratch: D after the magnitude step, sum in row J - 1
     local: np.ndarray  # (J, win_length + K * hop) scratch: overlap-add of past and window
     frame: np.ndarray  # (n_fft,) scratch
@@ -130,7 +144,10 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
                 multiply(analysis.line, c * length + i * hop, state.held, i * n, frame, n)
                 rfft(state.plan, frame, state.target, 2 * i * n_bins)
             impose(targets, phasors, i, state.imposed)
+            if state.gated[0]:
+                mask(mixture, targets, i, state.masked)
 
+        doubt = np.float32(0)
         # Step numbers of the paper's algorithm: consistency, then the projections, frame by frame.
         for iteration in range(n_iter):
             _overlap_add(state, state.past[c], n_src - 1, False)
@@ -139,8 +156,13 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
                 for j in range(n_src - 1):
                     multiply(local, j * length + i * hop, state.analysis, i * n, frame, n)
                     rfft(state.plan, frame, state.analysed, 2 * (i * n_src + j) * n_bins)
+            if last and state.gated[0]:
+                mismatch(state.analysed, state.target, targets, state.sums)
+                doubt = _doubt(state.misfit, c, state.sums, state.keep[0])
             for i in range(n_ahead + 1):
-                project(state.analysed, state.target, mixture, targets, i, last, phasors, state.imposed)
+                project(
+                    state.analysed, state.target, mixture, targets, i, last, phasors, state.masked, doubt, state.imposed
+                )
 
         _overlap_add(state, state.past[c], n_src if published else n_src - 1, True)
         for i in range(hop):
@@ -152,6 +174,16 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
                 hop_out[j, c, i] = (local[j, i] + rest) * emit[i]
             hop_out[n_src - 1, c, i] = rest * emit[i]
     state.n_seen[0] += 1
+
+
+@inlined
+def _doubt(misfit, c, sums, keep):
+    """Share of the amplitude mask, 0 to 1: one half at a smoothed mismatch of HALF_TRUST."""
+    for i in range(2):
+        misfit[c, i] = sums[i] + keep * (misfit[c, i] - sums[i])
+    ratio = misfit[c, 0] / (HALF_TRUST * misfit[c, 1] + TINY)
+    fourth = min(ratio * ratio, np.float32(1e6)) ** 2
+    return fourth / (np.float32(1) + fourth)
 
 
 @pasted
@@ -186,6 +218,9 @@ class OMISI:
         How the samples are normalised that future frames will still overlap: 1 divides by the complete
         overlap, as published; 0 by the overlap that is there, the strict least-squares solution, which trusts
         the magnitudes of the newest frame most.
+    gate : bool
+        Blend in the amplitude mask where the magnitudes turn out not to fit (see `rtsep.phase.omisi`). Without it
+        this is plain oMISI. The published order has no gate.
     order : {"paper", "published"}
         Order of the projections. "paper": the sources sum to the mixture. "published": the order of the
         released code, for comparison with its results (with `tail=1`); they do not.
@@ -199,6 +234,7 @@ class OMISI:
     lookahead: int = 0
     init: str = "mixture"
     tail: float = 0.1
+    gate: bool = True
     order: str = "paper"
 
     State: ClassVar[type] = OMISIState
@@ -209,6 +245,8 @@ class OMISI:
         check_int("lookahead", self.lookahead, 0, MAX_LOOKAHEAD, " hops")
         check_choice("init", self.init, ("mixture", "sinusoidal"))
         check_real("tail", self.tail, 0, 1)
+        if not isinstance(self.gate, bool):
+            raise ConfigError(f"gate={self.gate!r} is neither True nor False")
         check_choice("order", self.order, ("paper", "published"))
 
     @property
@@ -240,6 +278,10 @@ class OMISI:
             n_seen=np.array([0]),
             sinusoidal=np.array([self.init == "sinusoidal"]),
             published=np.array([self.order == "published"]),
+            gated=np.array([self.gate and self.order == "paper"]),
+            keep=aligned([math.exp(-config.hop_s / MISMATCH_S)]),
+            misfit=zeros((config.n_channels, 2)),
+            sums=zeros(2),
             window=aligned(config.window),
             emit=aligned(inverse[:hop]),
             analysis=aligned([config.window * inverse[span] for span in spans]),
@@ -250,6 +292,7 @@ class OMISI:
             past=zeros((config.n_channels, n_src, n)),
             target=zeros((n_frames, 2, n_bins)),
             analysed=zeros(spectra),
+            masked=zeros(spectra),
             imposed=zeros(spectra),
             local=zeros((n_src, length)),
             frame=zeros(config.n_fft),
