@@ -25,7 +25,7 @@ import signals
 OVERLAPS = {"50 %": (256, 128), "75 %": (256, 64)}
 PHASES = {
     "amplitude mask": "mixture",
-    "omisi K=0, 15 iterations, tail 1 (as published)": OMISI(15, tail=1.0),
+    "omisi K=0, 15 iterations, tail 1, no gate (as published)": OMISI(15, tail=1.0, gate=False),
     "omisi K=0, 5 iterations (default)": OMISI(),
     "omisi K=0, 15 iterations": OMISI(15),
     "omisi K=0, 15, sinusoidal": OMISI(15, init="sinusoidal"),
