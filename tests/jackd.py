@@ -42,7 +42,8 @@ class JackServer:
     A context manager; `kill` and `start` in between are allowed.
     """
 
-    def __init__(self, sr: int, period: int, n_channels: int = 1) -> None:
+    def __init__(self, sr: int, period: int, n_channels: int = 1, realtime: bool = False) -> None:
+        self.realtime = realtime  # needs privileges
         self.sr, self.period, self.n_channels = sr, period, n_channels
         self.name = f"rtsep{os.getpid()}_{next(_numbers)}"
 
@@ -57,21 +58,36 @@ class JackServer:
         return self
 
     def __exit__(self, *_: object) -> None:
-        import sounddevice
-
-        # PortAudio must let go of the server first: its JACK part aborts the process otherwise.
-        while sounddevice._initialized:
-            sounddevice._terminate()
+        self.let_go()
         self._process.terminate()
         self._process.wait()
+
+    def let_go(self) -> None:
+        """End PortAudio in this process: its JACK part aborts the process once the server is gone."""
+        import sounddevice
+
+        while sounddevice._initialized:
+            sounddevice._terminate()
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
         import jack
 
         ports = ["-C", str(self.n_channels), "-P", str(self.n_channels)]
-        # The first -r: without real-time priority, which needs privileges.
-        command = ["jackd", "-r", "-n", self.name, "-d", "dummy", "-r", str(self.sr), "-p", str(self.period), *ports]
+        priority = [] if self.realtime else ["-r"]
+        command = [
+            "jackd",
+            *priority,
+            "-n",
+            self.name,
+            "-d",
+            "dummy",
+            "-r",
+            str(self.sr),
+            "-p",
+            str(self.period),
+            *ports,
+        ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         jack.set_error_function(lambda message: None)
         jack.set_info_function(lambda message: None)

@@ -171,12 +171,18 @@ class Denoise:
         """Fresh state. Not real-time safe."""
         hop_s = config.hop_s
         least_noise = 10 ** (SILENCE_DB / 10) * (config.window**2).sum()
+        times_s = (NOISE_S, PRESENCE_S, PRIOR_S, POWER_S)
         return DenoiseState(
-            *(zeros(config.n_bins) for _ in range(6)),
+            noise=zeros(config.n_bins),
+            presence=zeros(config.n_bins),
+            speech=zeros(config.n_bins),
+            smoothed=zeros(config.n_bins),
+            minimum=zeros(config.n_bins),
+            candidate=zeros(config.n_bins),
             n_seen=zeros(1, np.int64),
             spans=np.array(
                 [round(START_S / hop_s), max(1, round(MINIMUM_S / hop_s)), -(-config.win_length // config.hop)]
             ),
-            keep=aligned([math.exp(-hop_s / time_s) for time_s in (NOISE_S, PRESENCE_S, PRIOR_S, POWER_S)]),
+            keep=aligned([math.exp(-hop_s / time_s) for time_s in times_s]),
             floor=aligned([10 ** (-self.max_attenuation_db / 20), least_noise]),
         )

@@ -65,6 +65,15 @@ class _KernelCacheImpl(caching.CompileResultCacheImpl):
     _locator_classes = [_stamped(locator) for locator in caching.CacheImpl._locator_classes]  # noqa: RUF012
 
 
+class _Index(caching.IndexDataCacheFile):
+    """An index that cannot be read, for whatever reason, is an empty one and is written anew."""
+
+    def _load_index(self) -> Any:
+        with suppress(Exception):
+            return super()._load_index()
+        return {}
+
+
 class KernelCache(caching.FunctionCache):
     """numba's function cache, valid for one state of all kernel sources; whatever fails costs time only."""
 
@@ -72,7 +81,6 @@ class KernelCache(caching.FunctionCache):
 
     def load_overload(self, sig: Any, target_context: Any) -> Any:
         if self._choose_index(sig):
-            # An index that cannot be read, for whatever reason, is an empty one.
             with suppress(Exception):
                 return super().load_overload(sig, target_context)
         return None
@@ -89,7 +97,7 @@ class KernelCache(caching.FunctionCache):
         if foreign:
             name = "-".join([name, *sorted(foreign)])
             stamp += repr(sorted(FOREIGN_SOURCES.items()))
-        self._cache_file = caching.IndexDataCacheFile(self._cache_path, name, stamp)
+        self._cache_file = _Index(self._cache_path, name, stamp)
         return "__main__" not in foreign
 
 

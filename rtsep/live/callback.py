@@ -16,17 +16,17 @@ import numpy as np
 from numba import carray, types
 
 from rtsep.config import StreamConfig
+from rtsep.kernels.clock import Clock, now, system_clock
 from rtsep.kernels.jit import entry, pasted
 from rtsep.kernels.memory import zeros
-from rtsep.kernels.simd import clear, move
-from rtsep.live.cpu import Clock, flush_to_zero, now, restore_mode, system_clock
+from rtsep.kernels.simd import LANES, clear, load, multiply_add, store
+from rtsep.live.cpu import flush_to_zero, restore_mode
 from rtsep.live.pointers import call_process, load_state
 from rtsep.live.rings import Ring, make_ring, read, waiting, write
 from rtsep.stages.analysis import MAX_SAMPLE
 from rtsep.stages.output import Output, OutputState, finish
 
 RAMP_S = 0.02  # a gain goes from 0 to 1 in this time
-LATE_RAMP_S = 0.005  # and in this one to the replacement of a late hop
 METER_S = 0.3  # time constant of the levels
 
 # Rows of `LiveState.counts`.
@@ -51,13 +51,14 @@ class LiveState(NamedTuple):
     gains: np.ndarray  # (1 + J,): of the mixture and each source in what is heard
     goals: np.ndarray  # (1 + J,): where the gains are going
     fallback: np.ndarray  # (1 + J,): where they go instead while hops are late
-    steps: np.ndarray  # (2,): by how much in a sample, usually and to the fallback
+    steps: np.ndarray  # (2,): by how much in a sample; to the fallback, within a hop
     monitor: OutputState  # of what is heard
     energies: np.ndarray  # (1 + J,): smoothed energy per sample, of the mixture and each source
+    sums: np.ndarray  # (8,) scratch
     meter: np.ndarray  # (1,): share of the past that the energies keep per sample
     deadline: np.ndarray  # int64 (1,): when the hop should be done, for the phase recovery
     limits: np.ndarray  # int64 (3,): ns for phase recovery, for the whole hop; whether a late hop is replaced
-    debt: np.ndarray  # int64 (3,): ns behind; samples to leave out; samples to replace
+    debt: np.ndarray  # int64 (4,): ns behind; samples to leave out, to replace; whether to leave out the next hop
     counts: np.ndarray  # int64 (9,)
     record: np.ndarray  # int64 (N_TIMES,) scratch
     times: Ring  # int64, N_TIMES rows
@@ -88,10 +89,11 @@ def prepare_live(
         steps=zeros(2),
         monitor=monitor.prepare(config, consistent=False),
         energies=zeros(rows),
+        sums=zeros(LANES),
         meter=zeros(1),
         deadline=zeros(1, np.int64),
         limits=zeros(3, np.int64),
-        debt=zeros(3, np.int64),
+        debt=zeros(4, np.int64),
         counts=zeros(9, np.int64),
         record=zeros(N_TIMES, np.int64),
         times=make_ring(N_TIMES, 8192, np.int64),
@@ -101,7 +103,7 @@ def prepare_live(
     )
     state.route_in[:] = [n_in, *range(n_channels)]
     state.route_out[:] = np.arange(n_out) % n_channels
-    state.steps[:] = 1 / (RAMP_S * sr), 1 / (LATE_RAMP_S * sr)
+    state.steps[:] = 1 / (RAMP_S * sr), 1 / hop
     state.meter[0] = np.exp(-1 / (METER_S * sr))
     return state
 
@@ -150,14 +152,21 @@ def _mix(live, n, late):
 
 @pasted
 def _measure(live, n):
-    n_rows, n_channels = live.energies.size, live.delayed.shape[0]
-    size = n_channels * n
+    """Energy per sample of the mixture and each source, smoothed."""
+    block, sums = live.block_out, live.sums
+    size = live.delayed.shape[0] * n
     kept = live.meter[0] ** np.float32(n)
-    for row in range(n_rows):
-        total = np.float32(0)
-        for i in range(size):
-            x = live.block_out[row * size + i]
-            total += x * x
+    for row in range(live.energies.size):
+        at = row * size
+        clear(sums, 0, LANES)
+        lanes = load(sums, 0)
+        for i in range(at, at + size - LANES + 1, LANES):
+            x = load(block, i)
+            lanes = multiply_add(x, x, lanes)
+        store(sums, 0, lanes)
+        for i in range(at + size // LANES * LANES, at + size):
+            sums[0] += block[i] * block[i]
+        total = sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7]
         live.energies[row] = kept * live.energies[row] + (np.float32(1) - kept) * total / np.float32(size)
 
 
@@ -192,12 +201,13 @@ def _separate(live, n):
             if took > live.limits[1]:
                 counts[LATE] += 1
             debt[0] = max(0, debt[0] + took - live.limits[1])
-            if live.limits[2] and debt[0] > live.limits[1]:
-                # What is in the hop now belongs where the next hop is left out, and so on until the window
-                # has moved past the gap.
+            if debt[3]:
+                # The cross-fade is over: leave out the next hop. Then what comes out is one hop too late until
+                # the window has moved past the gap.
                 counts[SKIPPED] += 1
-                debt[0], debt[1] = 0, hop
-                debt[2] = live.delayed.shape[1] + hop
+                debt[0], debt[1], debt[2], debt[3] = 0, hop, 2 * hop + live.delayed.shape[1], 0
+            elif live.limits[2] and debt[0] > live.limits[1]:
+                debt[2], debt[3] = max(debt[2], hop), 1
     replaced = debt[2] > 0
     if replaced:
         debt[2] -= n

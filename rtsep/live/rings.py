@@ -5,6 +5,9 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numba import types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import zeros
@@ -28,6 +31,21 @@ def make_ring(n_rows: int, capacity: int, dtype: Any = np.float32) -> Ring:
 def empty_ring(ring: Ring) -> None:
     """Forget what is in the ring; only while neither side uses it."""
     ring.written[0] = ring.read[0] = 0
+
+
+@intrinsic
+def _copy(typingctx, target, at, source, start, n):
+    """`target.flat[at : at + n] = source.flat[start : start + n]`, of the same type."""
+
+    def codegen(context, builder, sig, args):
+        target, at, source, start, n = args
+        to = builder.gep(context.make_array(sig.args[0])(context, builder, target).data, [at])
+        from_ = builder.gep(context.make_array(sig.args[2])(context, builder, source).data, [start])
+        item_size = context.get_abi_sizeof(context.get_value_type(sig.args[0].dtype))
+        cgutils.raw_memcpy(builder, to, from_, n, item_size)
+        return context.get_dummy_value()
+
+    return types.void(target, at, source, start, n), codegen
 
 
 @kernel
@@ -71,10 +89,8 @@ def write(ring, block, n):
     at = written & (size - 1)
     first = min(n, size - at)
     for row in range(n_rows):
-        for i in range(first):
-            data[row, at + i] = block[row * n + i]
-        for i in range(first, n):
-            data[row, i - first] = block[row * n + i]
+        _copy(data, row * size + at, block, row * n, first)
+        _copy(data, row * size, block, row * n + first, n - first)
     store_release(ring.written, written + n)
     return True
 
@@ -90,9 +106,7 @@ def read(ring, block, n):
     at = taken & (size - 1)
     first = min(n, size - at)
     for row in range(n_rows):
-        for i in range(first):
-            block[row * n + i] = data[row, at + i]
-        for i in range(first, n):
-            block[row * n + i] = data[row, i - first]
+        _copy(block, row * n, data, row * size + at, first)
+        _copy(block, row * n + first, data, row * size, n - first)
     store_release(ring.read, taken + n)
     return True

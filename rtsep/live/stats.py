@@ -24,6 +24,11 @@ class Histogram:
             np.add.at(self.counts, np.minimum(bins, self.counts.size - 1), 1)
             self.max_ns = max(self.max_ns, int(durations_ns.max()))
 
+    def summary(self, unit_ns: float) -> dict[str, float]:
+        """ "median", "p999" and "max" in a unit of so many ns."""
+        values = {"median": self.percentile_ns(50), "p999": self.percentile_ns(99.9), "max": float(self.max_ns)}
+        return {name: value / unit_ns for name, value in values.items()}
+
     def percentile_ns(self, percent: float) -> float:
         """The duration that `percent` of all stay below, to 4.4 %; 0 without any."""
         total = self.counts.sum()
@@ -56,8 +61,10 @@ class Stats:
         Iterations of the phase recovery that were left out in time.
     hop_share : dict of str to float
         "median", "p999" and "max" of the time a hop took, as a share of its duration.
-    callback_late : int
+    late_callbacks : int
         Callbacks that came more than half a block late.
+    interval_ms : dict of str to float
+        The same of the time between the starts of two callbacks, in ms.
     levels_db : dict of str to float
         RMS level in dBFS of "mixture" and of each source, over about 0.3 s.
     limited, muted : int
@@ -77,7 +84,8 @@ class Stats:
     replaced_s: float
     shed_iterations: int
     hop_share: dict[str, float]
-    callback_late: int
+    late_callbacks: int
+    interval_ms: dict[str, float]
     levels_db: dict[str, float]
     limited: int
     muted: int

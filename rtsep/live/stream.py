@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import atexit
 import ctypes
 import threading
 import time
 from collections import deque
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -36,7 +38,17 @@ FOREVER = 1 << 62  # ns
 PREFILL_MS = 30.0
 
 _OPEN: WeakSet[LiveStream] = WeakSet()  # a new search for devices would end the streams of others
-_ABANDONED: list[Any] = []  # memory that a callback of a dead server might still point to
+
+
+@cache
+def _close_at_exit() -> None:
+    """Close what is open when the interpreter ends, before PortAudio does; so only after it was loaded."""
+    atexit.register(_close_all)
+
+
+def _close_all() -> None:
+    for stream in list(_OPEN):
+        stream.close()
 
 
 class LiveStream:
@@ -121,7 +133,8 @@ class LiveStream:
         check_choice("driver", driver, (None, "native", "worker"))  # type: ignore[arg-type]
         check_real("prefill_ms", prefill_ms, 0, 2000, " ms")
         if driver == "native" and not separator.compiled:
-            raise LiveError(f"estimator {separator.estimator.name!r} is ordinary Python; use the worker driver")
+            name = type(separator.estimator).__name__
+            raise LiveError(f"estimator {name} is ordinary Python; use the worker driver")
         self.separator, self.block_size = separator, block_size
         self.messages: deque[str] = deque(maxlen=100)
         self._asked = input, output
@@ -160,8 +173,8 @@ class LiveStream:
         self._record = None if record is None else Path(record)
         self._state = "stopped"
         self._reconnects = self._late_callbacks = 0
-        self._last_start_ns = 0
-        self._hop_times = Histogram()
+        self._last_start_ns = self._last_block = 0
+        self._hop_times, self._intervals = Histogram(), Histogram()
         self._device_latency = 0, 0
         self._handle = Handle(live)
         _OPEN.add(self)
@@ -200,15 +213,16 @@ class LiveStream:
         """A new beginning after a break; counts go on. Not while the callback runs."""
         live = self._live
         counts, muted, limited = live.counts.copy(), live.monitor.muted.copy(), live.monitor.limited.copy()
-        taps, goals = live.taps.copy(), live.goals.copy()
+        taps, goals, shed = live.taps.copy(), live.goals.copy(), self._driver.shed.copy()
         tap = live.tap.written.copy(), live.tap.read.copy()
         for array, values in zip(arrays(live), self._fresh, strict=True):
             np.copyto(array, values)
         live.counts[:], live.monitor.muted[:], live.monitor.limited[:] = counts, muted, limited
         live.taps[:], live.goals[:], live.gains[:] = taps, goals, goals
         live.tap.written[:], live.tap.read[:] = tap
-        self._last_start_ns = 0
+        self._last_start_ns = self._last_block = 0
         self._driver.reset()
+        self._driver.shed[:] = shed
 
     def __enter__(self) -> LiveStream:
         self.start()
@@ -249,6 +263,7 @@ class LiveStream:
 
     def _open(self) -> None:
         sounddevice = portaudio()
+        _close_at_exit()
         config, live = self.separator.config, self._live
         names = {self.input.name: None, self.output.name: None}
         with explained("device " + " and ".join(repr(name) for name in names), config.sr):
@@ -277,8 +292,7 @@ class LiveStream:
 
     def _shut(self, lost: bool = False) -> None:
         """Close the devices; `lost`: they are gone."""
-        if self._pa is not None and lost and self.input.host_api.startswith("JACK"):
-            _ABANDONED.append((self._pa, self._handle, self._driver))
+        if self._pa is not None and self.input.host_api.startswith("JACK") and (lost or not self._pa.active):
             abandon()
         elif self._pa is not None:
             self._pa.abort(ignore_errors=True)
@@ -372,13 +386,7 @@ class LiveStream:
         with self._lock:
             self._collect_times()
             live, config = self._live, self.separator.config
-            counts, hop_ns = live.counts, 1e9 * config.hop_s
-            times = self._hop_times
-            share = {
-                "median": times.percentile_ns(50) / hop_ns,
-                "p999": times.percentile_ns(99.9) / hop_ns,
-                "max": times.max_ns / hop_ns,
-            }
+            counts = live.counts
             levels = 10 * np.log10(np.maximum(live.energies, 1e-20))
             return Stats(
                 state=self._state,
@@ -390,8 +398,9 @@ class LiveStream:
                 skipped_hops=int(counts[cb.SKIPPED]),
                 replaced_s=int(counts[cb.REPLACED]) / config.sr,
                 shed_iterations=int(self._driver.shed[0]),
-                hop_share=share,
-                callback_late=self._late_callbacks,
+                hop_share=self._hop_times.summary(1e9 * config.hop_s),
+                late_callbacks=self._late_callbacks,
+                interval_ms=self._intervals.summary(1e6),
                 levels_db=dict(zip(("mixture", *self.separator.sources), map(float, levels), strict=True)),
                 limited=int(live.monitor.limited[0]),
                 muted=int(live.monitor.muted[0]),
@@ -410,11 +419,12 @@ class LiveStream:
         read(times, block, n)
         start, _, n_samples, _, longest = block.reshape(cb.N_TIMES, n)
         self._hop_times.add(longest[longest > 0])
-        due = 1.5e9 * n_samples / self.separator.config.sr
-        if self._last_start_ns:
-            self._late_callbacks += int(start[0] - self._last_start_ns > due[0])
-        self._late_callbacks += int((np.diff(start) > due[1:]).sum())
-        self._last_start_ns = int(start[-1])
+        # What a callback has to wait for is the block before it.
+        intervals = np.diff(start, prepend=self._last_start_ns or start[0])
+        blocks = np.concatenate([[self._last_block], n_samples[:-1]])
+        self._intervals.add(intervals[intervals > 0])
+        self._late_callbacks += int((intervals > 1.5e9 * blocks / self.separator.config.sr).sum())
+        self._last_start_ns, self._last_block = int(start[-1]), int(n_samples[-1])
 
     def _watch_over(self) -> None:
         """Collect the times; notice when the devices are gone, and get them back."""
@@ -425,10 +435,21 @@ class LiveStream:
                 callbacks = int(self._live.counts[cb.CALLBACKS])
                 if callbacks != seen:
                     seen, since = callbacks, time.monotonic()
+                self._report_problems()
                 lost = not self._pa.active or time.monotonic() - since > SILENT_S
             if lost:
                 self._reconnect()
                 since = time.monotonic()
+
+    def _report_problems(self) -> None:
+        """What the other threads ran into."""
+        problem, self._driver.problem = self._driver.problem, None
+        if problem:
+            self._say(f"the separator failed, the mixture is heard: {type(problem).__name__}: {problem}")
+        if self._recorder and self._recorder.problem:
+            self._live.taps[0] = 0
+            self._say(f"the recording to {self._record} ended: {self._recorder.problem}")
+            self._recorder.problem = None
 
     def _reconnect(self) -> None:
         self._say(f"device {self.input.name!r} or {self.output.name!r} stopped; trying to get it back")
@@ -445,7 +466,7 @@ class LiveStream:
                     self.input, self.output = self._find()
                     self._reset()
                     self._open()
-                except LiveError as problem:
+                except (LiveError, portaudio().PortAudioError) as problem:
                     self._say(f"attempt {attempt}: {problem}")
                     continue
                 self._reconnects += 1

@@ -19,7 +19,7 @@ from rtsep.kernels.jit import entry
 from rtsep.kernels.memory import zeros
 from rtsep.live.atomics import store_release
 from rtsep.live.pointers import PROCESS, Handle, load_state
-from rtsep.live.rings import Ring, empty_ring, make_ring, read, waiting, write
+from rtsep.live.rings import Ring, empty_ring, free, make_ring, read, waiting, write
 from rtsep.separator import Separator
 
 CAPACITY_S = 4.0  # of each ring
@@ -27,11 +27,13 @@ DECAY_S = 0.001  # time constant with which the last sample fades while nothing 
 
 
 class Exchange(NamedTuple):
-    """What callback and worker share; `owed`, `last` and `decay` belong to the callback."""
+    """What callback and worker share; all but the rings belongs to the callback."""
 
     to_worker: Ring  # n_channels rows
     from_worker: Ring  # n_src * n_channels rows
     owed: np.ndarray  # int64 (1,): samples that came too late, or will
+    stale: np.ndarray  # int64 (1,): samples to come that must not be heard
+    span: np.ndarray  # int64 (1,): samples to come from before a gap, or whose window reaches over it
     last: np.ndarray  # float32 (n_src * n_channels,)
     decay: np.ndarray  # float32 (1,): per sample
 
@@ -45,8 +47,10 @@ def _exchange(pointer, block_in, block_out, n):
     n_channels, n_rows = exchange.to_worker.data.shape[0], exchange.from_worker.data.shape[0]
     samples, sources = carray(block_in, (n_channels * n,)), carray(block_out, (n_rows * n,))
     if not write(exchange.to_worker, samples, n):
-        # The worker has not moved for seconds: what it never gets, it will not deliver.
+        # The worker has not moved for seconds: what it never gets, it will not deliver. What it delivers next
+        # belongs before the gap, and comes after it.
         exchange.owed[0] -= n
+        exchange.stale[0] = exchange.span[0]
     ring, last = exchange.from_worker, exchange.last
     late = min(exchange.owed[0], waiting(ring))
     if late > 0:
@@ -55,7 +59,9 @@ def _exchange(pointer, block_in, block_out, n):
     if exchange.owed[0] == 0 and read(ring, sources, n):
         for row in range(n_rows):
             last[row] = sources[row * n + n - 1]
-        return 0
+        stale = min(exchange.stale[0], n)
+        exchange.stale[0] -= stale
+        return 1 if stale > 0 else 0
     exchange.owed[0] += n
     for row in range(n_rows):
         for i in range(n):
@@ -64,7 +70,8 @@ def _exchange(pointer, block_in, block_out, n):
     return 1
 
 
-EXCHANGE = numba.typeof(Exchange(make_ring(1, 1), make_ring(1, 1), zeros(1, np.int64), zeros(1), zeros(1)))
+_COUNT = zeros(1, np.int64)
+EXCHANGE = numba.typeof(Exchange(make_ring(1, 1), make_ring(1, 1), _COUNT, _COUNT, _COUNT, zeros(1), zeros(1)))
 
 
 @cache
@@ -92,9 +99,12 @@ class WorkerDriver:
             make_ring(config.n_channels, capacity),
             make_ring(n_rows, capacity),
             zeros(1, np.int64),
+            zeros(1, np.int64),
+            zeros(1, np.int64),
             zeros(n_rows),
             zeros(1),
         )
+        self._exchange.span[0] = self.prefill + separator.latency + config.hop
         self._exchange.decay[0] = np.exp(-1 / (DECAY_S * config.sr))
         self._block_in, self._block_out = zeros((config.n_channels, config.hop)), zeros((n_rows, config.hop))
         self._handle = Handle(self._exchange)
@@ -113,7 +123,7 @@ class WorkerDriver:
         write(
             exchange.from_worker, np.zeros(exchange.from_worker.data.shape[0] * self.prefill, np.float32), self.prefill
         )
-        exchange.owed[0], exchange.last[:] = 0, 0
+        exchange.owed[0] = exchange.stale[0] = exchange.last[:] = 0
 
     def start(self) -> None:
         """Start the thread."""
@@ -122,22 +132,27 @@ class WorkerDriver:
         self._thread.start()
 
     def _run(self) -> None:
-        exchange, config = self._exchange, self._separator.config
-        hop, n_src, n_channels = config.hop, self._separator.n_src, config.n_channels
-        block_in = self._block_in if n_channels > 1 else self._block_in[0]
-        block_out = self._block_out.reshape((n_src, n_channels, hop) if n_channels > 1 else (n_src, hop))
         try:
             while not self._ended.is_set():
-                if waiting(exchange.to_worker) < hop:
+                if not self.step():
                     # The callback cannot wake anybody without a lock; four looks a hop cost next to nothing.
-                    self._ended.wait(config.hop_s / 4)
-                    continue
-                read(exchange.to_worker, self._block_in.reshape(-1), hop)
-                self._separator.process(block_in, block_out)
-                while not write(exchange.from_worker, self._block_out.reshape(-1), hop) and not self._ended.is_set():
-                    self._ended.wait(config.hop_s)
+                    self._ended.wait(self._separator.config.hop_s / 4)
         except Exception as problem:
             self.problem = problem
+
+    def step(self) -> bool:
+        """Separate one hop if it is there and there is room for the result."""
+        exchange, hop = self._exchange, self._separator.config.hop
+        if waiting(exchange.to_worker) < hop or free(exchange.from_worker) < hop:
+            return False
+        read(exchange.to_worker, self._block_in.reshape(-1), hop)
+        n_src, n_channels = self._separator.n_src, self._separator.config.n_channels
+        if n_channels == 1:
+            self._separator.process(self._block_in[0], self._block_out)
+        else:
+            self._separator.process(self._block_in, self._block_out.reshape(n_src, n_channels, hop))
+        write(exchange.from_worker, self._block_out.reshape(-1), hop)
+        return True
 
     def stop(self) -> None:
         """Stop the thread."""

@@ -24,6 +24,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rtsep.config import ConfigError, StreamConfig, check_choice, check_int, check_real
+from rtsep.kernels.clock import Clock, now, system_clock
 from rtsep.kernels.fft import FFTPlan, irfft, plan_fft, rfft
 from rtsep.kernels.jit import inlined, kernel, pasted
 from rtsep.kernels.memory import aligned, zeros
@@ -47,6 +48,11 @@ class OMISIState(NamedTuple):
     sinusoids: SinusoidState
     n_iter: np.ndarray  # int64 (1,)
     n_seen: np.ndarray  # int64 (1,): frames so far
+    clock: Clock
+    deadline: np.ndarray  # int64 (1,): when the hop should be done, by the clock in ns; 0 for no limit
+    took: np.ndarray  # int64 (1,): ns that an iteration takes, a running mean
+    began: np.ndarray  # int64 (1,): when the present iteration began
+    shed: np.ndarray  # int64 (1,): iterations left out so far because of the deadline
     sinusoidal: np.ndarray  # bool (1,): initialisation by the sinusoidal model
     published: np.ndarray  # bool (1,): order of the released code
     gated: np.ndarray  # bool (1,): blend in the amplitude mask where the magnitudes do not fit
@@ -149,9 +155,14 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
 
         doubt = np.float32(0)
         # Step numbers of the paper's algorithm: consistency, then the projections, frame by frame.
-        for iteration in range(n_iter):
+        iteration, stop = 0, n_iter
+        while iteration < stop:
+            if state.deadline[0] != 0:
+                stop = _affordable(state, iteration, stop, n_channels - c)
+                if stop == 0:
+                    break
             _overlap_add(state, state.past[c], n_src - 1, False)
-            last = iteration == n_iter - 1
+            last = iteration == stop - 1
             for i in range(n_ahead + 1):
                 for j in range(n_src - 1):
                     multiply(local, j * length + i * hop, state.analysis, i * n, frame, n)
@@ -163,6 +174,7 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
                 project(
                     state.analysed, state.target, mixture, targets, i, last, phasors, state.masked, doubt, state.imposed
                 )
+            iteration += 1
 
         _overlap_add(state, state.past[c], n_src if published else n_src - 1, True)
         for i in range(hop):
@@ -184,6 +196,24 @@ def _doubt(misfit, c, sums, keep):
     ratio = misfit[c, 0] / (HALF_TRUST * misfit[c, 1] + TINY)
     fourth = min(ratio * ratio, np.float32(1e6)) ** 2
     return fourth / (np.float32(1) + fourth)
+
+
+@inlined
+def _affordable(state, iteration, stop, n_left):
+    """At which iteration to stop, so that each of the `n_left` channels to come gets its share of the time."""
+    time, took = now(state.clock), state.took[0]
+    if iteration > 0:
+        # An eighth of the newest: an interruption does not decide alone.
+        took += (time - state.began[0] - took) >> 3
+        state.took[0] = took
+    state.began[0] = time
+    left = state.deadline[0] - time
+    if left >= 2 * took * n_left:
+        return stop
+    # The last iteration is special and has to be known as such when it begins, so only the first can be left out.
+    earlier = 0 if iteration == 0 and left < took * n_left else iteration + 1
+    state.shed[0] += max(0, stop - earlier)
+    return min(stop, earlier)
 
 
 @pasted
@@ -276,6 +306,11 @@ class OMISI:
             sinusoids=prepare_sinusoids(config),
             n_iter=np.array([self.n_iter]),
             n_seen=np.array([0]),
+            clock=system_clock(),
+            deadline=zeros(1, np.int64),
+            took=zeros(1, np.int64),
+            began=zeros(1, np.int64),
+            shed=zeros(1, np.int64),
             sinusoidal=np.array([self.init == "sinusoidal"]),
             published=np.array([self.order == "published"]),
             gated=np.array([self.gate and self.order == "paper"]),
