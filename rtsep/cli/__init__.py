@@ -17,7 +17,7 @@ from typing import NoReturn
 from rtsep import __version__
 from rtsep.config import ConfigError
 
-COMMANDS = ("demo", "separate", "listing")
+COMMANDS = ("demo", "separate", "live", "devices", "listing")
 
 EXIT_ERROR = 2
 EXIT_INTERRUPTED = 128 + 2  # SIGINT

@@ -1,0 +1,124 @@
+"""`rtsep live`: microphone to headphones."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtsep.cli.devices import EXIT_DEVICE
+from rtsep.cli.engine import add_engine_options, engine_settings
+
+if TYPE_CHECKING:
+    from rtsep.live import LiveStream, Stats
+
+INTERVAL_S = 1.0
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "live",
+        help="separate what comes from a microphone and play it",
+        description="Separate what comes from an input device and play one source on an output device, until "
+        "Ctrl-C. Prints a line a second and a summary at the end. Mind feedback: use headphones.",
+    )
+    devices = parser.add_argument_group("devices", "`rtsep devices` lists them; number or part of the name.")
+    devices.add_argument("--input", metavar="DEVICE", help="input device (default: the system's)")
+    devices.add_argument("--output", metavar="DEVICE", help="output device (default: the system's)")
+    devices.add_argument("--rate", type=int, metavar="HZ", help="sample rate (default: that of the input device)")
+    devices.add_argument(
+        "--block", type=int, default=0, metavar="N", help="samples per callback (default: as the device likes)"
+    )
+    devices.add_argument("--stereo", action="store_true", help="two channels, with one mask for both")
+    parser.add_argument("--solo", metavar="SOURCE", help="source to hear, by name (default: the first)")
+    parser.add_argument("--bypass", action="store_true", help="hear the mixture, with the same delay")
+    parser.add_argument("--record", type=Path, metavar="DIR", help="folder for mixture.wav and a WAV of each source")
+    parser.add_argument("--seconds", type=float, metavar="S", help="stop after so many seconds")
+    add_engine_options(parser)
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Stream until interrupted."""
+    from rtsep.live import LiveError
+
+    try:
+        return _stream(args)
+    except LiveError as problem:
+        print(f"rtsep: {problem}", file=sys.stderr)
+        return EXIT_DEVICE
+
+
+def _stream(args: argparse.Namespace) -> int:
+    from rtsep.config import StreamConfig
+    from rtsep.live import LiveStream, find_device
+    from rtsep.separator import Separator
+
+    estimator, phase, output = engine_settings(args)
+    rate = args.rate or find_device(_device(args.input), "input").sr
+    config = StreamConfig.from_ms(rate, args.window_ms, args.hop_ms, 2 if args.stereo else 1)
+    stream = LiveStream(
+        Separator(config, estimator, phase),
+        _device(args.input),
+        _device(args.output),
+        args.block,
+        solo=args.solo,
+        strength=1 - 10 ** (-output.strength_db / 20),
+        bypass=args.bypass,
+        record=args.record,
+    )
+    interrupted: BaseException | None = None
+    with stream:
+        _print_start(stream)
+        try:
+            _print_lines(stream, args.seconds)
+        except (KeyboardInterrupt, SystemExit) as stop:
+            interrupted = stop
+        stats = stream.stats
+    _print_summary(stats)
+    # Ctrl-C is how a stream ends; a SIGTERM is passed on as such.
+    if isinstance(interrupted, SystemExit):
+        raise interrupted
+    return 0
+
+
+def _device(choice: str | None) -> int | str | None:
+    return int(choice) if choice is not None and choice.isdecimal() else choice
+
+
+def _print_start(stream: LiveStream) -> None:
+    sr = stream.separator.config.sr
+    print(f"{stream.input.name} -> {stream.output.name}, {sr} Hz, {', '.join(stream.separator.sources)}")
+    for name, samples in (stream.ledger | {"latency": stream.latency}).items():
+        print(f"  {name:12} {samples:5} samples {1000 * samples / sr:6.1f} ms")
+    sys.stdout.flush()
+
+
+def _print_lines(stream: LiveStream, seconds: float | None) -> None:
+    start, said = time.monotonic(), 0
+    while seconds is None or time.monotonic() - start < seconds:
+        time.sleep(INTERVAL_S if seconds is None else min(INTERVAL_S, max(0, seconds - (time.monotonic() - start))))
+        messages = list(stream.messages)
+        for message in messages[said:]:
+            print(message)
+        said = len(messages)
+        print(_line(stream.stats), flush=True)
+
+
+def _line(stats: Stats) -> str:
+    levels = "  ".join(f"{name} {max(level, -99):4.0f} dB" for name, level in stats.levels_db.items())
+    load = ", ".join(f"{name} {100 * share:.1f} %" for name, share in stats.hop_share.items())
+    faults = f"late {stats.late_hops}, xruns {stats.xruns}, shed {stats.shed_iterations}"
+    return f"{stats.elapsed_s:7.1f} s  {levels}  load {load}  {faults}"
+
+
+def _print_summary(stats: Stats) -> None:
+    print(
+        f"{stats.elapsed_s:.1f} s in {stats.callbacks} callbacks: {stats.late_hops} of {stats.hops} hops late, "
+        f"{stats.replaced_s:.2f} s replaced by the mixture, {stats.xruns} xruns, {stats.reconnects} reconnects"
+    )
+    if stats.recorded_s:
+        print(f"recorded {stats.recorded_s:.1f} s, lost {stats.recording_lost_s:.1f} s")
