@@ -13,30 +13,31 @@ def gain(prior: np.ndarray, posterior: np.ndarray) -> np.ndarray:
     return w * np.exp(exp1(np.maximum(w * posterior, 1e-6)) / 2)
 
 
-def denoise(power: np.ndarray, hop_s: float, win_length: int, hop: int, window_power: float, attenuation_db: float):
+def denoise(power: np.ndarray, config, attenuation_db: float):
     """Magnitudes (n_frames, 2, n_bins) and noise power (n_frames, n_bins); the constants are those of `Denoise`."""
-    keep = {name: np.exp(-hop_s / s) for name, s in (("noise", 0.072), ("presence", 0.152), ("short", 0.05))}
-    least, prior_snr = 1e-12 * window_power, 10**1.5
-    lead, start, span = -(-win_length // hop), round(0.3 / hop_s), max(1, round(0.4 / hop_s))
+    hop_s, times = config.hop / config.sr, {"noise": 0.072, "presence": 0.152, "prior": 0.1, "power": 0.05}
+    keep = {name: np.exp(-hop_s / s) for name, s in times.items()}
+    least, prior_snr = 1e-12 * (config.window**2).sum(), 10**1.5
+    lead, start, span = -(-config.win_length // config.hop), round(0.5 / hop_s), round(0.4 / hop_s)
+    radius = round(100 * config.n_fft / config.sr)
+    triangle = np.concatenate([np.arange(1, radius + 1), np.arange(radius + 1, 0, -1)]) / (radius + 1) ** 2
     noise = presence = speech = smoothed = minimum = candidate = np.zeros(power.shape[1])
     magnitudes, noises, n_seen = [], [], 0
     for y in power:
         if y.sum() > least:
             n_seen += 1
-            padded = np.pad(y, 1, mode="edge")
-            around = y / 2 + (padded[:-2] + padded[2:]) / 4
+            around = np.convolve(np.pad(y, radius, mode="reflect"), triangle, "valid")
             if n_seen <= lead:
                 smoothed = minimum = candidate = around
-                noise = 3 * around
-            smoothed = around + keep["short"] * (smoothed - around)
+            smoothed = around + keep["power"] * (smoothed - around)
             candidate = np.minimum(candidate, smoothed)
             minimum = np.minimum(minimum, candidate)
             if n_seen % span == 0:
                 minimum, candidate = candidate, smoothed
-            if n_seen <= start:
-                noise = np.minimum(noise, 3 * around)
+            if n_seen < start:
+                noise = n_seen / start * minimum
             else:
-                p = 1 / (1 + (1 + prior_snr) * np.exp(-y / noise * prior_snr / (1 + prior_snr)))
+                p = 1 / (1 + (1 + prior_snr) * np.exp(-around / noise * prior_snr / (1 + prior_snr)))
                 presence = p + keep["presence"] * (presence - p)
                 p = np.where(presence > 0.99, np.minimum(p, 0.99), p)
                 estimate = (1 - p) * y + p * noise
@@ -44,7 +45,7 @@ def denoise(power: np.ndarray, hop_s: float, win_length: int, hop: int, window_p
         noise = np.maximum(noise, least)
         posterior = np.minimum(y / noise, 1e4)
         now = np.maximum(posterior - 1, 0)
-        prior = np.maximum(now + keep["short"] * (np.minimum(speech / noise, 1e4) - now), 10**-2.5)
+        prior = np.maximum(now + keep["prior"] * (np.minimum(speech / noise, 1e4) - now), 10**-2.5)
         g = np.minimum(gain(prior, posterior), 1)
         speech = g**2 * y
         g = np.maximum(g, 10 ** (-attenuation_db / 20))

@@ -1,7 +1,7 @@
 """Speech and noise by tracking the noise, without a model of either.
 
 Noise power: T. Gerkmann and R. C. Hendriks, "Unbiased MMSE-based noise power estimation with low complexity and
-low tracking delay", IEEE TASLP 20(4), 2012, bounded by the minimum of the smoothed power over the last second
+low tracking delay", IEEE TASLP 20(4), 2012, bounded by the minimum of the smoothed power of the last 0.8 s
 (after R. Martin, "Noise power spectral density estimation based on optimal smoothing and minimum statistics",
 IEEE TSAP 9(5), 2001), so that long vowels do not leak into it. Speech: decision-directed a-priori SNR and the
 log-spectral amplitude gain of Y. Ephraim and D. Malah, IEEE TASSP 32(6), 1984, and 33(2), 1985.
@@ -24,16 +24,16 @@ from rtsep.stages.registry import register_estimator
 
 NOISE_S = 0.072  # smoothing of the noise power (2012, table I, for a hop of 16 ms: 0.8)
 PRESENCE_S = 0.152  # smoothing of the speech presence that guards against stagnation (0.9)
-PRIOR_S = 0.05  # decision-directed smoothing of the a-priori SNR
+PRIOR_S = 0.1  # decision-directed smoothing of the a-priori SNR; shorter is harsher, longer smears speech
 POWER_S = 0.05  # smoothing of the power whose minimum bounds the noise
 MINIMUM_S = 0.4  # half of the span of that minimum
-START_S = 0.3  # at the start the noise is taken from minima, since a stream may begin with speech
+START_S = 0.5  # at the start the noise rises to that minimum, since a stream may begin with speech
+AROUND_HZ = 100  # the presence of speech is judged by the mean of the power this far around a bin
 
 PRESENT_SNR = np.float32(10**1.5)  # a-priori SNR of present speech, 15 dB (2012, section III.A)
 SLOPE = PRESENT_SNR / (1 + PRESENT_SNR)
 STAGNANT = np.float32(0.99)
-START_BIAS = np.float32(3)  # the minimum of the powers of 300 ms of noise is about a third of their mean
-MINIMUM_BIAS = np.float32(2)  # and that of the smoothed powers about a half
+MINIMUM_BIAS = np.float32(2)  # the minimum is 0.66 of the mean in white noise, less where noise fluctuates
 MIN_PRIOR = np.float32(10**-2.5)  # a-priori SNR, -25 dB
 MAX_POSTERIOR = np.float32(1e4)  # a-posteriori SNR, 40 dB
 SILENCE_DB = -120.0  # white noise of this level, in dBFS, is the least that counts as noise
@@ -45,11 +45,13 @@ class DenoiseState(NamedTuple):
     noise: np.ndarray  # power
     presence: np.ndarray  # smoothed probability of speech
     speech: np.ndarray  # power of the last frame's speech
-    smoothed: np.ndarray  # power, smoothed over time and three bins
+    around: np.ndarray  # scratch: power of this frame, smoothed over frequency
+    smoothed: np.ndarray  # power, smoothed over frequency and time
     minimum: np.ndarray  # of `smoothed` since the last but one multiple of MINIMUM_S
     candidate: np.ndarray  # of `smoothed` since the last multiple
     n_seen: np.ndarray  # int64 (1,): frames that were not silent
     spans: np.ndarray  # int64 (3,): START_S, MINIMUM_S and the window in hops
+    weights: np.ndarray  # (2 * radius + 1,): of the neighbours of a bin
     keep: np.ndarray  # (4,): share of the old value per hop: noise, presence, prior, smoothed power
     floor: np.ndarray  # (2,): least gain, least noise power
 
@@ -63,15 +65,20 @@ def log_spectral_gain(prior, posterior):
     w = prior / (np.float32(1) + prior)
     v = max(w * posterior, np.float32(1e-6))
     if v < 1:
-        series = np.float32(-0.00976004) + v * np.float32(0.00107857)
-        series = np.float32(-0.24991055) + v * (np.float32(0.05519968) + v * series)
-        e1 = v * (np.float32(0.99999193) + v * series) - np.float32(0.57721566) - np.float32(math.log(v))
+        # The logarithm in E1 becomes the square root.
+        e1 = np.float32(-0.00976004) + v * np.float32(0.00107857)
+        e1 = np.float32(-0.24991055) + v * (np.float32(0.05519968) + v * e1)
+        e1 = v * (np.float32(0.99999193) + v * e1) - np.float32(0.57721566)
+        w /= np.float32(math.sqrt(v))
     else:
-        ratio = (v * (v + np.float32(2.334733)) + np.float32(0.250621)) / (
+        e1 = (v * (v + np.float32(2.334733)) + np.float32(0.250621)) / (
             v * (v + np.float32(3.330657)) + np.float32(1.681534)
         )
-        e1 = np.float32(math.exp(-v)) / v * ratio
-    return w * np.float32(math.exp(np.float32(0.5) * e1))
+        e1 *= np.float32(math.exp(-v)) / v
+    # What is left lies between -0.29 and 0.11: five terms of the exponential series err by 2e-5.
+    h = np.float32(0.5) * e1
+    series = np.float32(1 / 2) + h * (np.float32(1 / 6) + h * np.float32(1 / 24))
+    return w * (np.float32(1) + h * (np.float32(1) + h * series))
 
 
 @kernel
@@ -93,42 +100,43 @@ def estimate_denoise(state, mixture, power, magnitudes):
     -----
     Real-time safe.
     """
-    noise, presence, speech = state.noise, state.presence, state.speech
-    smoothed, minimum, candidate = state.smoothed, state.minimum, state.candidate
+    noise, presence, speech, weights = state.noise, state.presence, state.speech, state.weights
+    around, smoothed, minimum, candidate = state.around, state.smoothed, state.minimum, state.candidate
     keep_noise, keep_presence, keep_prior, keep_power = state.keep[0], state.keep[1], state.keep[2], state.keep[3]
     least_gain, least_noise = state.floor[0], state.floor[1]
-    zero, one, half = np.float32(0), np.float32(1), np.float32(0.5)
-    n_bins = power.size
+    zero, one = np.float32(0), np.float32(1)
+    top, radius = power.size - 1, weights.size // 2
     total = zero
-    for k in range(n_bins):
+    for k in range(power.size):
         total += power[k]
+        around[k] = zero
+        for i in range(weights.size):
+            # The spectrum goes on mirrored beyond both ends.
+            around[k] += weights[i] * power[top - abs(top - abs(k + i - radius))]
     # Digital silence says nothing about the noise.
     heard = total > least_noise
     if heard:
         state.n_seen[0] += 1
     n_seen = state.n_seen[0]
-    starting = n_seen <= state.spans[0]
+    started = min(np.float32(n_seen) / np.float32(state.spans[0]), one)
     renew = n_seen % state.spans[1] == 0
-    for k in range(n_bins):
+    for k in range(power.size):
         y = power[k]
         if heard:
-            around = half * y + half * half * (power[max(k - 1, 0)] + power[min(k + 1, n_bins - 1)])
             if n_seen <= state.spans[2]:
                 # The first window still holds the silence before the stream.
-                smoothed[k] = around
-                minimum[k] = candidate[k] = around
-                noise[k] = START_BIAS * around
-            smoothed[k] = around + keep_power * (smoothed[k] - around)
+                smoothed[k] = minimum[k] = candidate[k] = around[k]
+            smoothed[k] = around[k] + keep_power * (smoothed[k] - around[k])
             candidate[k] = min(candidate[k], smoothed[k])
             minimum[k] = min(minimum[k], candidate[k])
             if renew:
                 minimum[k] = candidate[k]
                 candidate[k] = smoothed[k]
-            if starting:
-                noise[k] = min(noise[k], START_BIAS * around)
+            if started < one:
+                noise[k] = started * minimum[k]
             else:
                 # Probability of speech (2012, eq. 18), its guard against stagnation (eq. 23), noise (eq. 22).
-                unlikely = np.float32(math.exp(-min(y / noise[k] * SLOPE, np.float32(80))))
+                unlikely = np.float32(math.exp(-min(around[k] / noise[k] * SLOPE, np.float32(80))))
                 p = one / (one + (one + PRESENT_SNR) * unlikely)
                 presence[k] = p + keep_presence * (presence[k] - p)
                 if presence[k] > STAGNANT:
@@ -171,18 +179,26 @@ class Denoise:
         """Fresh state. Not real-time safe."""
         hop_s = config.hop_s
         least_noise = 10 ** (SILENCE_DB / 10) * (config.window**2).sum()
+        radius = max(1, min(round(AROUND_HZ * config.n_fft / config.sr), config.n_bins - 1))
+        triangle = 1 + radius - abs(np.arange(-radius, radius + 1))
         times_s = (NOISE_S, PRESENCE_S, PRIOR_S, POWER_S)
         return DenoiseState(
             noise=zeros(config.n_bins),
             presence=zeros(config.n_bins),
             speech=zeros(config.n_bins),
+            around=zeros(config.n_bins),
             smoothed=zeros(config.n_bins),
             minimum=zeros(config.n_bins),
             candidate=zeros(config.n_bins),
             n_seen=zeros(1, np.int64),
             spans=np.array(
-                [round(START_S / hop_s), max(1, round(MINIMUM_S / hop_s)), -(-config.win_length // config.hop)]
+                [
+                    max(1, round(START_S / hop_s)),
+                    max(1, round(MINIMUM_S / hop_s)),
+                    -(-config.win_length // config.hop),
+                ]
             ),
+            weights=aligned(triangle / triangle.sum()),
             keep=aligned([math.exp(-hop_s / time_s) for time_s in times_s]),
             floor=aligned([10 ** (-self.max_attenuation_db / 20), least_noise]),
         )
