@@ -158,7 +158,9 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
         iteration, stop = 0, n_iter
         while iteration < stop:
             if state.deadline[0] != 0:
-                stop = _affordable(state, iteration, stop, n_channels - c)
+                stop = _affordable(
+                    state.clock, state.deadline, state.took, state.began, state.shed, iteration, stop, n_channels - c
+                )
                 if stop == 0:
                     break
             _overlap_add(state, state.past[c], n_src - 1, False)
@@ -199,20 +201,19 @@ def _doubt(misfit, c, sums, keep):
 
 
 @inlined
-def _affordable(state, iteration, stop, n_left):
+def _affordable(clock, deadline, took, began, shed, iteration, stop, n_left):
     """At which iteration to stop, so that each of the `n_left` channels to come gets its share of the time."""
-    time, took = now(state.clock), state.took[0]
+    time = now(clock)
     if iteration > 0:
         # An eighth of the newest: an interruption does not decide alone.
-        took += (time - state.began[0] - took) >> 3
-        state.took[0] = took
-    state.began[0] = time
-    left = state.deadline[0] - time
-    if left >= 2 * took * n_left:
+        took[0] += (time - began[0] - took[0]) >> 3
+    began[0] = time
+    left = deadline[0] - time
+    if left >= 2 * took[0] * n_left:
         return stop
     # The last iteration is special and has to be known as such when it begins, so only the first can be left out.
-    earlier = 0 if iteration == 0 and left < took * n_left else iteration + 1
-    state.shed[0] += max(0, stop - earlier)
+    earlier = 0 if iteration == 0 and left < took[0] * n_left else iteration + 1
+    shed[0] += max(0, stop - earlier)
     return min(stop, earlier)
 
 
