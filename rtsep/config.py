@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 
 MIN_SR, MAX_SR = 8_000, 192_000
-MAX_CHANNELS = 64
+MAX_CHANNELS = 1024  # what libsndfile can hold
 BIN_SPACING_HZ = 31.25
 MIN_N_FFT = 128
 MIN_WIN_LENGTH = 16
+SHORTEST_MS = 0.005  # a sample at 192 kHz
 
 # A dual window that has to amplify by more than this would amplify rounding and every error as well.
 MAX_ENVELOPE_RATIO = 1e3
@@ -74,19 +74,23 @@ class StreamConfig:
     n_channels: int = field(default=1)
 
     def __post_init__(self) -> None:
-        check_int("sr", self.sr, MIN_SR, MAX_SR, " Hz")
-        check_int("n_channels", self.n_channels, 1, MAX_CHANNELS)
+        # Plain integers whatever comes in: those of NumPy overflow.
+        self._set("sr", check_int("sr", self.sr, MIN_SR, MAX_SR, " Hz"))
+        self._set("n_channels", check_int("n_channels", self.n_channels, 1, MAX_CHANNELS))
+        if self.win_length is not None:
+            length = check_int("win_length", self.win_length, MIN_WIN_LENGTH, self.sr, " samples")
+            self._set("win_length", length)
         if self.hop is None:
             self._set("hop", self.sr * 4 // 1000 if self.win_length is None else self.win_length // 4)
-        check_int("hop", self.hop, 1, self.sr, " samples")
+        self._set("hop", check_int("hop", self.hop, 1, self.sr, " samples"))
         if self.win_length is None:
             self._set("win_length", max(2, self.sr * 16 // 1000 // self.hop) * self.hop)
-        check_int("win_length", self.win_length, MIN_WIN_LENGTH, self.sr, " samples")
+            check_int("win_length", self.win_length, MIN_WIN_LENGTH, self.sr, " samples")
         if self.hop > self.win_length:
             raise ConfigError(f"hop={self.hop} is longer than win_length={self.win_length}")
         if self.n_fft is None:
             self._set("n_fft", nearest_fft_size(self.sr / BIN_SPACING_HZ, self.win_length))
-        check_int("n_fft", self.n_fft, MIN_N_FFT, 2 * MAX_SR, " samples")
+        self._set("n_fft", check_int("n_fft", self.n_fft, MIN_N_FFT, 2 * MAX_SR, " samples"))
         if self.n_fft < self.win_length:
             raise ConfigError(f"n_fft={self.n_fft} is shorter than win_length={self.win_length}")
         if not fft_size_ok(self.n_fft):
@@ -111,11 +115,10 @@ class StreamConfig:
         `hop_ms` defaults to a quarter of the window. Where the window is a whole number of hops in
         milliseconds it is one in samples too (704 = 4 x 176 at 44.1 kHz).
         """
+        check_real("window_ms", window_ms, SHORTEST_MS, 1000, " ms")
         hop_ms = window_ms / 4 if hop_ms is None else hop_ms
-        for name, value in (("window_ms", window_ms), ("hop_ms", hop_ms)):
-            if not (math.isfinite(value) and 0 < value <= 1000):
-                raise ConfigError(f"{name}={value} is not between 0 and 1000 ms")
-        check_int("sr", sr, MIN_SR, MAX_SR, " Hz")
+        check_real("hop_ms", hop_ms, SHORTEST_MS, 1000, " ms")
+        sr = check_int("sr", sr, MIN_SR, MAX_SR, " Hz")
         hop = int(sr * hop_ms / 1000 + 1e-9)
         hops = window_ms / hop_ms
         win_length = hop * round(hops) if abs(hops - round(hops)) < 1e-9 else int(sr * window_ms / 1000 + 1e-9)
@@ -149,12 +152,13 @@ class StreamConfig:
         return squared.reshape(-1, self.hop).sum(0)
 
 
-def check_int(name: str, value: object, low: int, high: int, unit: str = "") -> None:
-    """Raise `ConfigError` unless `value` is an integer from `low` to `high`."""
+def check_int(name: str, value: object, low: int, high: int, unit: str = "") -> int:
+    """`value` as a plain integer. Raises `ConfigError` unless it is one from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise ConfigError(f"{name}={value!r} is not an integer")
     if not low <= value <= high:
         raise ConfigError(f"{name}={value} is not between {low} and {high}{unit}")
+    return int(value)
 
 
 def check_real(name: str, value: object, low: float, high: float, unit: str = "") -> None:
@@ -162,7 +166,7 @@ def check_real(name: str, value: object, low: float, high: float, unit: str = ""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ConfigError(f"{name}={value!r} is not a number")
     if not low <= value <= high:
-        raise ConfigError(f"{name}={value} is not between {low} and {high}{unit}")
+        raise ConfigError(f"{name}={value} is not between {low:.3g} and {high:.6g}{unit}")
 
 
 def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

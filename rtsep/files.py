@@ -96,7 +96,7 @@ class FileReport:
     def remarks(self) -> list[str]:
         """Why the sources do not add up to the input everywhere, in words; empty if they do."""
         reasons = {
-            "replaced": "input samples were not finite (or beyond +120 dBFS) and count as silence",
+            "replaced": "input samples were not finite, or beyond +120 dBFS, and were replaced",
             "limited": "samples were turned down by the limiter: there the sources add up to less than the input",
             "muted": "output samples were not finite and are silent",
         }
@@ -138,16 +138,25 @@ class StagedFiles:
         for path in self.paths:
             with open(self.part(path), "rb+") as file:
                 os.fsync(file.fileno())
+        # What is replaced stays at hand until all are in place.
+        old = {path: self.part(path).with_suffix(".old") for path in self.paths if path.exists()}
         renamed: list[Path] = []
         try:
             for path in self.paths:
+                if path in old:
+                    os.replace(path, old[path])
                 renamed.append(path)
                 os.replace(self.part(path), path)
         except BaseException:
             for path in renamed:
                 if not self.part(path).exists():
                     path.unlink(missing_ok=True)
+            for path, backup in old.items():
+                if backup.exists():
+                    os.replace(backup, path)
             raise
+        for backup in old.values():
+            backup.unlink()
 
     def __enter__(self) -> StagedFiles:
         return self
@@ -206,7 +215,7 @@ class FileSeparator:
             raise ConfigError(f"{format=} is not one of {', '.join(FORMATS)}")
         self.estimator = create("estimator", ESTIMATORS, estimator, {})
         self.phase = create("phase", PHASES, phase, {})
-        self.output = output or Output()
+        self.output = Output() if output is None else output
         self.window_ms, self.hop_ms = window_ms, hop_ms
         self.format, self.overwrite, self.plot = FORMATS[format], overwrite, plot
         self.sources: tuple[str, ...] = tuple(self.estimator.sources)

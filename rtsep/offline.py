@@ -6,12 +6,12 @@ from typing import Any
 
 import numpy as np
 
-from rtsep.config import ConfigError, StreamConfig
+from rtsep.config import MAX_CHANNELS, ConfigError, StreamConfig
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import zeros
 from rtsep.phase.difference import share_of_channel
-from rtsep.separator import Separator, check_audio
-from rtsep.stages.analysis import analyse, prepare_analysis
+from rtsep.separator import Separator, check_audio, check_type
+from rtsep.stages.analysis import MAX_SAMPLE, analyse, prepare_analysis
 from rtsep.stages.output import Output, finish
 from rtsep.stages.registry import ESTIMATORS, PHASES, create, estimate
 
@@ -48,8 +48,8 @@ def separate(
     Returns
     -------
     sources : ndarray, float32, (n_src, n_samples) or (n_src, n_channels, n_samples)
-        For one dimension or two dimensions of `x`. They add up to `x` unless the limiter worked or
-        `Output.strength_db` is finite.
+        For one dimension or two dimensions of `x`. They add up to `x` unless the limiter worked,
+        `Output.strength_db` is finite, or the phase recovery has the published order.
 
     Raises
     ------
@@ -58,8 +58,8 @@ def separate(
 
     Notes
     -----
-    Bit by bit the output of `Separator.process` on the same machine, without its first `latency` samples. Not
-    real-time safe.
+    Bit by bit the output of `Separator.process` on the same machine, without its first `latency` samples, for
+    every phase recovery that has a stream. Not real-time safe.
 
     Examples
     --------
@@ -70,9 +70,12 @@ def separate(
     True
     """
     n_channels = np.shape(x)[0] if np.ndim(x) == 2 else 1
+    if n_channels > MAX_CHANNELS:
+        raise ValueError(f"audio has shape {np.shape(x)}; if that is (n_samples, n_channels), pass its transpose")
     if config is None:
         config = StreamConfig(sr, n_channels=n_channels)
-    elif (config.sr, config.n_channels) != (sr, n_channels):
+    check_type("config", config, StreamConfig)
+    if (config.sr, config.n_channels) != (sr, n_channels):
         raise ConfigError(f"config is for {config.sr} Hz, {config.n_channels} channels; {sr=}, {n_channels=}")
     samples = check_audio(x, n_channels) if np.ndim(x) != 2 or n_channels > 1 else check_audio(x[0], 1)
     phase = create("phase", PHASES, phase, {})
@@ -120,6 +123,7 @@ def _separate_offline(
     # Frame t sees the samples up to the end of hop t, as in a stream: a lead of zeros before the first.
     line = np.zeros((n_channels, lead + n_frames * hop), np.float32)
     line[:, lead : lead + n_samples] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
+    np.clip(line, -MAX_SAMPLE, MAX_SAMPLE, out=line)
     hops = np.ascontiguousarray(line[:, lead:].reshape(n_channels, n_frames, hop).transpose(1, 0, 2))
     magnitudes, scratch = zeros((n_channels, n_frames, n_src, config.n_bins)), zeros((n_src, config.n_bins))
     analysis, state = prepare_analysis(config, 0), estimator.prepare(config)
@@ -133,5 +137,9 @@ def _separate_offline(
                 share_of_channel(analysis.mixture, c, analysis.power, scratch, magnitudes[c, t])
     sources = np.stack([phase.run(config, line[c], magnitudes[c]) for c in range(n_channels)], 1)
     sources = np.ascontiguousarray(sources[:, :, lead : lead + n_samples])
-    finish((output or Output()).prepare(config, phase.consistent), np.ascontiguousarray(line[:, lead:]), sources)
+    finish(
+        (Output() if output is None else output).prepare(config, phase.consistent),
+        np.ascontiguousarray(line[:, lead:]),
+        sources,
+    )
     return sources

@@ -188,7 +188,9 @@ class Separator:
         self.config = config
         self.estimator = create("estimator", ESTIMATORS, estimator, {})
         self.phase = create("phase", PHASES, phase, {})
-        self.output = output or Output()
+        self.output = Output() if output is None else output
+        check_type("config", config, StreamConfig)
+        check_type("output", self.output, Output)
         if getattr(self.phase, "offline", False):
             raise ConfigError(f"phase={self.phase.name!r} needs the whole signal; use rtsep.separate")
         self.sources: tuple[str, ...] = tuple(self.estimator.sources)
@@ -207,7 +209,7 @@ class Separator:
             estimator=self.estimator.prepare(config),
             magnitudes=zeros((n_src, config.n_bins)),
             phase=self.phase.prepare(config, n_src),
-            output=self.output.prepare(config, self.phase.consistent),
+            output=self.output.prepare(config, self.phase.consistent, self.latency - config.hop),
         )
         self._fresh = [array.copy() for array in self._changing()]
         # Compile now, by a hop of silence.
@@ -265,16 +267,20 @@ class Separator:
         ValueError
             For wrong shapes.
         TypeError
-            For samples that are not real numbers, and an `out` that is not contiguous float32.
+            For samples that are not real numbers, and an `out` that is not writable contiguous float32.
         """
         samples = check_audio(block, self.config.n_channels)
         shape = (self.n_src, *np.shape(block))
         if out is None:
             out = np.empty(shape, np.float32)
+        elif not isinstance(out, np.ndarray) or not out.flags.writeable:
+            raise TypeError(f"out is {type(out).__name__}, not an array that can be written to")
         elif out.dtype != np.float32 or not out.flags.c_contiguous:
             raise TypeError(f"out is {out.dtype}, not contiguous float32")
         elif out.shape != shape:
             raise ValueError(f"out has shape {out.shape}, not {shape}")
+        if np.may_share_memory(samples, out):
+            samples = samples.copy()
         self._run(samples, out.reshape(self.n_src, self.config.n_channels, -1))
         return out
 
@@ -330,4 +336,12 @@ def check_audio(x: Any, n_channels: int) -> np.ndarray:
         expected = "(n_samples,)" if n_channels == 1 else f"({n_channels}, n_samples)"
         raise ValueError(f"audio has shape {x.shape}, not {expected}")
     with np.errstate(over="ignore"):
-        return np.ascontiguousarray(np.atleast_2d(x), np.float32)
+        samples = np.ascontiguousarray(np.atleast_2d(x), np.float32)
+    # A read-only array is another type to numba and would be compiled for.
+    return samples if samples.flags.writeable else samples.copy()
+
+
+def check_type(name: str, value: object, kind: type) -> None:
+    """Raise `ConfigError` unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name}={value!r} is no {kind.__name__}")

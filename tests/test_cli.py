@@ -60,7 +60,7 @@ def test_a_file_becomes_a_file_per_source_and_the_summary_names_them(tmp_path):
         (["--iterations", "x"], "argument --iterations: invalid int value: 'x'"),
         (["--iterations", "-1"], "n_iter=-1 is not between 0 and 1000"),
         (["--lookahead", "99"], "lookahead=99 is not between 0 and 32"),
-        (["--window-ms", "nan"], "window_ms=nan is not between 0 and 1000 ms"),
+        (["--window-ms", "nan"], "window_ms=nan is not between 0.005 and 1000 ms"),
         (["--window-ms", "16", "--hop-ms", "20"], "is longer than win_length"),
         (["--hop-ms", "0"], "hop_ms=0.0 is not between"),
         (["--strength", "-3"], "strength_db=-3.0 is not between 0 and inf dB"),

@@ -7,6 +7,7 @@ import pytest
 
 from rtsep import ConfigError, Output, StreamConfig
 from rtsep.config import fft_size_ok, nearest_fft_size
+from rtsep.phase import OMISI
 
 
 @pytest.mark.parametrize(
@@ -63,7 +64,9 @@ def test_times_are_rounded_down_and_keep_their_ratio():
         ({"win_length": 256, "hop": 256}, "win_length=256 with hop=256 cannot reconstruct.*hop <= 128"),
         ({"win_length": 1024, "n_fft": 512}, "n_fft=512 is shorter than win_length=1024"),
         ({"n_fft": 514}, "n_fft=514 is not 16 times a product of 2, 3 and 5; 512 is"),
-        ({"n_channels": 0}, "n_channels=0 is not between 1 and 64"),
+        ({"win_length": 256.0}, "win_length=256.0 is not an integer"),
+        ({"win_length": "256"}, "win_length='256' is not an integer"),
+        ({"n_channels": 0}, "n_channels=0 is not between 1 and 1024"),
     ],
 )
 def test_what_cannot_work_is_refused_with_the_value(settings, message):
@@ -74,7 +77,9 @@ def test_what_cannot_work_is_refused_with_the_value(settings, message):
 @pytest.mark.parametrize(
     ("window_ms", "hop_ms", "message"),
     [
-        (0, 4, "window_ms=0 is not between 0 and 1000 ms"),
+        (0, 4, "window_ms=0 is not between 0.005 and 1000 ms"),
+        ("16", 4, "window_ms='16' is not a number"),
+        (16, True, "hop_ms=True is not a number"),
         (16, float("nan"), "hop_ms=nan is not"),
         (16, 2000, "hop_ms=2000 is not"),
         (0.5, 0.1, "window_ms=0.5 and hop_ms=0.1 give .* at least 16 and 1 are needed"),
@@ -97,6 +102,14 @@ def test_times_that_cannot_work_are_refused(window_ms, hop_ms, message):
 def test_output_settings_that_cannot_work_are_refused(settings, message):
     with pytest.raises(ConfigError, match=message):
         Output(**settings)
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int16, np.uint32, np.int64])
+def test_numpy_integers_count_as_plain_ones(kind):
+    config = StreamConfig(kind(16_000), n_channels=kind(2))
+    assert config == StreamConfig(16_000, n_channels=2) == StreamConfig.from_ms(kind(16_000), n_channels=kind(2))
+    assert type(config.sr) is type(config.hop) is type(config.n_channels) is int
+    assert type(OMISI(kind(3), kind(1)).lookahead) is int
 
 
 def test_the_nearest_fft_size_is_valid_and_long_enough():

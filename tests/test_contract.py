@@ -267,6 +267,9 @@ def test_what_cannot_be_written_to_is_refused():
         separator.process(x, np.zeros((1, 8)))
     with pytest.raises(ValueError, match=r"out has shape \(2, 8\), not \(1, 8\)"):
         separator.process(x, np.zeros((2, 8), np.float32))
+    for out in ([0.0] * 8, np.broadcast_to(np.float32(0), (1, 8))):
+        with pytest.raises(TypeError, match="not an array that can be written to"):
+            separator.process(x, out)
     with pytest.raises(TypeError, match="not contiguous"):
         separator.process(x, np.zeros((1, 16), np.float32)[:, ::2])
 
@@ -275,9 +278,14 @@ def test_any_layout_and_float_type_of_a_block_is_taken():
     x = signals.voices(2_000).sum(0)
     separator = Separator(StreamConfig(SR), "passthrough")
     expected = separator.process(x)
-    for block in (x.astype(np.float64), np.repeat(x, 2)[::2], x[::-1][::-1]):
+    signatures = len(process_block.signatures)
+    for block in (x.astype(np.float64), np.repeat(x, 2)[::2], x[::-1][::-1], np.frombuffer(x.tobytes(), np.float32)):
         separator.reset()
         assert np.array_equal(separator.process(block), expected)
+    assert len(process_block.signatures) == signatures
+    line = np.concatenate([x, np.zeros(50, np.float32)])
+    separator.reset()
+    assert np.array_equal(separator.process(line[:2_000], line[50:][None]), expected)
     assert separator.process(np.zeros(0)).shape == (1, 0)
 
 
@@ -286,5 +294,27 @@ def test_unknown_names_are_refused_with_the_known_ones():
         Separator(StreamConfig(SR), "x")
     with pytest.raises(ValueError, match=r"phase='x' is not one of misi, mixture, omisi"):
         Separator(StreamConfig(SR), "passthrough", "x")
-    with pytest.raises(ValueError, match="phase=3 is neither a name nor"):
-        Separator(StreamConfig(SR), "passthrough", 3)
+    for phase in (3, ESTIMATORS["passthrough"]()):
+        with pytest.raises(ValueError, match=r"phase=.* is neither a name nor"):
+            Separator(StreamConfig(SR), "passthrough", phase)
+    with pytest.raises(ValueError, match=r"phase=OMISI is a class; pass settings, OMISI\(...\)"):
+        Separator(StreamConfig(SR), "passthrough", OMISI)
+    with pytest.raises(ValueError, match="config=16000 is no StreamConfig"):
+        Separator(16_000)
+    with pytest.raises(ValueError, match=r"output=\{\} is no Output"):
+        Separator(StreamConfig(SR), "passthrough", output={})
+
+
+def test_a_signal_with_its_axes_exchanged_is_recognised():
+    with pytest.raises(
+        ValueError, match=r"shape \(8000, 2\); if that is \(n_samples, n_channels\), pass its transpose"
+    ):
+        separate(np.zeros((8_000, 2)), SR, "passthrough")
+
+
+def test_many_sources_are_no_trouble():
+    sources = signals.voices(2_000, n_src=12)
+    x = sources.sum(0)
+    heard = separate(x, SR, Oracle(sources), output=Output(ceiling_db=float("inf")))
+    assert heard.shape == (12, 2_000)
+    assert np.abs(heard.sum(0) - x).max() < 1e-5

@@ -265,7 +265,7 @@ def test_what_is_not_audio_is_refused(tmp_path, make, message):
 
 @pytest.mark.parametrize(
     ("sr", "n_channels", "message"),
-    [(4_000, 1, "sr=4000 is not between"), (384_000, 1, "sr=384000"), (16_000, 65, "n_channels=65")],
+    [(4_000, 1, "sr=4000 is not between"), (384_000, 1, "sr=384000")],
 )
 def test_rates_and_channels_out_of_range_are_named(tmp_path, sr, n_channels, message):
     path = write(tmp_path / "in.wav", np.zeros((n_channels, 100)), sr)

@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rtsep.cli.inputs import given_path
+
 if TYPE_CHECKING:
     import numpy as np
 
@@ -26,7 +28,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "-o",
         "--output",
-        type=Path,
+        type=given_path,
         default=Path("rtsep-demo"),
         metavar="DIR",
         help="folder for the outputs (default: %(default)s); those of an earlier demo are replaced",

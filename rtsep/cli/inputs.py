@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,13 @@ SUFFIXES = frozenset(
         ".caf",
     )
 )
+
+
+def given_path(text: str) -> Path:
+    """A path from the command line; an empty one, as from an unset variable, is refused and not the folder here."""
+    if not text:
+        raise argparse.ArgumentTypeError("the path is empty")
+    return Path(text)
 
 
 class Job(NamedTuple):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli.devices import EXIT_DEVICE
 from rtsep.cli.engine import add_engine_options, engine_settings
+from rtsep.cli.inputs import given_path
 
 if TYPE_CHECKING:
     from rtsep.live import LiveStream, Stats
@@ -35,7 +35,9 @@ def add_parser(commands: Any) -> None:
     devices.add_argument("--stereo", action="store_true", help="two channels, with one mask for both")
     parser.add_argument("--solo", metavar="SOURCE", help="source to hear, by name (default: the first)")
     parser.add_argument("--bypass", action="store_true", help="hear the mixture, with the same delay")
-    parser.add_argument("--record", type=Path, metavar="DIR", help="folder for mixture.wav and a WAV of each source")
+    parser.add_argument(
+        "--record", type=given_path, metavar="DIR", help="folder for mixture.wav and a WAV of each source"
+    )
     parser.add_argument("--seconds", type=float, metavar="S", help="stop after so many seconds")
     add_engine_options(parser)
     parser.set_defaults(run=run)

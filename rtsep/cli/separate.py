@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli.engine import add_engine_options, engine_settings
+from rtsep.cli.inputs import given_path
 from rtsep.config import MAX_SR, ConfigError, StreamConfig
 
 if TYPE_CHECKING:
@@ -43,12 +44,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "inputs",
         nargs="+",
-        type=Path,
+        type=given_path,
         metavar="INPUT",
         help="an audio file that libsndfile reads (WAV, FLAC, Ogg, MP3, AIFF ...), 8 to 192 kHz; or a folder of them",
     )
     parser.add_argument(
-        "-o", "--output", type=Path, required=True, metavar="DIR", help="folder for the outputs, made if needed"
+        "-o", "--output", type=given_path, required=True, metavar="DIR", help="folder for the outputs, made if needed"
     )
     files = parser.add_argument_group("files")
     files.add_argument(

@@ -13,12 +13,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from rtsep.config import StreamConfig, check_real
+from rtsep.config import ConfigError, StreamConfig, check_real
 from rtsep.kernels.jit import inlined, kernel
 from rtsep.kernels.memory import zeros
 from rtsep.stages.registry import register_estimator
 
 TINY = np.float32(1e-30)
+MAX_TIMES = 1023  # hops of the median over time; a hop takes time in proportion
 
 
 class HPSSState(NamedTuple):
@@ -133,6 +134,8 @@ class HPSS:
     def prepare(self, config: StreamConfig) -> HPSSState:
         """Fresh state. Not real-time safe."""
         n_times = odd(self.time_ms / 1000 / config.hop_s)
+        if n_times > MAX_TIMES:
+            raise ConfigError(f"time_ms={self.time_ms} is {n_times} hops of {config.hop} samples, over {MAX_TIMES}")
         n_around = min(odd(self.width_hz * config.n_fft / config.sr), 2 * ((config.n_bins - 1) // 2) - 1)
         return HPSSState(
             history=zeros((config.n_bins, n_times)),

@@ -82,7 +82,7 @@ class MISI:
     lookahead: ClassVar[int] = 0
 
     def __post_init__(self) -> None:
-        check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS)
+        object.__setattr__(self, "n_iter", check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS))
         check_choice("order", self.order, ("paper", "published"))
 
     @property

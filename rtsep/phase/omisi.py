@@ -272,8 +272,8 @@ class OMISI:
     step: ClassVar[Any] = recover_omisi
 
     def __post_init__(self) -> None:
-        check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS)
-        check_int("lookahead", self.lookahead, 0, MAX_LOOKAHEAD, " hops")
+        object.__setattr__(self, "n_iter", check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS))
+        object.__setattr__(self, "lookahead", check_int("lookahead", self.lookahead, 0, MAX_LOOKAHEAD, " hops"))
         check_choice("init", self.init, ("mixture", "sinusoidal"))
         check_real("tail", self.tail, 0, 1)
         if not isinstance(self.gate, bool):

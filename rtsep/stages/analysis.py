@@ -15,8 +15,8 @@ from rtsep.kernels.simd import LANES, load, move, store
 
 # Samples beyond +120 dBFS cannot be meant, and their powers would overflow float32 further on.
 MAX_SAMPLE = np.float32(1e6)
-# Samples below -400 dBFS are zero: nothing downstream meets a denormal of the input.
-MIN_SAMPLE = np.float32(1e-20)
+# Samples below -360 dBFS are zero: neither they nor their squares are denormal.
+MIN_SAMPLE = np.float32(1e-18)
 
 
 class AnalysisState(NamedTuple):

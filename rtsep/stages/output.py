@@ -28,7 +28,7 @@ class Output:
         No output sample exceeds this level, -60 to 0 dBFS; infinity switches the limiter off. All sources
         and channels share one gain, so balance and stereo image stay.
     fade_in_ms : float
-        Linear fade-in at the start of the stream, 0 to 1000 ms.
+        Linear fade-in at the start of what is heard, 0 to 1000 ms.
     """
 
     strength_db: float = math.inf
@@ -41,8 +41,17 @@ class Output:
             check_real("ceiling_db", self.ceiling_db, -60, 0, " dBFS (or infinity)")
         check_real("fade_in_ms", self.fade_in_ms, 0, 1000, " ms")
 
-    def prepare(self, config: StreamConfig, consistent: bool) -> OutputState:
-        """State for `config`; `consistent`: share the mixing error among the sources."""
+    def prepare(self, config: StreamConfig, consistent: bool, delay: int = 0) -> OutputState:
+        """Fresh state.
+
+        Parameters
+        ----------
+        config : StreamConfig
+        consistent : bool
+            Share the mixing error among the sources.
+        delay : int
+            Samples from the start of the stream to the first that belongs to the input.
+        """
         fade_in = self.fade_in_ms * config.sr / 1000
         return OutputState(
             consistent=np.array([consistent]),
@@ -50,7 +59,7 @@ class Output:
             ceiling=aligned([10 ** (self.ceiling_db / 20)]),
             release=aligned([1 - math.exp(-1 / (RELEASE_S * config.sr))]),
             gain=aligned([1.0]),
-            fade=aligned([0.0 if fade_in else 1.0]),
+            fade=aligned([-delay / fade_in if fade_in else 1.0]),
             fade_step=aligned([1 / fade_in if fade_in else 1.0]),
             limited=zeros(1, np.int64),
             muted=zeros(1, np.int64),
@@ -65,7 +74,7 @@ class OutputState(NamedTuple):
     ceiling: np.ndarray  # linear
     release: np.ndarray  # share of the way back to one that the limiter gain goes in a sample
     gain: np.ndarray  # of the limiter
-    fade: np.ndarray  # gain of the fade-in
+    fade: np.ndarray  # gain of the fade-in; below zero before its start
     fade_step: np.ndarray  # per sample
     limited: np.ndarray  # int64: samples so far at which the limiter was at work
     muted: np.ndarray  # int64: samples so far that were not finite and were set to zero
@@ -107,7 +116,7 @@ def finish(state, line, hop_out):
             missing = (x - total) * share if consistent else zero
             for j in range(n_src):
                 s = hop_out[j, c, i] + missing
-                s = (s + leak * (x - s)) * fade
+                s = (s + leak * (x - s)) * max(fade, zero)
                 if not math.isfinite(s):
                     s = zero
                     state.muted[0] += 1

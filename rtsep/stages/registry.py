@@ -59,8 +59,11 @@ def _registration(name: str, names: dict[str, type], steps: dict[type, Any]) -> 
 
 def create(kind: str, names: dict[str, type], choice: Any, options: dict[str, Any]) -> Any:
     """Settings from a name and options, or the settings themselves if `choice` is no name."""
+    if isinstance(choice, type):
+        raise ConfigError(f"{kind}={choice.__name__} is a class; pass settings, {choice.__name__}(...)")
     if not isinstance(choice, str):
-        if not hasattr(choice, "step") and not getattr(choice, "offline", False):
+        # An estimator names its sources, a phase recovery its look-ahead.
+        if not hasattr(choice, {"estimator": "sources", "phase": "lookahead"}[kind]):
             raise ConfigError(f"{kind}={choice!r} is neither a name nor the settings of one")
         return choice
     if choice not in names:
