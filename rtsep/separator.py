@@ -128,11 +128,6 @@ class Latency:
         """The sum."""
         return self.window + self.lookahead
 
-    @property
-    def ms(self) -> float:
-        """The sum in milliseconds."""
-        return 1000 * self.samples / self.sr
-
 
 class Separator:
     """Separates a stream: hops or blocks of the mixture in, the same number of samples of every source out.

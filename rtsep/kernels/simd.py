@@ -20,13 +20,12 @@ from __future__ import annotations
 import operator
 from typing import Any
 
-import numpy as np
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
-from numba.extending import intrinsic, lower_builtin, overload, register_model
+from numba.extending import intrinsic, lower_builtin, register_model
 
 LANES = 8
 
@@ -189,25 +188,15 @@ multiply_subtract = _fused(True, "`a * b - c` of lanes, rounded once; each may b
 
 
 @intrinsic
-def _sqrt_lanes(typingctx, value):
+def square_root(typingctx, value):
+    """Square root of each lane."""
+
     def codegen(context, builder, sig, args):
         function_type = ir.FunctionType(_LLVM, [_LLVM])
         sqrt = cgutils.get_or_insert_function(builder.module, function_type, f"llvm.sqrt.v{LANES}f32")
         return builder.call(sqrt, args)
 
     return lanes(value), codegen
-
-
-def square_root(x):
-    """Square root of lanes or of a float32."""
-    return np.sqrt(x)
-
-
-@overload(square_root)
-def _square_root(x):
-    if isinstance(x, Lanes):
-        return lambda x: _sqrt_lanes(x)
-    return lambda x: np.sqrt(x)
 
 
 def _permutation(order: list[int], doc: str) -> Any:

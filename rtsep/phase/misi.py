@@ -16,6 +16,7 @@ from rtsep.config import StreamConfig, check_choice, check_int
 from rtsep.kernels.fft import irfft, plan_fft, rfft
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.simd import clear
 from rtsep.phase.difference import impose, mixture_phase, project
 from rtsep.phase.omisi import MAX_ITERATIONS
 from rtsep.stages.analysis import multiply
@@ -34,9 +35,7 @@ def _misi(
     for iteration in range(n_iter + 1):
         last = iteration == n_iter
         n_rows = n_src if last and published else n_src - 1
-        for j in range(n_src):
-            for i in range(n_samples):
-                fresh[j, i] = np.float32(0)
+        clear(fresh, 0, n_rows * n_samples)
         for t in range(n_frames):
             magnitudes = targets[t : t + 1]
             multiply(line, t * hop, window, 0, frame, n)
@@ -48,7 +47,7 @@ def _misi(
                 for j in range(n_src - 1):
                     multiply(signals, j * n_samples + t * hop, window, 0, frame, n)
                     rfft(plan, frame, analysed, 2 * j * n_bins)
-                project(analysed, mixture, mixture, magnitudes, 0, True, phasors, imposed, np.float32(0), imposed)
+                project(analysed, mixture, mixture, magnitudes, 0, last, phasors, imposed, np.float32(0), imposed)
             for j in range(n_rows):
                 irfft(plan, imposed, 2 * j * n_bins, wave)
                 for i in range(n):

@@ -150,7 +150,7 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
                 multiply(analysis.line, c * length + i * hop, state.held, i * n, frame, n)
                 rfft(state.plan, frame, state.target, 2 * i * n_bins)
             impose(targets, phasors, i, state.imposed)
-            if state.gated[0]:
+            if state.gated[0] and n_iter > 0:
                 mask(mixture, targets, i, state.masked)
 
         doubt = np.float32(0)
