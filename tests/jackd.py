@@ -174,14 +174,16 @@ class Player:
         for source, port in zip(client.get_ports("PortAudio", is_output=True), ins, strict=False):
             client.connect(source, port)
 
-    def run(self, timeout: float = 120.0) -> np.ndarray:
-        """Play everything in freewheel and return what was recorded, (n_channels, n_samples)."""
-        self.client.set_freewheel(True)
+    def run(self, timeout: float = 120.0, freewheel: bool = True) -> np.ndarray:
+        """Play everything, in freewheel or by the server's clock, and return what was recorded."""
+        if freewheel:
+            self.client.set_freewheel(True)
         self.running = True
         try:
             assert self.finished.wait(timeout), f"played {self.played} of {self.total} samples"
         finally:
-            self.client.set_freewheel(False)
+            if freewheel:
+                self.client.set_freewheel(False)
             self.client.deactivate()
             self.client.close()
         return self.heard

@@ -68,7 +68,6 @@ def test_live_stops_cleanly_with_a_summary(server, number, status):
     ("options", "status", "message"),
     [
         (["--input", "nosuch"], 3, "nosuch"),
-        (["--rate", "48000"], 3, "48000"),
         (["--stereo"], 3, "channels"),
         (["--solo", "drums"], 2, "solo='drums' is not one of signal"),
         (["--window-ms", "0"], 2, "window_ms=0.0 is not between 0.005 and 1000 ms"),

@@ -191,8 +191,10 @@ def test_devices_are_found_by_number_and_name_and_errors_name_the_way_out(server
         LiveStream(Separator(StreamConfig(), Passthrough()), input="no such")
     with pytest.raises(LiveError, match=r"input device 'system' has 1 channels, no channel 2"):
         LiveStream(Separator(StreamConfig(), Passthrough()), input_channels=[2])
-    with pytest.raises(LiveError, match=r"device 'system': it does not run at 48000 Hz; .*rtsep devices"):
-        LiveStream(Separator(StreamConfig(48_000), Passthrough())).start()
+    with pytest.raises(LiveError, match=r"output device 'system' has 1 channels, no channel 3"):
+        LiveStream(Separator(StreamConfig(), Passthrough()), output_channels=[1, 3])
+    with pytest.raises(ConfigError, match=r"output_channels=0 is not between 1 and 1024"):
+        LiveStream(Separator(StreamConfig(), Passthrough()), output_channels=[0])
 
 
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)

@@ -224,7 +224,12 @@ def _callback(data_in, data_out, n_samples, times, flags, user):
     hop = live.block_in.size // n_channels
     n_in, n_out = live.route_in[0], live.route_out.size
     device_in, device_out = carray(data_in, (n_total * n_in,)), carray(data_out, (n_total * n_out,))
-    counts = live.counts
+    counts, status = live.counts, np.int64(flags)
+    if status & XRUN_FLAGS:
+        counts[XRUNS] += 1
+        # What is heard was interrupted, and begins anew.
+        if live.monitor.fade_step[0] < np.float32(1):
+            live.monitor.fade[0] = np.float32(0)
     while waiting(live.commands) > 0:
         read(live.commands, live.goals, 1)
     longest = np.int64(0)
@@ -247,9 +252,6 @@ def _callback(data_in, data_out, n_samples, times, flags, user):
         done += n
     counts[CALLBACKS] += 1
     counts[SAMPLES] += n_total
-    status = np.int64(flags)
-    if status & XRUN_FLAGS:
-        counts[XRUNS] += 1
     restore_mode(mode)
     record = live.record
     record[0], record[1], record[2], record[3], record[4] = start, now(live.clock) - start, n_total, status, longest

@@ -207,18 +207,20 @@ def find_device(which: int | str | None, kind: str) -> Device:
     return chosen[0]
 
 
-def supported_rates(device: Device, kind: str, n_channels: int = 1) -> list[int]:
-    """Those of the usual sample rates, in Hz, that the device accepts. Takes a moment: each is tried."""
+def supports(device: Device, kind: str, n_channels: int, sr: int) -> bool:
+    """Whether the device accepts a sample rate in Hz as "input" or "output" with so many channels."""
     sounddevice = portaudio()
     check = sounddevice.check_input_settings if kind == "input" else sounddevice.check_output_settings
-    rates = []
-    for sr in RATES:
-        try:
-            check(device=device.index, channels=n_channels, dtype="float32", samplerate=sr)
-            rates.append(sr)
-        except (sounddevice.PortAudioError, ValueError):
-            continue
-    return rates
+    try:
+        check(device=device.index, channels=n_channels, dtype="float32", samplerate=sr)
+    except (sounddevice.PortAudioError, ValueError):
+        return False
+    return True
+
+
+def supported_rates(device: Device, kind: str, n_channels: int = 1) -> list[int]:
+    """Those of the usual sample rates, in Hz, that the device accepts. Takes a moment: each is tried."""
+    return [sr for sr in RATES if supports(device, kind, n_channels, sr)]
 
 
 @contextmanager

@@ -50,7 +50,7 @@ class Stats:
         Seconds of audio.
     callbacks, hops : int
     xruns : int
-        Callbacks that PortAudio flagged with an under- or overflow of input or output.
+        Callbacks that PortAudio flagged with an under- or overflow of input or output, and gaps between two clocks.
     late_hops : int
         Hops that took longer than they last, or that the worker delivered too late.
     skipped_hops : int
@@ -70,6 +70,8 @@ class Stats:
     limited, muted : int
         Samples of what is heard at which the limiter worked, and that were not finite.
     reconnects : int
+    drift_ppm : float
+        By how many millionths the input's clock is faster than the output's, where they are bridged.
     recorded_s, recording_lost_s : float
         Seconds that were written by `record`, and that were not since the disk was too slow.
     """
@@ -90,5 +92,6 @@ class Stats:
     limited: int
     muted: int
     reconnects: int
+    drift_ppm: float
     recorded_s: float
     recording_lost_s: float

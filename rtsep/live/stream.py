@@ -16,10 +16,11 @@ from weakref import WeakSet
 
 import numpy as np
 
-from rtsep.config import check_choice, check_int, check_real
+from rtsep.config import ConfigError, check_choice, check_int, check_real
 from rtsep.kernels.memory import arrays
 from rtsep.live import callback as cb
-from rtsep.live.devices import Device, LiveError, abandon, explained, find_device, portaudio, rescan
+from rtsep.live.connection import Connection
+from rtsep.live.devices import Device, LiveError, find_device, portaudio, rescan
 from rtsep.live.native import NativeDriver
 from rtsep.live.pointers import Handle
 from rtsep.live.record import Recorder
@@ -34,6 +35,7 @@ WATCH_S = 0.05  # interval of the watching thread
 SILENT_S = 2.0  # without a callback for so long, a device counts as gone
 BACK_OFF_S = (0.25, 0.5, 1.0, 2.0, 4.0)  # before the attempts to reconnect; the last one goes on
 PHASE_SHARE = 0.7  # of a hop, after which the phase recovery starts no further iteration
+PATIENCE_S = 0.2  # for the last fade-out
 FOREVER = 1 << 62  # ns
 PREFILL_MS = 30.0
 
@@ -57,13 +59,17 @@ class LiveStream:
     Parameters
     ----------
     separator : Separator
-        It belongs to the stream until that is closed. Its rate is the one the devices run at.
+        It belongs to the stream until that is closed. Devices that do not run at its rate, or have two clocks,
+        are bridged by resampling.
     input, output : int, str or None
         Number of the device or (part of) its name; None for the default.
     block_size : int
         Samples the device delivers at a time; 0 leaves it to the device, which gives the lowest latency.
     input_channels : sequence of int, optional
         Channels of the input device, counted from 1, for the channels of the separator. Default: the first.
+    output_channels : sequence of int, optional
+        Channels of the output device, counted from 1, that play the channels of the separator, one after the other
+        and over again. Default: the first, and the second with the same if there is one.
     solo : int, str or None
         Number or name of the source that is heard; None for the first.
     strength : float
@@ -86,7 +92,8 @@ class LiveStream:
     Attributes
     ----------
     ledger : dict of str to int
-        What the delay from input to output is made of, in samples; the device's part as it reports it.
+        What the delay from input to output is made of, in samples; the devices' part as they report it. What
+        bridges two clocks or rates is known half a second after the start, while silence is heard.
     messages : collections.deque of str
         What happened to the devices, newest last.
 
@@ -117,6 +124,7 @@ class LiveStream:
         block_size: int = 0,
         *,
         input_channels: Sequence[int] | None = None,
+        output_channels: Sequence[int] | None = None,
         solo: int | str | None = None,
         strength: float = 1.0,
         bypass: bool = False,
@@ -138,9 +146,11 @@ class LiveStream:
         self.separator, self.block_size = separator, block_size
         self.messages: deque[str] = deque(maxlen=100)
         self._asked = input, output
-        self._channels = list(input_channels or range(1, config.n_channels + 1))
-        if len(self._channels) != config.n_channels or min(self._channels) < 1:
-            raise LiveError(f"input_channels={self._channels}: {config.n_channels} numbers from 1 on are needed")
+        n_channels = config.n_channels
+        self._channels_in = _check_channels("input_channels", input_channels or range(1, n_channels + 1), n_channels)
+        self._channels_out = None
+        if output_channels is not None:
+            self._channels_out = _check_channels("output_channels", output_channels, None)
         self.input, self.output = self._find()
         self._driver: NativeDriver | WorkerDriver
         if driver == "worker" or not separator.compiled:
@@ -148,25 +158,28 @@ class LiveStream:
         else:
             self._driver = NativeDriver(separator)
         monitor = Output(ceiling_db=ceiling_db, fade_in_ms=fade_in_ms)
-        n_in, n_out = max(self._channels), min(self.output.n_outputs, max(2, config.n_channels))
+        played = self._channels_out or list(range(min(self.output.n_outputs, max(2, n_channels))))
         self._live = cb.prepare_live(
             config,
             separator.n_src,
-            n_in,
-            n_out,
+            max(self._channels_in) + 1,
+            max(played) + 1,
             separator.latency + self._driver.prefill,
             monitor,
             round(TAP_S * config.sr) if record is not None else 1,
         )._replace(deadline=self._driver.deadline)
         live = self._live
         live.process[:] = self._driver.function, self._driver.pointer
-        live.route_in[1:] = np.array(self._channels) - 1
+        live.route_out[:] = -1
+        live.route_out[played] = np.arange(len(played)) % n_channels
         hop_ns = round(1e9 * config.hop_s)
         live.limits[:] = (FOREVER, FOREVER, 0) if late == "wait" else (PHASE_SHARE * hop_ns, hop_ns, 1)
         live.fallback[0] = late == "mixture"
         self._lock = threading.RLock()
         self._choice: dict[str, Any] = {"solo": 0, "strength": 1.0, "bypass": False}
-        self._pa: Any = None
+        self._connection: Connection | None = None
+        self._connected = dict.fromkeys(("resampling", "bridge", "device in", "device out"), 0)
+        self._breaks = 0  # of the bridges of connections that are closed
         self._watch: threading.Thread | None = None
         self._ending = threading.Event()
         self._recorder: Recorder | None = None
@@ -175,7 +188,6 @@ class LiveStream:
         self._reconnects = self._late_callbacks = 0
         self._last_start_ns = self._last_block = 0
         self._hop_times, self._intervals = Histogram(), Histogram()
-        self._device_latency = 0, 0
         self._handle = Handle(live)
         _OPEN.add(self)
         self._warm_up()
@@ -185,11 +197,12 @@ class LiveStream:
     def _find(self) -> tuple[Device, Device]:
         found = find_device(self._asked[0], "input"), find_device(self._asked[1], "output")
         n_channels = self.separator.config.n_channels
-        if found[0].n_inputs < max(self._channels):
-            raise LiveError(
-                f"input device {found[0].name!r} has {found[0].n_inputs} channels, no channel {max(self._channels)}"
-            )
-        if found[1].n_outputs < n_channels:
+        last_in, last_out = max(self._channels_in) + 1, max(self._channels_out or [0]) + 1
+        if found[0].n_inputs < last_in:
+            raise LiveError(f"input device {found[0].name!r} has {found[0].n_inputs} channels, no channel {last_in}")
+        if found[1].n_outputs < last_out:
+            raise LiveError(f"output device {found[1].name!r} has {found[1].n_outputs} channels, no channel {last_out}")
+        if self._channels_out is None and found[1].n_outputs < n_channels:
             raise LiveError(
                 f"output device {found[1].name!r} has {found[1].n_outputs} channels, not {n_channels}; use mono"
             )
@@ -262,42 +275,30 @@ class LiveStream:
             self._watch.start()
 
     def _open(self) -> None:
-        sounddevice = portaudio()
+        portaudio()
         _close_at_exit()
-        config, live = self.separator.config, self._live
-        names = {self.input.name: None, self.output.name: None}
-        with explained("device " + " and ".join(repr(name) for name in names), config.sr):
-            pa = sounddevice._StreamBase(
-                kind="duplex",
-                samplerate=config.sr,
-                blocksize=self.block_size,
-                device=(self.input.index, self.output.index),
-                channels=(int(live.route_in[0]), live.route_out.size),
-                dtype="float32",
-                latency="low",
-                clip_off=True,
-                dither_off=True,
-                callback=sounddevice._ffi.cast("void *", cb.compiled_callback().address),
-                userdata=sounddevice._ffi.cast("void *", self._handle.address),
+        self._driver.start()
+        try:
+            self._connection = Connection(
+                self._live,
+                self._handle,
+                (self.input, self.output),
+                self._channels_in,
+                self.separator.config.sr,
+                self.block_size,
             )
-            self._driver.start()
-            try:
-                pa.start()
-            except sounddevice.PortAudioError:
-                self._driver.stop()
-                pa.close()
-                raise
-        self._pa, self._state = pa, "running"
-        self._device_latency = tuple(round(seconds * config.sr) for seconds in pa.latency)
+        except LiveError:
+            self._driver.stop()
+            raise
+        self._state = "running"
 
     def _shut(self, lost: bool = False) -> None:
         """Close the devices; `lost`: they are gone."""
-        if self._pa is not None and self.input.host_api.startswith("JACK") and (lost or not self._pa.active):
-            abandon()
-        elif self._pa is not None:
-            self._pa.abort(ignore_errors=True)
-            self._pa.close(ignore_errors=True)
-        self._pa = None
+        if self._connection:
+            self._connected = self._connection.ledger
+            self._breaks += self._connection.breaks
+            self._connection.close(lost)
+        self._connection = None
         self._driver.stop()
         self._state = "stopped"
 
@@ -308,11 +309,22 @@ class LiveStream:
             self._watch.join()
         with self._lock:
             self._watch = None
+            self._fade_out()
             self._shut()
             self._collect_times()
             self._stop_recording()
             self._handle.release()
             self._driver.close()
+
+    def _fade_out(self) -> None:
+        """Let what is heard go down, and be played, before the devices stop."""
+        if not (self._connection and self._connection.active):
+            return
+        gains, end = self._live.gains, time.monotonic() + PATIENCE_S
+        write(self._live.commands, np.zeros_like(gains), 1)
+        while gains.any() and time.monotonic() < end:
+            time.sleep(0.002)
+        time.sleep(min(self._connection.ledger["device out"] / self.separator.config.sr, PATIENCE_S))
 
     def _stop_recording(self) -> None:
         self._live.taps[0] = 0
@@ -366,14 +378,10 @@ class LiveStream:
     def ledger(self) -> dict[str, int]:
         """What the delay is made of, in samples."""
         separator = self.separator.ledger
-        device_in, device_out = self._device_latency
-        return {
-            "window": separator.window,
-            "look-ahead": separator.lookahead,
-            "worker": self._driver.prefill,
-            "device in": device_in,
-            "device out": device_out,
-        }
+        own = {"window": separator.window, "look-ahead": separator.lookahead, "worker": self._driver.prefill}
+        if self._connection:
+            self._connected = self._connection.ledger
+        return own | self._connected
 
     @property
     def latency(self) -> int:
@@ -393,7 +401,7 @@ class LiveStream:
                 elapsed_s=int(counts[cb.SAMPLES]) / config.sr,
                 callbacks=int(counts[cb.CALLBACKS]),
                 hops=int(counts[cb.HOPS]),
-                xruns=int(counts[cb.XRUNS]),
+                xruns=int(counts[cb.XRUNS]) + self._breaks + (self._connection.breaks if self._connection else 0),
                 late_hops=int(counts[cb.LATE]),
                 skipped_hops=int(counts[cb.SKIPPED]),
                 replaced_s=int(counts[cb.REPLACED]) / config.sr,
@@ -405,6 +413,7 @@ class LiveStream:
                 limited=int(live.monitor.limited[0]),
                 muted=int(live.monitor.muted[0]),
                 reconnects=self._reconnects,
+                drift_ppm=1e6 * self._connection.drift if self._connection else 0.0,
                 recorded_s=(self._recorder.n_samples if self._recorder else 0) / config.sr,
                 recording_lost_s=int(counts[cb.TAP_LOST]) / config.sr,
             )
@@ -436,7 +445,7 @@ class LiveStream:
                 if callbacks != seen:
                     seen, since = callbacks, time.monotonic()
                 self._report_problems()
-                lost = not self._pa.active or time.monotonic() - since > SILENT_S
+                lost = not (self._connection and self._connection.active) or time.monotonic() - since > SILENT_S
             if lost:
                 self._reconnect()
                 since = time.monotonic()
@@ -461,7 +470,7 @@ class LiveStream:
             attempt += 1
             with self._lock:
                 try:
-                    if not any(stream._pa for stream in _OPEN):
+                    if not any(stream._connection for stream in _OPEN):
                         rescan()
                     self.input, self.output = self._find()
                     self._reset()
@@ -475,3 +484,11 @@ class LiveStream:
 
     def _say(self, message: str) -> None:
         self.messages.append(message)
+
+
+def _check_channels(name: str, channels: Sequence[int], n: int | None) -> list[int]:
+    """`n` numbers of channels, counted from 0 instead of 1."""
+    chosen = [check_int(name, channel, 1, 1024) - 1 for channel in channels]
+    if len(chosen) != n if n is not None else not chosen:
+        raise ConfigError(f"{name}={list(channels)} are not {n or 'one or more'} channels")
+    return chosen

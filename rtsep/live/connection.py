@@ -1,0 +1,146 @@
+"""The connection of a live stream to its devices: one PortAudio stream, or two with a bridge between them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from rtsep.kernels.memory import arrays
+from rtsep.live.bridge import DRIFT, UNDERRUNS, compiled_callbacks, delays, prepare_bridge
+from rtsep.live.callback import LiveState, compiled_callback
+from rtsep.live.devices import Device, abandon, explained, portaudio, supports
+from rtsep.live.pointers import Handle
+
+_ABANDONED: list[Any] = []  # connections whose devices may still call back
+
+
+class Connection:
+    """Opens the devices and lets them call back until it is closed.
+
+    One PortAudio stream if both run at the engine's rate by the same clock, which is certain for one device and
+    for all of a JACK server; otherwise one each, and a bridge.
+
+    Parameters
+    ----------
+    live : LiveState
+        State of the engine's callback, which must outlive the connection, as its `handle` must.
+    handle : Handle
+    devices : (Device, Device)
+        Input and output.
+    channels : list of int
+        Channels of the input device that are used, from 0.
+    sr : int
+        Rate of the engine in Hz.
+    block_size : int
+        Samples per callback; 0 leaves it to the devices.
+
+    Raises
+    ------
+    LiveError
+        If the devices cannot be opened.
+    """
+
+    def __init__(
+        self,
+        live: LiveState,
+        handle: Handle,
+        devices: tuple[Device, Device],
+        channels: list[int],
+        sr: int,
+        block_size: int,
+    ) -> None:
+        input, output = devices
+        self._devices, self._sr, self._block_size = devices, sr, block_size
+        n_in, n_out = max(channels) + 1, live.route_out.size
+        sr_in = sr if supports(input, "input", n_in, sr) else input.sr
+        sr_out = sr if supports(output, "output", n_out, sr) else output.sr
+        one_clock = input.index == output.index or input.host_api == output.host_api == "JACK Audio Connection Kit"
+        engine = compiled_callback()
+        self._streams: list[Any] = []
+        self._handle, self._bridge = handle, None
+        live.route_in[:] = n_in, *channels
+        if one_clock and sr_in == sr_out == sr:
+            self._open("duplex", (input.index, output.index), sr, (n_in, n_out), engine)
+            return
+        # To the engine the bridge is a device with the channels that are used.
+        live.route_in[:] = range(-1, len(channels))
+        live.route_in[0] = len(channels)
+        self._bridge = prepare_bridge((sr_in, sr, sr_out), n_in, channels, n_out, float(live.monitor.ceiling[0]))
+        for array in arrays(self._bridge):
+            np.copyto(array, array.copy())  # touches every page
+        self._bridge.engine[:] = engine.address, handle.address
+        self._handle = Handle(self._bridge)
+        capture, play = compiled_callbacks()
+        try:
+            self._open("input", input.index, sr_in, n_in, capture)
+            self._open("output", output.index, sr_out, n_out, play)
+        except Exception:
+            self.close()
+            raise
+
+    def _open(self, kind: str, index: Any, sr: int, n_channels: Any, callback: Any) -> None:
+        sounddevice = portaudio()
+        names = {"input": self._devices[:1], "output": self._devices[1:]}.get(kind, self._devices)
+        what = f"{'' if kind == 'duplex' else kind + ' '}device " + " and ".join(
+            dict.fromkeys(repr(d.name) for d in names)
+        )
+        with explained(what, sr):
+            self._streams.append(
+                sounddevice._StreamBase(
+                    kind=kind,
+                    samplerate=sr,
+                    blocksize=self._block_size,
+                    device=index,
+                    channels=n_channels,
+                    dtype="float32",
+                    latency="low",
+                    clip_off=True,
+                    dither_off=True,
+                    callback=sounddevice._ffi.cast("void *", callback.address),
+                    userdata=sounddevice._ffi.cast("void *", self._handle.address),
+                )
+            )
+            self._streams[-1].start()
+
+    @property
+    def active(self) -> bool:
+        """Whether PortAudio still takes the devices for running."""
+        return bool(self._streams) and all(stream.active for stream in self._streams)
+
+    @property
+    def breaks(self) -> int:
+        """How often what passes the bridge was interrupted."""
+        return 0 if self._bridge is None else int(self._bridge.counts[UNDERRUNS:].sum())
+
+    @property
+    def drift(self) -> float:
+        """By how much the input's clock runs faster than the output's, relative to 1, as learned so far."""
+        return 0.0 if self._bridge is None else float(self._bridge.loop[DRIFT])
+
+    @property
+    def ledger(self) -> dict[str, int]:
+        """What the connection adds to the delay, in samples of the engine; the devices' part as they report it."""
+        latency = [stream.latency for stream in self._streams]
+        device_in, device_out = (latency[0] if self._bridge is None else latency) or (0, 0)
+        resampling, store = (0, 0) if self._bridge is None else delays(self._bridge)
+        return {
+            "resampling": resampling,
+            "bridge": store,
+            "device in": round(device_in * self._sr),
+            "device out": round(device_out * self._sr),
+        }
+
+    def close(self, lost: bool = False) -> None:
+        """Let the devices go; `lost`: they are gone."""
+        jack = any("JACK" in device.host_api for device in self._devices)
+        if self._streams and jack and (lost or not self.active):
+            abandon()
+            _ABANDONED.append(self)
+        else:
+            for stream in self._streams:
+                stream.abort(ignore_errors=True)
+                stream.close(ignore_errors=True)
+            if self._bridge is not None:
+                self._handle.release()
+        self._streams = []
