@@ -215,9 +215,8 @@ def test_the_start_fades_in(mixture):
     faded = Device(Separator(StreamConfig(), Passthrough()), monitor=Output(fade_in_ms=30))
     heard = faded.play(np.full(1_000, 0.5))[0]
     faded.close()
-    n = np.arange(256, 480)
-    assert np.allclose(heard[256:480], 0.5 * n / 480, atol=1e-4)
-    assert np.allclose(heard[480:], 0.5, atol=1e-5)
+    assert np.allclose(heard[256:736], 0.5 * np.arange(480) / 480, atol=1e-4)
+    assert np.allclose(heard[736:], 0.5, atol=1e-5)
 
 
 def test_the_worker_gives_the_bits_of_process_with_its_prefill_as_extra_delay(mixture):

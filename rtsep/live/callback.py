@@ -87,7 +87,7 @@ def prepare_live(
         goals=zeros(rows),
         fallback=zeros(rows),
         steps=zeros(2),
-        monitor=monitor.prepare(config, consistent=False),
+        monitor=monitor.prepare(config, consistent=False, delay=delay),
         energies=zeros(rows),
         sums=zeros(LANES),
         meter=zeros(1),

@@ -155,6 +155,11 @@ class LiveStream:
         self._driver: NativeDriver | WorkerDriver
         if driver == "worker" or not separator.compiled:
             self._driver = WorkerDriver(separator, prefill_ms)
+            if block_size > self._driver.prefill:
+                needed = f"{1000 * block_size / config.sr:g} ms"
+                raise ConfigError(
+                    f"block_size={block_size} is more than prefill_ms={prefill_ms:g} covers; it takes {needed}"
+                )
         else:
             self._driver = NativeDriver(separator)
         monitor = Output(ceiling_db=ceiling_db, fade_in_ms=fade_in_ms)
@@ -187,6 +192,7 @@ class LiveStream:
         self._state = "stopped"
         self._reconnects = self._late_callbacks = 0
         self._last_start_ns = self._last_block = 0
+        self._warned = False
         self._hop_times, self._intervals = Histogram(), Histogram()
         self._handle = Handle(live)
         _OPEN.add(self)
@@ -452,6 +458,12 @@ class LiveStream:
 
     def _report_problems(self) -> None:
         """What the other threads ran into."""
+        if self._last_block > self._driver.prefill > 0 and not self._warned:
+            self._warned = True
+            self._say(
+                f"the device delivers {self._last_block} samples at a time, which prefill_ms="
+                f"{1000 * self._driver.prefill / self.separator.config.sr:g} does not cover: the mixture is heard"
+            )
         problem, self._driver.problem = self._driver.problem, None
         if problem:
             self._say(f"the separator failed, the mixture is heard: {type(problem).__name__}: {problem}")

@@ -1,0 +1,131 @@
+"""What the world does to a live stream: devices that go, estimators that sleep, interruptions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from file_device import BLOCK, FileDevices
+from signals import voices
+from test_live import Halves, resident_kb, wait_for
+from test_live_callback import Device
+
+from rtsep import ConfigError, Output, Separator, StreamConfig
+from rtsep.estimators import Passthrough
+from rtsep.live import LiveError, LiveStream, connection, devices, stream
+from rtsep.live import callback as cb
+from rtsep.live.worker import WorkerDriver
+
+
+def tone(n, sr, frequency=100, amplitude=0.5):
+    return (amplitude * np.sin(2 * np.pi * frequency / sr * np.arange(n))).astype(np.float32)
+
+
+@pytest.fixture
+def file_devices(monkeypatch):
+    made = FileDevices(voices(120_000)[0], 16_000)
+    for module in (devices, connection, stream):
+        monkeypatch.setattr(module, "portaudio", lambda: made)
+    return made
+
+
+def test_a_device_that_is_pulled_out_and_put_back_goes_on_from_a_new_beginning(file_devices):
+    with LiveStream(Separator(StreamConfig(), Passthrough()), fade_in_ms=30) as live:
+        wait_for(lambda: file_devices.position > 20_000)
+        file_devices.there = False
+        wait_for(lambda: live.stats.state == "reconnecting")
+        wait_for(lambda: any("attempt 1" in message for message in live.messages))
+        file_devices.position = second = 50_000
+        file_devices.there = True
+        wait_for(lambda: live.stats.state == "running")
+        wait_for(lambda: file_devices.position > second + 20_000)
+        assert live.stats.reconnects == 1
+    x, delay = file_devices.x, live.latency
+    first, again = file_devices.heard
+    assert np.array_equal(first[delay + 480 : 20_000], x[480 : 20_000 - delay])
+    # Nothing of what was before the break is heard after it, and it fades in again.
+    assert not again[:delay].any()
+    assert np.abs(again[delay : delay + 100]).max() <= 0.21 * np.abs(x[second : second + 100]).max()
+    assert np.array_equal(again[delay + 480 : 20_000], x[second + 480 : second + 20_000 - delay])
+    assert file_devices.opened == 2
+    assert [message.split("; ")[0].split(":")[0] for message in live.messages] == [
+        "device 'file' or 'file' stopped",
+        "attempt 1",
+        "running again on 'file' and 'file'",
+    ]
+
+
+def test_without_any_device_the_error_says_what_to_do(file_devices):
+    file_devices.there = False
+    with pytest.raises(LiveError, match="there is no input device; connect one"):
+        LiveStream(Separator(StreamConfig(), Passthrough()))
+
+
+def test_an_interruption_fades_in_again():
+    x = np.full(BLOCK * 100, 0.5, np.float32)
+    through = Device(Separator(StreamConfig(), Passthrough()), monitor=Output(fade_in_ms=30))
+    before = through.play(x)[0]
+    output_underflow = 4
+    after = through.play(x[:64], (64,), flags=output_underflow)[0]
+    rest = through.play(x)[0]
+    through.close()
+    assert before[-1] == pytest.approx(0.5, abs=1e-5)
+    assert np.allclose(np.concatenate([after, rest])[:480], 0.5 * np.arange(480) / 480, atol=1e-3)
+    assert np.allclose(rest[480:], 0.5, atol=1e-5)
+    assert through.live.counts[cb.XRUNS] == 1
+
+
+def test_a_stream_that_is_closed_fades_out(file_devices):
+    file_devices.x = tone(2_000_000, 16_000)
+    with LiveStream(Separator(StreamConfig(), Passthrough())):
+        wait_for(lambda: file_devices.position > 32_000)
+    heard = file_devices.heard[0]
+    assert np.abs(heard[20_000:30_000]).max() > 0.4
+    assert not heard[-BLOCK:].any()
+    # The steepest of the tone, and a ramp of 20 ms.
+    assert np.abs(np.diff(heard)).max() < 1.05 * 0.5 * (2 * np.pi * 100 / 16_000 + 1 / 320)
+
+
+def test_an_hour_with_an_estimator_that_sleeps_now_and_then():
+    """The delay stays, what is late is replaced by the mixture, and the memory does not grow."""
+    config, every, sleep_s, minutes = StreamConfig(8_000, 512, 256), 500, 0.1, 60
+    separator = Separator(config, Halves(), phase="mixture")
+    driver = WorkerDriver(separator, prefill_ms=40)
+    device = Device(separator, driver, monitor=Output(ceiling_db=0))
+    device.live.fallback[0] = 1
+    hops, slept, awake_at = 0, False, 0.0
+
+    def work():
+        """The worker's thread by the clock of the audio; one hop in `every` takes `sleep_s`."""
+        nonlocal hops, slept, awake_at
+        now = device.live.counts[cb.SAMPLES] / config.sr
+        while now >= awake_at:
+            if hops % every == every - 1 and not slept:
+                slept, awake_at = True, now + sleep_s
+            elif driver.step():
+                hops, slept = hops + 1, False
+            else:
+                break
+
+    minute, memory, mixed, off = tone(60 * config.sr, config.sr), [], 0, 0
+    for k in range(minutes):
+        heard = device.play(minute, (256,), between=work)[0]
+        expected = np.roll(minute, device.delay)
+        # Between the source, which is half of the mixture, and the mixture, in phase with it: no other delay. Only the
+        # cross-fade, over one hop, starts from what is left of the source.
+        outside = np.maximum(np.abs(heard) - np.abs(expected), 0.5 * np.abs(expected) - np.abs(heard))
+        off += np.count_nonzero(outside[2_000 if k == 0 else 0 :] > 0.01)
+        mixed += np.count_nonzero(np.abs(heard) > 0.9 * np.abs(expected) + 0.01)
+        memory.append(resident_kb())
+    device.close()
+    counts = device.live.counts
+    naps = minutes * 60 * config.sr // config.hop // every
+    assert counts[cb.SAMPLES] == minutes * 60 * config.sr
+    assert naps <= counts[cb.LATE] <= 3 * naps
+    assert 0.01 * naps * config.sr < 0.8 * mixed < counts[cb.REPLACED] < 0.2 * naps * config.sr
+    assert off <= naps * config.hop
+    assert memory[-1] - memory[5] < 2_000
+
+
+def test_a_block_that_the_prefill_does_not_cover_is_refused(file_devices):
+    with pytest.raises(ConfigError, match=r"block_size=1024 is more than prefill_ms=10 covers; .* 64 ms"):
+        LiveStream(Separator(StreamConfig(), Halves()), block_size=1024, prefill_ms=10)
