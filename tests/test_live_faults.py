@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 from file_device import BLOCK, FileDevices
+from jackd import require_audio
 from signals import voices
 from test_live import Halves, resident_kb, wait_for
 from test_live_callback import Device
@@ -124,6 +127,17 @@ def test_an_hour_with_an_estimator_that_sleeps_now_and_then():
     assert 0.01 * naps * config.sr < 0.8 * mixed < counts[cb.REPLACED] < 0.2 * naps * config.sr
     assert off <= naps * config.hop
     assert memory[-1] - memory[5] < 2_000
+
+
+def test_beside_busy_processes_the_delay_stays(monkeypatch):
+    """A short one of bench/soak.py; how many callbacks are late depends on the machine, the delay does not."""
+    require_audio()
+    monkeypatch.syspath_prepend(Path(__file__).parents[1] / "bench")
+    from soak import soak
+
+    result = soak(minutes=0.15, n_busy=2)
+    assert result["share_heard_as_played"] > 0.3
+    assert result["seconds_with_that_delay"] == result["seconds"]
 
 
 def test_a_block_that_the_prefill_does_not_cover_is_refused(file_devices):
