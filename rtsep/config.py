@@ -7,6 +7,8 @@ from functools import cached_property
 
 import numpy as np
 
+from rtsep.errors import ConfigError
+
 MIN_SR, MAX_SR = 8_000, 192_000
 MAX_CHANNELS = 1024  # what libsndfile can hold
 BIN_SPACING_HZ = 31.25
@@ -32,10 +34,6 @@ def nearest_fft_size(target: float, at_least: int) -> int:
     """The valid FFT size nearest to `target` that is not below `at_least`."""
     sizes = [n for n in range(MIN_N_FFT, 2 * int(max(target, at_least)) + MIN_N_FFT, 16) if fft_size_ok(n)]
     return min((n for n in sizes if n >= at_least), key=lambda n: abs(n - target))
-
-
-class ConfigError(ValueError):
-    """A setting that cannot work; the message names the value and the reason."""
 
 
 @dataclass(frozen=True)

@@ -58,16 +58,16 @@ def test_a_file_becomes_a_file_per_source_and_the_summary_names_them(tmp_path):
     ("options", "message"),
     [
         (["--iterations", "x"], "argument --iterations: invalid int value: 'x'"),
-        (["--iterations", "-1"], "n_iter=-1 is not between 0 and 1000"),
-        (["--lookahead", "99"], "lookahead=99 is not between 0 and 32"),
-        (["--window-ms", "nan"], "window_ms=nan is not between 0.005 and 1000 ms"),
+        (["--iterations", "-1"], "--iterations=-1 is not between 0 and 1000"),
+        (["--lookahead", "99"], "--lookahead=99 is not between 0 and 32"),
+        (["--window-ms", "nan"], "--window-ms=nan is not between 0.005 and 1000 ms"),
         (["--window-ms", "16", "--hop-ms", "20"], "is longer than win_length"),
-        (["--hop-ms", "0"], "hop_ms=0.0 is not between"),
-        (["--strength", "-3"], "strength_db=-3.0 is not between 0 and inf dB"),
-        (["--estimator", "magic"], "estimator='magic' is not one of"),
-        (["--estimator", "oracle"], "estimator='oracle' is for the library: it needs the true sources"),
-        (["--phase", "magic"], "phase='magic' is not one of misi, mixture, omisi"),
-        (["--phase", "mixture", "--iterations", "3"], "phase='mixture' has no n_iter, so n_iter=3 cannot be"),
+        (["--hop-ms", "0"], "--hop-ms=0.0 is not between"),
+        (["--strength", "-3"], "--strength=-3.0 is not between 0 and inf dB"),
+        (["--estimator", "magic"], "--estimator='magic' is not one of"),
+        (["--estimator", "oracle"], "--estimator='oracle' is for the library: it needs the true sources"),
+        (["--phase", "magic"], "--phase='magic' is not one of misi, mixture, omisi"),
+        (["--phase", "mixture", "--iterations", "3"], "--phase='mixture' does not take --iterations=3"),
         (["--format", "mp3"], "argument --format: invalid choice: 'mp3'"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
     ],
@@ -348,3 +348,27 @@ def test_the_demo_scripts_run(tmp_path):
     assert len(shares) == 2
     assert shares[0] == shares[1]
     assert 90 < float(shares[0]) < 100
+
+
+@posix
+def test_an_interrupted_start_is_one_line_whatever_is_being_imported():
+    # `list` imports what every command does.
+    command = [sys.executable, "-X", "importtime", "-m", "rtsep", "list"]
+    for module in ("rtsep.cli.inputs", "numpy", "llvmlite.binding", "numba.core.types", "rtsep.kernels.jit"):
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
+        ) as run:
+            assert run.stderr is not None
+            while module not in run.stderr.readline():
+                assert run.poll() is None, f"{module} was not imported"
+            run.send_signal(signal.SIGINT)
+            *_, last = run.stderr.read().splitlines()
+        assert (run.returncode, last) == (130, "rtsep: interrupted"), module
+
+
+def test_the_package_loads_what_is_used():
+    code = "import sys, rtsep; print('numba' in sys.modules, 'numpy' in sys.modules)"
+    code += "; from rtsep import *; print(sorted(list_phases()), Separator.__module__, phase.OMISI.name)"
+    code += "; print(set(rtsep.__all__) <= set(dir(rtsep)), hasattr(rtsep, 'nothing'))"
+    text = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment())
+    assert text.splitlines() == ["False False", "['misi', 'mixture', 'omisi'] rtsep.separator omisi", "True False"]

@@ -69,8 +69,8 @@ def test_live_stops_cleanly_with_a_summary(server, number, status):
     [
         (["--input", "nosuch"], 3, "nosuch"),
         (["--stereo"], 3, "channels"),
-        (["--solo", "drums"], 2, "solo='drums' is not one of signal"),
-        (["--window-ms", "0"], 2, "window_ms=0.0 is not between 0.005 and 1000 ms"),
+        (["--solo", "drums"], 2, "--solo='drums' is not one of signal"),
+        (["--window-ms", "0"], 2, "--window-ms=0.0 is not between 0.005 and 1000 ms"),
     ],
 )
 def test_what_cannot_be_is_one_line(server, options, status, message):

@@ -1,28 +1,30 @@
 """The command line, one file a command; the only place that prints.
 
 A command is a module with `add_parser(commands)`, which describes it and sets `run(args) -> int`; `COMMANDS`
-names the modules. What takes time to import is imported in `run`.
+names the modules. What takes time to import is imported in `run`, and before it if named in `modules`.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
-import signal
+import re
 import sys
 from importlib import import_module
-from types import FrameType
 from typing import NoReturn
 
 from rtsep import __version__
-from rtsep.config import ConfigError
+from rtsep.cli.signals import EXIT_INTERRUPTED, WORDS, stoppable
+from rtsep.errors import ConfigError, LiveError
 
 COMMANDS = ("demo", "separate", "live", "devices", "listing")
 
 EXIT_ERROR = 2
-EXIT_INTERRUPTED = 128 + 2  # SIGINT
-EXIT_TERMINATED = 128 + 15  # SIGTERM
+EXIT_DEVICE = 3  # no sound device can be used as asked
 EXIT_UNHEARD = 128 + 13  # SIGPIPE
+
+# Settings whose options have another name.
+OPTIONS = {"n_iter": "iterations", "strength_db": "strength", "sr": "rate", "block_size": "block"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -43,36 +45,47 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line and return its exit status: 0, 2 for an error, 130 or 143 if interrupted."""
-    for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
-            stream.reconfigure(errors="backslashreplace")  # file names need not be text
-    try:
-        previous = signal.signal(signal.SIGTERM, _terminate)
-    except ValueError:  # not in the main thread
-        previous = None
-    try:
-        args = make_parser().parse_args(argv)
-        status = args.run(args)
-        sys.stdout.flush()
-    except SystemExit as stop:
-        status = int(stop.code or 0)
-        if status == EXIT_TERMINATED:
-            print("rtsep: terminated", file=sys.stderr)
-    except KeyboardInterrupt:
-        print("rtsep: interrupted", file=sys.stderr)
-        status = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say, not even at exit
-        status = EXIT_UNHEARD
-    except (ConfigError, OSError) as problem:
-        print(f"rtsep: {problem}", file=sys.stderr)
-        status = EXIT_ERROR
-    finally:
-        if previous is not None:
-            signal.signal(signal.SIGTERM, previous)
+    """Run the command line; status 0, 2 for an error, 3 if no sound device can be used, 130 or 143 if interrupted."""
+    args = argparse.Namespace()
+    with stoppable() as started:
+        try:
+            for stream in (sys.stdout, sys.stderr):
+                if hasattr(stream, "reconfigure"):
+                    stream.reconfigure(errors="backslashreplace")  # file names need not be text
+            args = make_parser().parse_args(argv)
+            for name in getattr(args, "modules", ()):
+                import_module(name)
+            started()
+            status = args.run(args)
+            sys.stdout.flush()
+            return status
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+            return _ended(status, WORDS.get(status))
+        except KeyboardInterrupt:
+            return _ended(EXIT_INTERRUPTED, WORDS[EXIT_INTERRUPTED])
+        except BrokenPipeError:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say, not even at exit
+            return EXIT_UNHEARD
+        except ConfigError as problem:
+            return _ended(EXIT_ERROR, _as_options(str(problem), args))
+        except OSError as problem:
+            return _ended(EXIT_ERROR, problem)
+        except LiveError as problem:
+            return _ended(EXIT_DEVICE, problem)
+
+
+def _ended(status: int, reason: object) -> int:
+    if reason is not None:
+        print(f"rtsep: {reason}", file=sys.stderr)
     return status
 
 
-def _terminate(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(EXIT_TERMINATED)
+def _as_options(message: str, args: argparse.Namespace) -> str:
+    """The message with settings of the library, `n_iter=99`, as the options they were given by: `--iterations=99`."""
+
+    def option(found: re.Match[str]) -> str:
+        name = OPTIONS.get(found[1], found[1])
+        return f"--{name.replace('_', '-')}=" if name in args else found[0]
+
+    return re.sub(r"(?<!\S)(\w+)=", option, message)

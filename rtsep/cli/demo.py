@@ -33,7 +33,7 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="folder for the outputs (default: %(default)s); those of an earlier demo are replaced",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, modules=("rtsep.files", "rtsep.separator"))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-EXIT_DEVICE = 3
+from rtsep.errors import LiveError
 
 
 def add_parser(commands: Any) -> None:
@@ -16,23 +16,16 @@ def add_parser(commands: Any) -> None:
         description="List the sound devices: number, channels in and out, default rate, lowest latencies that they "
         "report, name and host API. A star marks the default input and output.",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, modules=("rtsep.live.devices",))
 
 
 def run(args: argparse.Namespace) -> int:
     """Print one line per device."""
-    import sys
+    from rtsep.live.devices import list_devices
 
-    from rtsep.live import LiveError, list_devices
-
-    try:
-        devices = list_devices()
-    except LiveError as problem:
-        print(f"rtsep: {problem}", file=sys.stderr)
-        return EXIT_DEVICE
+    devices = list_devices()
     if not devices:
-        print("rtsep: no sound devices found", file=sys.stderr)
-        return EXIT_DEVICE
+        raise LiveError("there are no sound devices; connect one, or start the sound server (see `rtsep doctor`)")
     print(f"{'':>3}  {'in':>4} {'out':>4} {'rate':>7}  {'latency in, out':>17}  device")
     for device in devices:
         inputs = f"{device.n_inputs}{'*' if device.default_input else ''}"

@@ -7,7 +7,7 @@ import math
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from rtsep.config import ConfigError
+from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtsep.stages.output import Output
@@ -43,6 +43,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
 
 def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
     """Settings of estimator, phase recovery and output. Raises `ConfigError`."""
+    import rtsep.separator  # noqa: F401  registers all of them
     from rtsep.stages.output import Output
     from rtsep.stages.registry import ESTIMATORS, PHASES, create
 
@@ -53,7 +54,7 @@ def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
     if args.phase in PHASES:
         for name, value in options.items():
             if name not in {field.name for field in fields(PHASES[args.phase])}:
-                raise ConfigError(f"phase={args.phase!r} has no {name}, so {name}={value} cannot be")
+                raise ConfigError(f"phase={args.phase!r} does not take {name}={value}")
     return (
         create("estimator", ESTIMATORS, args.estimator, {}),
         create("phase", PHASES, args.phase, options),

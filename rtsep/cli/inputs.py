@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from rtsep.config import ConfigError
+from rtsep.errors import ConfigError
 
 # What is taken for audio in a folder; a file that is named itself may have any name.
 SUFFIXES = frozenset(

@@ -15,7 +15,7 @@ def add_parser(commands: Any) -> None:
         help="name the estimators and phase-recovery algorithms",
         description="Name the estimators and the phase-recovery algorithms, one a line.",
     )
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, modules=("rtsep.separator",))
 
 
 def run(args: argparse.Namespace) -> int:

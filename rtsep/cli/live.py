@@ -7,7 +7,6 @@ import sys
 import time
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.devices import EXIT_DEVICE
 from rtsep.cli.engine import add_engine_options, engine_settings
 from rtsep.cli.inputs import given_path
 
@@ -40,21 +39,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--seconds", type=float, metavar="S", help="stop after so many seconds")
     add_engine_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, modules=("rtsep.live",))
 
 
 def run(args: argparse.Namespace) -> int:
     """Stream until interrupted."""
-    from rtsep.live import LiveError
-
-    try:
-        return _stream(args)
-    except LiveError as problem:
-        print(f"rtsep: {problem}", file=sys.stderr)
-        return EXIT_DEVICE
-
-
-def _stream(args: argparse.Namespace) -> int:
     from rtsep.config import StreamConfig
     from rtsep.live import LiveStream, find_device
     from rtsep.separator import Separator

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtsep.cli.engine import add_engine_options, engine_settings
 from rtsep.cli.inputs import given_path
-from rtsep.config import MAX_SR, ConfigError, StreamConfig
+from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtsep.files import FileReport, FileSeparator
@@ -62,12 +62,13 @@ def add_parser(commands: Any) -> None:
     files.add_argument("--plot", action="store_true", help="draw the spectrograms of mixture and sources: STEM.png")
     files.add_argument("--json", action="store_true", help="print a machine-readable report")
     add_engine_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, modules=("rtsep.files",))
 
 
 def run(args: argparse.Namespace) -> int:
     """Separate the files, report those that failed at the end."""
     from rtsep.cli.inputs import find_jobs
+    from rtsep.config import MAX_SR, StreamConfig
     from rtsep.files import FileSeparator
 
     estimator, phase, output = engine_settings(args)

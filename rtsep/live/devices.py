@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from rtsep.errors import LiveError
+
 RATES = (8_000, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
 
 # PaErrorCode of portaudio.h -> the way out.
@@ -25,10 +27,6 @@ _WAYS_OUT = {
 
 
 _ABANDONED: list[Any] = []  # copies of the library that must not be unloaded
-
-
-class LiveError(RuntimeError):
-    """The sound device cannot be used; the message is one line with the device and the way out."""
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import soundfile as sf
 
-from rtsep.live.devices import LiveError
+from rtsep.errors import LiveError
 from rtsep.live.rings import Ring, read, waiting
 
 INTERVAL_S = 0.05

@@ -17,10 +17,11 @@ from weakref import WeakSet
 import numpy as np
 
 from rtsep.config import ConfigError, check_choice, check_int, check_real
+from rtsep.errors import LiveError
 from rtsep.kernels.memory import arrays
 from rtsep.live import callback as cb
 from rtsep.live.connection import Connection
-from rtsep.live.devices import Device, LiveError, find_device, portaudio, rescan
+from rtsep.live.devices import Device, find_device, portaudio, rescan
 from rtsep.live.native import NativeDriver
 from rtsep.live.pointers import Handle
 from rtsep.live.record import Recorder

@@ -73,11 +73,15 @@ def create(kind: str, names: dict[str, type], choice: Any, options: dict[str, An
 
 def list_estimators() -> dict[str, str]:
     """Names of the estimators, each with the first line of its docstring."""
+    import rtsep.estimators  # noqa: F401  registers ours
+
     return _summaries(ESTIMATORS)
 
 
 def list_phases() -> dict[str, str]:
     """Names of the phase-recovery algorithms, each with the first line of its docstring."""
+    import rtsep.phase  # noqa: F401  registers ours
+
     return _summaries(PHASES)
 
 

@@ -1,0 +1,75 @@
+"""Ctrl-C and SIGTERM as exceptions, wherever they strike."""
+
+from __future__ import annotations
+
+import _thread
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from types import FrameType
+from typing import Any
+
+EXIT_INTERRUPTED = 128 + 2  # SIGINT
+EXIT_TERMINATED = 128 + 15  # SIGTERM
+WORDS = {EXIT_INTERRUPTED: "interrupted", EXIT_TERMINATED: "terminated"}
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C.
+
+    After a plain KeyboardInterrupt within `exec` or `eval`, which namedtuples and dataclasses use, CPython ends
+    the process by a signal, whoever caught it.
+    """
+
+
+def _end(number: int, frame: FrameType | None) -> None:
+    os.write(2, f"rtsep: {WORDS[128 + number]}\n".encode())
+    os._exit(128 + number)
+
+
+def _raise(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(EXIT_TERMINATED) if number == signal.SIGTERM else Interrupted
+
+
+def _try_again(unraisable: Any) -> None:
+    """What is raised in a callback from C, such as those of LLVM, is lost; a Ctrl-C comes again."""
+    if not isinstance(unraisable.exc_value, (Interrupted, SystemExit)):
+        sys.__unraisablehook__(unraisable)
+        return
+    number = signal.SIGINT if isinstance(unraisable.exc_value, Interrupted) else signal.SIGTERM
+
+    def soon() -> None:
+        time.sleep(0.01)
+        _thread.interrupt_main(number)
+
+    _thread.start_new_thread(soon, ())
+
+
+@contextmanager
+def stoppable() -> Iterator[Callable[[], None]]:
+    """Let SIGINT and SIGTERM end the process at once until the function that this gives is called; then raise.
+
+    An exception is easily lost while modules are imported: many of them catch whatever comes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield lambda: None
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
+
+    def handle(handler: Callable[[int, FrameType | None], None]) -> None:
+        for number in ours:
+            signal.signal(number, handler)
+
+    hook, sys.unraisablehook = sys.unraisablehook, _try_again
+    handle(_end)
+    try:
+        yield lambda: handle(_raise)
+    finally:
+        sys.unraisablehook = hook
+        for number in ours:
+            signal.signal(number, before[number])
