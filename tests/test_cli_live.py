@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
+import os
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import soundfile as sf
@@ -25,13 +28,53 @@ def said(stderr: str) -> list[str]:
     return [line for line in stderr.splitlines() if line.startswith("rtsep: ") or "Traceback" in line]
 
 
-def test_devices_are_listed_with_the_default_marked(server):
-    run = subprocess.run([sys.executable, "-m", "rtsep", "devices"], capture_output=True, text=True, check=False)
-    assert (run.returncode, said(run.stderr)) == (0, [])
-    line = next(line for line in run.stdout.splitlines() if "JACK" in line)
-    assert "1*" in line
-    assert "16000" in line
-    assert "system" in line
+def devices(*options: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | ({} if home is None else {"HOME": str(home)})
+    command = [sys.executable, "-m", "rtsep", "devices", *options]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+
+
+def test_devices_are_listed_with_the_default_marked_and_the_rates_that_they_accept(server):
+    run = devices()
+    assert (run.returncode, run.stderr) == (0, "")  # PortAudio's chat is hidden
+    lines = [line.split() for line in run.stdout.splitlines()]
+    at = next(i for i, line in enumerate(lines) if line[1:3] == ["system", "(JACK"])
+    assert lines[at + 1][:3] == ["in*", "1", "channel"]
+    assert lines[at + 2][:3] == ["out*", "1", "channel"]
+    assert [line[-2:] for line in lines[at + 1 : at + 3]] == 2 * [["16*", "kHz"]]
+
+
+def test_devices_as_json_are_the_same_list(server):
+    run = devices("--json")
+    listed = json.loads(run.stdout)["devices"]
+    (jack,) = [device for device in listed if device["host_api"].startswith("JACK")]
+    assert (jack["name"], jack["n_inputs"], jack["n_outputs"], jack["sr"]) == ("system", 1, 1, 16_000)
+    assert jack["input_rates"] == jack["output_rates"] == [16_000]
+    assert jack["default_input"]
+    assert jack["default_output"]
+    assert [f"{device['index']:2}  {device['name']}" in devices().stdout for device in listed] == [True] * len(listed)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="makes a device for ALSA")
+def test_the_list_of_devices_fits_80_columns_even_where_every_rate_is_accepted(server, tmp_path):
+    (tmp_path / ".asoundrc").write_text('pcm.anything { type plug slave.pcm "null" hint { show on } }')
+    lines = devices(home=tmp_path).stdout.splitlines()
+    at = next(i for i, line in enumerate(lines) if "anything (ALSA)" in line)
+    assert lines[at + 1].endswith("8 16 22.05 32 44.1* 48 88.2 96 176.4 192 kHz")
+    assert max(map(len, lines)) <= 80
+
+
+def test_no_devices_is_one_line_and_status_3():
+    require_audio()
+    # As on a machine without a server; the name is one that no server has.
+    environment = os.environ | {"JACK_DEFAULT_SERVER": "none", "JACK_NO_START_SERVER": "1"}
+    command = [sys.executable, "-m", "rtsep", "devices"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environment, check=False)
+    if run.returncode == 0:
+        pytest.skip("this machine has sound devices")
+    assert (run.returncode, run.stdout) == (3, "")
+    assert run.stderr.startswith("rtsep: there are no sound devices; connect one")
+    assert len(run.stderr.splitlines()) == 1
 
 
 def test_live_prints_a_line_a_second_and_a_summary_and_records(server, tmp_path):

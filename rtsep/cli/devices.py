@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any
+import json
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
+from rtsep.cli.quiet import quiet
 from rtsep.errors import LiveError
+
+if TYPE_CHECKING:
+    from rtsep.live.devices import Device
 
 
 def add_parser(commands: Any) -> None:
@@ -13,24 +19,46 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "devices",
         help="list the sound devices",
-        description="List the sound devices: number, channels in and out, default rate, lowest latencies that they "
-        "report, name and host API. A star marks the default input and output.",
+        description="List the sound devices by number and name: channels in and out, lowest latency that they report, "
+        "sample rates that they accept just now. A star marks the default input, output and rate.",
     )
+    parser.add_argument("--json", action="store_true", help="print a machine-readable list")
     parser.set_defaults(run=run, modules=("rtsep.live.devices",))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Print one line per device."""
-    from rtsep.live.devices import list_devices
+    """Print the devices, one after the other: trying their rates takes time."""
+    from rtsep.live.devices import list_devices, supported_rates
 
-    devices = list_devices()
+    with quiet():
+        devices = list_devices()
     if not devices:
         raise LiveError("there are no sound devices; connect one, or start the sound server (see `rtsep doctor`)")
-    print(f"{'':>3}  {'in':>4} {'out':>4} {'rate':>7}  {'latency in, out':>17}  device")
+    found = []
     for device in devices:
-        inputs = f"{device.n_inputs}{'*' if device.default_input else ''}"
-        outputs = f"{device.n_outputs}{'*' if device.default_output else ''}"
-        latency = f"{1000 * device.input_latency_s:.1f}, {1000 * device.output_latency_s:.1f} ms"
-        name = f"{device.name} ({device.host_api})"
-        print(f"{device.index:3}  {inputs:>4} {outputs:>4} {device.sr:7}  {latency:>17}  {name}")
+        with quiet():
+            rates = {
+                "input_rates": supported_rates(device, "input") if device.n_inputs else [],
+                "output_rates": supported_rates(device, "output") if device.n_outputs else [],
+            }
+        found.append(asdict(device) | rates)
+        if not args.json:
+            print(_text(device, **rates), flush=True)
+    if args.json:
+        print(json.dumps({"devices": found}, indent=2))
     return 0
+
+
+def _text(device: Device, input_rates: list[int], output_rates: list[int]) -> str:
+    lines = [f"{device.index:2}  {device.name} ({device.host_api})"]
+    for side, n_channels, default, latency_s, rates in (
+        ("in", device.n_inputs, device.default_input, device.input_latency_s, input_rates),
+        ("out", device.n_outputs, device.default_output, device.output_latency_s, output_rates),
+    ):
+        if n_channels:
+            star = "*" if default else ""
+            channels = f"{n_channels} channel{'s' if n_channels > 1 else ''}"
+            khz = [f"{sr / 1000:g}{'*' if sr == device.sr else ''}" for sr in rates]
+            accepted = " ".join([*khz, "kHz"]) if khz else "no usual rate, perhaps it is in use"
+            lines.append(f"    {side + star:4} {channels:>12} {1000 * latency_s:6.1f} ms  {accepted}")
+    return "\n".join(lines)
