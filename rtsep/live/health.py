@@ -1,0 +1,367 @@
+"""What a machine has and lacks for live sound: every check gives one line, or none where it has nothing to say."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import llvmlite
+import numba
+import numpy as np
+from numba.core.registry import cpu_target
+
+from rtsep.config import StreamConfig
+from rtsep.errors import LiveError
+from rtsep.live.devices import Device, explained, find_device, list_devices, portaudio
+from rtsep.live.endurance import MARGIN, Endurance, measure, take_priority
+from rtsep.live.stream import PHASE_SHARE
+from rtsep.separator import Separator, process_block
+
+ROOT = Path("/")  # of the files in which Linux describes itself
+UNCHECKED = "not checked on this system"
+LOCKABLE_MIB = 64  # what JACK and its clients like to keep from being swapped out, at least
+LIMITS = "etc/security/limits.d/audio.conf"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one check.
+
+    Parameters
+    ----------
+    section, name : str
+        What was checked.
+    status : {"ok", "note", "problem", "unknown"}
+    text : str
+        What was found, in one line.
+    advice : tuple of str
+        What to do; lines that begin with spaces are to be copied.
+    values : dict
+        The same as numbers and names.
+    """
+
+    section: str
+    name: str
+    status: str
+    text: str
+    advice: tuple[str, ...] = ()
+    values: dict[str, Any] = field(default_factory=dict)
+
+
+def read(path: str) -> str:
+    """The text of a file of the system, or nothing."""
+    with suppress(OSError):
+        return (ROOT / path).read_text(errors="replace").strip()
+    return ""
+
+
+def check_machine() -> Iterator[Finding]:
+    """Everything but the sound and the engine."""
+    yield _versions()
+    yield _cache()
+    yield _processor()
+    yield _governor()
+    yield _priority()
+    yield _memory_lock()
+    yield _kernel()
+    yield from _swap()
+
+
+def _versions() -> Finding:
+    import rtsep
+
+    versions = {
+        "rtsep": rtsep.__version__,
+        "Python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "llvmlite": llvmlite.__version__,
+    }
+    text = ", ".join(f"{name} {version}" for name, version in versions.items())
+    return Finding("software", "versions", "ok", text, values=versions)
+
+
+def _cache() -> Finding:
+    path = process_block.stats.cache_path
+    values = {"path": path, "writable": path is not None}
+    if path is None:
+        text = "no folder can be written to, so every start compiles, for ten seconds or more"
+        advice = "set NUMBA_CACHE_DIR to a folder that you may write to"
+        return Finding("software", "kernel cache", "problem", text, (advice,), values)
+    return Finding("software", "kernel cache", "ok", str(path), values=values)
+
+
+def _processor() -> Finding:
+    features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
+    x86 = platform.machine().lower() in ("x86_64", "amd64", "i686", "x86")
+    known = {"+avx512f": "AVX-512", "+avx2": "AVX2", "+avx": "AVX", "+sse4.2": "SSE4", "+neon": "NEON"}
+    widest = next((name for feature, name in known.items() if feature in features), "no SIMD")
+    fma = "+fma" in features or not x86
+    n_cores = os.cpu_count() or 1
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else n_cores
+    cores = f"{n_cores} core{'s' * (n_cores > 1)}" + (f", {usable} of them for this process" * (usable < n_cores))
+    text = f"{_processor_name()}, {cores}, {widest} {'with' if fma else 'without'} FMA"
+    values = {"name": _processor_name(), "cores": n_cores, "usable_cores": usable, "simd": widest, "fma": fma}
+    if fma:
+        return Finding("machine", "processor", "ok", text, values=values)
+    advice = "multiply-add is emulated, which is slow; unset NUMBA_CPU_NAME and NUMBA_CPU_FEATURES if you have set them"
+    return Finding("machine", "processor", "problem", text, (advice,), values)
+
+
+def _processor_name() -> str:
+    found = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", read("proc/cpuinfo"), re.MULTILINE)
+    if found:
+        return found[1]
+    if sys.platform == "darwin":
+        with suppress(OSError, subprocess.SubprocessError):
+            command = ["/usr/sbin/sysctl", "-n", "machdep.cpu.brand_string"]
+            return subprocess.check_output(command, text=True, timeout=5).strip()
+    return platform.processor() or platform.machine()
+
+
+def _governor() -> Finding:
+    policies = sorted((ROOT / "sys/devices/system/cpu/cpufreq").glob("policy*/scaling_governor"))
+    governors = sorted({read(str(path.relative_to(ROOT))) for path in policies} - {""})
+    if not governors:
+        text = "the system does not show it (a virtual machine?)" if sys.platform == "linux" else UNCHECKED
+        return Finding("machine", "clock", "unknown", text)
+    text = f"governor {', '.join(governors)}"
+    if governors == ["performance"]:
+        return Finding("machine", "clock", "ok", text, values={"governors": governors})
+    advice = "the clock falls between hops, which then take longer; while you play:"
+    command = "    sudo cpupower frequency-set -g performance"
+    return Finding("machine", "clock", "note", text, (advice, command), {"governors": governors})
+
+
+def _priority() -> Finding:
+    if sys.platform != "linux":
+        text = "Core Audio gives it to its audio threads" if sys.platform == "darwin" else UNCHECKED
+        return Finding("machine", "priority", "unknown", text)
+    granted, rtkit = _gets_priority(), "rtkit-daemon" in running()
+    values = {"realtime": granted, "limit": limit("RLIMIT_RTPRIO"), "rtkit": rtkit}
+    if granted:
+        text = "real-time priority is allowed; JACK gives it to the audio thread, PortAudio on ALSA does not ask for it"
+        return Finding("machine", "priority", "ok", text, values=values)
+    text = "real-time priority is not allowed" + ("; PipeWire gets it from rtkit" * rtkit)
+    return Finding("machine", "priority", "note", text, _join_group(), values)
+
+
+def _gets_priority() -> bool:
+    """Whether a thread may have real-time priority; one that ends at once tries."""
+    with ThreadPoolExecutor(1) as thread:
+        return thread.submit(take_priority).result()
+
+
+def limit(name: str) -> int | None:
+    """A soft limit of this process; None for none, or where there is no such thing."""
+    try:
+        import resource
+
+        soft = resource.getrlimit(getattr(resource, name))[0]
+    except (ImportError, AttributeError, OSError, ValueError):
+        return None
+    return None if soft == resource.RLIM_INFINITY else soft
+
+
+def _join_group() -> tuple[str, ...]:
+    """How to be allowed real-time priority and locked memory."""
+    import grp
+    import pwd
+
+    files = [
+        "etc/security/limits.conf",
+        *(f"etc/security/limits.d/{name}" for name in _listed("etc/security/limits.d")),
+    ]
+    ready = [found[1] for file in files for found in re.finditer(r"(?m)^@(\S+)\s+\S+\s+rtprio\s", read(file))]
+    known = {group.gr_name: group for group in grp.getgrall()}
+    group = ready[0] if ready else "realtime" if "realtime" in known else "audio"
+    advice: list[str] = []
+    if not ready:
+        advice = [f"write to /{LIMITS}:", f"    @{group} - rtprio 95", f"    @{group} - memlock unlimited"]
+    user = "$USER"
+    with suppress(KeyError):
+        user = pwd.getpwuid(os.getuid()).pw_name
+    if group not in known or (user not in known[group].gr_mem and known[group].gr_gid not in os.getgroups()):
+        advice += ["join the group:", f"    sudo usermod -aG {group} {user}"]
+    return (*advice, "log out and in again")
+
+
+def _listed(folder: str) -> list[str]:
+    with suppress(OSError):
+        return sorted(path.name for path in (ROOT / folder).iterdir() if path.suffix == ".conf")
+    return []
+
+
+def _memory_lock() -> Finding:
+    if sys.platform != "linux":
+        return Finding("machine", "memory lock", "unknown", UNCHECKED)
+    most = limit("RLIMIT_MEMLOCK")
+    mib = None if most is None else most / 2**20
+    text = "no limit" if mib is None else f"{mib:.0f} MiB may be kept from being swapped out"
+    enough = mib is None or mib >= LOCKABLE_MIB or os.geteuid() == 0
+    advice = () if enough else ("for JACK:", *_join_group())
+    return Finding("machine", "memory lock", "ok" if enough else "note", text, advice, {"limit_mib": mib})
+
+
+def _kernel() -> Finding:
+    if sys.platform != "linux":
+        return Finding("machine", "kernel", "unknown", f"{platform.system()} {platform.release()}, {UNCHECKED}")
+    found = re.search(r"PREEMPT\w*", platform.version())
+    preemption = found[0] if found else None
+    threaded = preemption == "PREEMPT_RT" or "threadirqs" in read("proc/cmdline").split()
+    text = f"Linux {platform.release()}, {preemption or 'not preemptible'}" + ", threaded interrupts" * threaded
+    values = {"release": platform.release(), "preemption": preemption, "threaded_interrupts": threaded}
+    if preemption:
+        return Finding("machine", "kernel", "ok", text, values=values)
+    advice = "it is made for servers: it lets other work finish before the audio; use a desktop or low-latency kernel"
+    return Finding("machine", "kernel", "note", text, (advice,), values)
+
+
+def _swap() -> Iterator[Finding]:
+    """Only where it hurts."""
+    kib = {name: int(value) for name, value in re.findall(r"(?m)^(\w+):\s+(\d+) kB$", read("proc/meminfo"))}
+    used = kib.get("SwapTotal", 0) - kib.get("SwapFree", 0)
+    if used and kib.get("MemAvailable", 0) < 0.1 * kib.get("MemTotal", 0):
+        text = f"{used / 2**10:.0f} MiB in use, and little memory is left"
+        advice = "close other programs: what was swapped out takes milliseconds to come back"
+        yield Finding("machine", "swap", "note", text, (advice,), {"used_mib": used / 2**10})
+
+
+def running() -> set[str]:
+    """Names of the processes that this one can see; Linux only."""
+    return {read(f"proc/{entry}/comm") for entry in _entries("proc") if entry.isdecimal()}
+
+
+def _entries(folder: str) -> list[str]:
+    with suppress(OSError):
+        return os.listdir(ROOT / folder)
+    return []
+
+
+def check_sound(rate: int | None) -> Iterator[Finding]:
+    """PortAudio, servers, default devices, and whether these run at `rate` in Hz; None for their own rate."""
+    try:
+        sounddevice = portaudio()
+    except LiveError as problem:
+        yield Finding("sound", "PortAudio", "problem", *_way_out(problem))
+        yield _servers(None)
+        return
+    version = sounddevice.get_portaudio_version()[1].split(",")[0].removeprefix("PortAudio ")
+    values = {"version": version, "library": sounddevice._libname}
+    yield Finding("sound", "PortAudio", "ok", f"{version}, sounddevice {sounddevice.__version__}", values=values)
+    devices = list_devices()
+    yield _host_apis(devices)
+    yield _servers(devices)
+    for kind in ("input", "output"):
+        yield _device(kind, rate)
+
+
+def _way_out(problem: LiveError) -> tuple[str, tuple[str, ...]]:
+    """Text and advice from the message of an error."""
+    what, _, advice = str(problem).replace(" (see `rtsep doctor`)", "").partition("; ")
+    return what, (advice,) if advice else ()
+
+
+def _host_apis(devices: list[Device]) -> Finding:
+    counts = Counter(device.host_api for device in devices)
+    found = {api["name"]: counts[api["name"]] for api in portaudio().query_hostapis()}
+    text = ", ".join(f"{name}: {n or 'no'} device{'s' * (n != 1)}" for name, n in found.items())
+    return Finding("sound", "host APIs", "ok", text or "none", values={"devices": found})
+
+
+def _servers(devices: list[Device] | None) -> Finding:
+    if sys.platform != "linux":
+        return Finding("sound", "servers", "unknown", UNCHECKED)
+    processes = running()
+    programs = {"JACK": {"jackd", "jackdbus"}, "PipeWire": {"pipewire"}, "PulseAudio": {"pulseaudio"}}
+    servers = [name for name, names in programs.items() if names & processes]
+    text = ", ".join(servers) or "none seen; ALSA devices are used directly, by one program at a time"
+    status, advice = "ok", ""
+    if devices is not None and not any(device.host_api.startswith("JACK") for device in devices):
+        if "JACK" in servers:
+            status, advice = (
+                "note",
+                "JACK is not reached: it must run for the same user and be named JACK_DEFAULT_SERVER",
+            )
+        elif "PipeWire" in servers:
+            status, advice = "note", "`pw-jack rtsep live` (package pipewire-jack) has less delay than ALSA on PipeWire"
+        elif "PulseAudio" in servers:
+            status, advice = "note", "it adds tens of ms; `pasuspender -- rtsep live` goes past it"
+    return Finding("sound", "servers", status, text, (advice,) if advice else (), {"running": servers})
+
+
+def _device(kind: str, rate: int | None) -> Finding:
+    try:
+        device = find_device(None, kind)
+        sr = rate or device.sr
+        check = getattr(portaudio(), f"check_{kind}_settings")
+        with explained(f"{device.name!r}", sr):
+            check(device=device.index, channels=1, dtype="float32", samplerate=sr)
+    except LiveError as problem:
+        return Finding("sound", kind, "problem", *_way_out(problem))
+    n_channels = device.n_inputs if kind == "input" else device.n_outputs
+    channels = f"{n_channels} channel{'s' * (n_channels > 1)}"
+    text = f"{device.name} ({device.host_api}), {channels}, {device.sr} Hz" + f", runs at {sr} Hz" * (sr != device.sr)
+    values = {"name": device.name, "host_api": device.host_api, "channels": n_channels, "sr": device.sr}
+    return Finding("sound", kind, "ok", text, values=values)
+
+
+def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str, seconds: float) -> Iterator[Finding]:
+    """The hop with these settings, measured for so many seconds as a device of this host API would run it."""
+    sr, window, hop, hop_ms = config.sr, config.win_length, config.hop, 1000 * config.hop_s
+    yield Finding(
+        "engine",
+        "settings",
+        "ok",
+        f"{estimator.name} + {phase.name} at {sr} Hz, window {window}, hop {hop} samples",
+        values={"estimator": estimator.name, "phase": phase.name, "sr": sr, "win_length": window, "hop": hop},
+    )
+    start = time.perf_counter()
+    separator = Separator(config, estimator, phase)
+    took, cached = time.perf_counter() - start, bool(process_block.stats.cache_hits)
+    text = f"ready after {took:.1f} s, " + ("from the cache" if cached else "compiled; from the cache next time")
+    yield Finding("engine", "kernels", "ok", text, values={"seconds": took, "cached": cached})
+
+    realtime = host_api.startswith("JACK") and _gets_priority()
+    found = measure(separator, seconds, realtime)
+    share, n_hops = found.shares(config.hop_s), found.took_s.size
+    text = ", ".join(f"{name.replace('p999', 'p99.9')} {100 * value:.1f} %" for name, value in share.items())
+    text += f" of the {hop_ms:g} ms of a hop; {n_hops} hops with {'real-time' if realtime else 'ordinary'} priority"
+    status, advice = "ok", ""
+    if share["median"] > PHASE_SHARE:
+        status, advice = "problem", "too slow: try fewer --iterations, a longer --hop-ms or a lower --rate"
+    elif share["max"] > 1:
+        status, advice = "note", "quick enough but interrupted: see priority and clock above, close other programs"
+    values = {"share": share, "hops": n_hops, "realtime": realtime}
+    yield Finding("engine", "load", status, text, (advice,) if advice else (), values)
+    yield _block(found, separator, host_api)
+
+
+def _block(found: Endurance, separator: Separator, host_api: str) -> Finding:
+    """The separator's latency is the same for any block, the device's grows with it: so the smallest that is safe."""
+    sr, block = separator.config.sr, found.smallest_block(separator.config.sr)
+    own_ms, need_ms = 1000 * separator.latency / sr, 1000 * found.need_s
+    values = {"block_size": block, "need_ms": need_ms, "separator_ms": own_ms}
+    slowest = f"the slowest hop took {need_ms:.2g} ms with the delay of its start"
+    if block is None:
+        text = f"none is long enough: {slowest}"
+        return Finding("engine", "block size", "problem", text, ("close other programs and look again",), values)
+    text = f"from {block} samples, {1000 * block / sr:.1f} ms, the power of two above {MARGIN:g} times what it needs: "
+    advice = f"the device adds its blocks to the {own_ms:g} ms of the separator, so take the smallest that it offers"
+    if host_api.startswith("JACK"):
+        advice += ", as JACK's period or, with PipeWire"
+        command = f"    PIPEWIRE_LATENCY={block}/{sr} pw-jack rtsep live"
+    else:
+        command = f"    rtsep live --block {block}"
+    return Finding("engine", "block size", "ok", text + slowest, (advice + ":", command), values)
