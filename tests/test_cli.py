@@ -276,7 +276,7 @@ def test_list_names_everything_with_a_line_and_says_why_the_oracle_is_not_for_fi
 def test_help_is_complete_and_loads_neither_matplotlib_nor_portaudio():
     code = "import sys; from rtsep.cli import main; status = main(sys.argv[1:]); "
     code += "print({'matplotlib', 'sounddevice', 'rich'} & set(sys.modules), status)"
-    for command in ("demo", "separate", "list"):
+    for command in ("demo", "separate", "live", "devices", "doctor", "list"):
         text = subprocess.check_output([sys.executable, "-c", code, command, "--help"], text=True, env=environment())
         assert text.endswith("set() 0\n")
         assert text.startswith(f"usage: rtsep {command}")

@@ -23,6 +23,7 @@ from numba.core.registry import cpu_target
 
 from rtsep.config import StreamConfig
 from rtsep.errors import LiveError
+from rtsep.live.cpu import X86
 from rtsep.live.devices import Device, explained, find_device, list_devices, portaudio
 from rtsep.live.endurance import MARGIN, Endurance, measure, take_priority
 from rtsep.live.stream import PHASE_SHARE
@@ -59,11 +60,18 @@ class Finding:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-def read(path: str) -> str:
+def _read(path: str) -> str:
     """The text of a file of the system, or nothing."""
     with suppress(OSError):
         return (ROOT / path).read_text(errors="replace").strip()
     return ""
+
+
+def _entries(folder: str) -> list[str]:
+    """Names in a folder of the system, if there are any."""
+    with suppress(OSError):
+        return sorted(os.listdir(ROOT / folder))
+    return []
 
 
 def check_machine() -> Iterator[Finding]:
@@ -72,8 +80,8 @@ def check_machine() -> Iterator[Finding]:
     yield _cache()
     yield _processor()
     yield _governor()
-    yield _priority()
-    yield _memory_lock()
+    yield (priority := _priority())
+    yield _memory_lock(told=bool(priority.advice))
     yield _kernel()
     yield from _swap()
 
@@ -104,10 +112,9 @@ def _cache() -> Finding:
 
 def _processor() -> Finding:
     features = cpu_target.target_context.codegen().magic_tuple()[2].split(",")
-    x86 = platform.machine().lower() in ("x86_64", "amd64", "i686", "x86")
     known = {"+avx512f": "AVX-512", "+avx2": "AVX2", "+avx": "AVX", "+sse4.2": "SSE4", "+neon": "NEON"}
     widest = next((name for feature, name in known.items() if feature in features), "no SIMD")
-    fma = "+fma" in features or not x86
+    fma = "+fma" in features or not X86
     n_cores = os.cpu_count() or 1
     usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else n_cores
     cores = f"{n_cores} core{'s' * (n_cores > 1)}" + (f", {usable} of them for this process" * (usable < n_cores))
@@ -120,7 +127,7 @@ def _processor() -> Finding:
 
 
 def _processor_name() -> str:
-    found = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", read("proc/cpuinfo"), re.MULTILINE)
+    found = re.search(r"^(?:model name|Model|Hardware)\s*:\s*(.+)$", _read("proc/cpuinfo"), re.MULTILINE)
     if found:
         return found[1]
     if sys.platform == "darwin":
@@ -132,7 +139,7 @@ def _processor_name() -> str:
 
 def _governor() -> Finding:
     policies = sorted((ROOT / "sys/devices/system/cpu/cpufreq").glob("policy*/scaling_governor"))
-    governors = sorted({read(str(path.relative_to(ROOT))) for path in policies} - {""})
+    governors = sorted({_read(str(path.relative_to(ROOT))) for path in policies} - {""})
     if not governors:
         text = "the system does not show it (a virtual machine?)" if sys.platform == "linux" else UNCHECKED
         return Finding("machine", "clock", "unknown", text)
@@ -146,10 +153,11 @@ def _governor() -> Finding:
 
 def _priority() -> Finding:
     if sys.platform != "linux":
-        text = "Core Audio gives it to its audio threads" if sys.platform == "darwin" else UNCHECKED
-        return Finding("machine", "priority", "unknown", text)
-    granted, rtkit = _gets_priority(), "rtkit-daemon" in running()
-    values = {"realtime": granted, "limit": limit("RLIMIT_RTPRIO"), "rtkit": rtkit}
+        if sys.platform == "darwin":
+            return Finding("machine", "priority", "ok", "Core Audio gives real-time priority to its audio threads")
+        return Finding("machine", "priority", "unknown", UNCHECKED)
+    granted, rtkit = _gets_priority(), "rtkit-daemon" in _running()
+    values = {"realtime": granted, "limit": _limit("RLIMIT_RTPRIO"), "rtkit": rtkit}
     if granted:
         text = "real-time priority is allowed; JACK gives it to the audio thread, PortAudio on ALSA does not ask for it"
         return Finding("machine", "priority", "ok", text, values=values)
@@ -163,7 +171,7 @@ def _gets_priority() -> bool:
         return thread.submit(take_priority).result()
 
 
-def limit(name: str) -> int | None:
+def _limit(name: str) -> int | None:
     """A soft limit of this process; None for none, or where there is no such thing."""
     try:
         import resource
@@ -179,11 +187,9 @@ def _join_group() -> tuple[str, ...]:
     import grp
     import pwd
 
-    files = [
-        "etc/security/limits.conf",
-        *(f"etc/security/limits.d/{name}" for name in _listed("etc/security/limits.d")),
-    ]
-    ready = [found[1] for file in files for found in re.finditer(r"(?m)^@(\S+)\s+\S+\s+rtprio\s", read(file))]
+    files = [f"limits.d/{name}" for name in _entries("etc/security/limits.d") if name.endswith(".conf")]
+    lines = "\n".join(_read(f"etc/security/{file}") for file in ("limits.conf", *files))
+    ready = re.findall(r"(?m)^@(\S+)\s+\S+\s+rtprio\s", lines)
     known = {group.gr_name: group for group in grp.getgrall()}
     group = ready[0] if ready else "realtime" if "realtime" in known else "audio"
     advice: list[str] = []
@@ -197,20 +203,17 @@ def _join_group() -> tuple[str, ...]:
     return (*advice, "log out and in again")
 
 
-def _listed(folder: str) -> list[str]:
-    with suppress(OSError):
-        return sorted(path.name for path in (ROOT / folder).iterdir() if path.suffix == ".conf")
-    return []
-
-
-def _memory_lock() -> Finding:
+def _memory_lock(told: bool) -> Finding:
+    """`told`: the advice has been given already."""
     if sys.platform != "linux":
         return Finding("machine", "memory lock", "unknown", UNCHECKED)
-    most = limit("RLIMIT_MEMLOCK")
+    most = _limit("RLIMIT_MEMLOCK")
     mib = None if most is None else most / 2**20
     text = "no limit" if mib is None else f"{mib:.0f} MiB may be kept from being swapped out"
     enough = mib is None or mib >= LOCKABLE_MIB or os.geteuid() == 0
-    advice = () if enough else ("for JACK:", *_join_group())
+    advice = (
+        () if enough else ("JACK likes more: as for the priority",) if told else ("JACK likes more:", *_join_group())
+    )
     return Finding("machine", "memory lock", "ok" if enough else "note", text, advice, {"limit_mib": mib})
 
 
@@ -219,7 +222,7 @@ def _kernel() -> Finding:
         return Finding("machine", "kernel", "unknown", f"{platform.system()} {platform.release()}, {UNCHECKED}")
     found = re.search(r"PREEMPT\w*", platform.version())
     preemption = found[0] if found else None
-    threaded = preemption == "PREEMPT_RT" or "threadirqs" in read("proc/cmdline").split()
+    threaded = preemption == "PREEMPT_RT" or "threadirqs" in _read("proc/cmdline").split()
     text = f"Linux {platform.release()}, {preemption or 'not preemptible'}" + ", threaded interrupts" * threaded
     values = {"release": platform.release(), "preemption": preemption, "threaded_interrupts": threaded}
     if preemption:
@@ -230,7 +233,7 @@ def _kernel() -> Finding:
 
 def _swap() -> Iterator[Finding]:
     """Only where it hurts."""
-    kib = {name: int(value) for name, value in re.findall(r"(?m)^(\w+):\s+(\d+) kB$", read("proc/meminfo"))}
+    kib = {name: int(value) for name, value in re.findall(r"(?m)^(\w+):\s+(\d+) kB$", _read("proc/meminfo"))}
     used = kib.get("SwapTotal", 0) - kib.get("SwapFree", 0)
     if used and kib.get("MemAvailable", 0) < 0.1 * kib.get("MemTotal", 0):
         text = f"{used / 2**10:.0f} MiB in use, and little memory is left"
@@ -238,15 +241,9 @@ def _swap() -> Iterator[Finding]:
         yield Finding("machine", "swap", "note", text, (advice,), {"used_mib": used / 2**10})
 
 
-def running() -> set[str]:
+def _running() -> set[str]:
     """Names of the processes that this one can see; Linux only."""
-    return {read(f"proc/{entry}/comm") for entry in _entries("proc") if entry.isdecimal()}
-
-
-def _entries(folder: str) -> list[str]:
-    with suppress(OSError):
-        return os.listdir(ROOT / folder)
-    return []
+    return {_read(f"proc/{entry}/comm") for entry in _entries("proc") if entry.isdecimal()}
 
 
 def check_sound(rate: int | None) -> Iterator[Finding]:
@@ -283,17 +280,14 @@ def _host_apis(devices: list[Device]) -> Finding:
 def _servers(devices: list[Device] | None) -> Finding:
     if sys.platform != "linux":
         return Finding("sound", "servers", "unknown", UNCHECKED)
-    processes = running()
+    processes = _running()
     programs = {"JACK": {"jackd", "jackdbus"}, "PipeWire": {"pipewire"}, "PulseAudio": {"pulseaudio"}}
     servers = [name for name, names in programs.items() if names & processes]
     text = ", ".join(servers) or "none seen; ALSA devices are used directly, by one program at a time"
     status, advice = "ok", ""
     if devices is not None and not any(device.host_api.startswith("JACK") for device in devices):
         if "JACK" in servers:
-            status, advice = (
-                "note",
-                "JACK is not reached: it must run for the same user and be named JACK_DEFAULT_SERVER",
-            )
+            status, advice = "note", "it is not reached: it must run for this user and be named JACK_DEFAULT_SERVER"
         elif "PipeWire" in servers:
             status, advice = "note", "`pw-jack rtsep live` (package pipewire-jack) has less delay than ALSA on PipeWire"
         elif "PulseAudio" in servers:
@@ -337,7 +331,7 @@ def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str
     found = measure(separator, seconds, realtime)
     share, n_hops = found.shares(config.hop_s), found.took_s.size
     text = ", ".join(f"{name.replace('p999', 'p99.9')} {100 * value:.1f} %" for name, value in share.items())
-    text += f" of the {hop_ms:g} ms of a hop; {n_hops} hops with {'real-time' if realtime else 'ordinary'} priority"
+    text += f" of the {hop_ms:.3g} ms of a hop; {n_hops} hops with {'real-time' if realtime else 'ordinary'} priority"
     status, advice = "ok", ""
     if share["median"] > PHASE_SHARE:
         status, advice = "problem", "too slow: try fewer --iterations, a longer --hop-ms or a lower --rate"
@@ -353,15 +347,15 @@ def _block(found: Endurance, separator: Separator, host_api: str) -> Finding:
     sr, block = separator.config.sr, found.smallest_block(separator.config.sr)
     own_ms, need_ms = 1000 * separator.latency / sr, 1000 * found.need_s
     values = {"block_size": block, "need_ms": need_ms, "separator_ms": own_ms}
-    slowest = f"the slowest hop took {need_ms:.2g} ms with the delay of its start"
+    slowest = f"the slowest hop, {need_ms:.2g} ms with the delay of its start"
     if block is None:
-        text = f"none is long enough: {slowest}"
+        text = f"no block lasts {MARGIN:g} times as long as {slowest}"
         return Finding("engine", "block size", "problem", text, ("close other programs and look again",), values)
-    text = f"from {block} samples, {1000 * block / sr:.1f} ms, the power of two above {MARGIN:g} times what it needs: "
-    advice = f"the device adds its blocks to the {own_ms:g} ms of the separator, so take the smallest that it offers"
+    text = f"from {block} samples, {1000 * block / sr:.1f} ms: the first power of two from {MARGIN:g} times {slowest}"
+    advice = f"the device adds its blocks to the {own_ms:.3g} ms of the separator, so take the smallest that it offers"
     if host_api.startswith("JACK"):
         advice += ", as JACK's period or, with PipeWire"
         command = f"    PIPEWIRE_LATENCY={block}/{sr} pw-jack rtsep live"
     else:
         command = f"    rtsep live --block {block}"
-    return Finding("engine", "block size", "ok", text + slowest, (advice + ":", command), values)
+    return Finding("engine", "block size", "ok", text, (advice + ":", command), values)
