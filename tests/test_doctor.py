@@ -104,12 +104,36 @@ def test_json_says_the_same_as_the_page(server):
     assert values["load"]["hops"] == 75
 
 
-def test_a_rate_that_the_device_does_not_run_at_is_a_problem_with_status_3(server):
+def test_a_rate_that_the_device_does_not_run_at_is_a_note_since_it_is_bridged(server):
     run = doctor("--rate", "48000")
+    assert run.returncode == 0
+    assert ("sound", "bridge", "note") in rows(run.stdout)
+    assert "'system' will be resampled, not running at 48000 Hz" in " ".join(run.stdout.split())
+    assert "passthrough + mixture at 48000 Hz" in run.stdout
+
+
+def test_without_devices_no_stream_can_run_and_the_status_is_3(tmp_path):
+    require_audio()
+    nothing = {"JACK_DEFAULT_SERVER": "none", "JACK_NO_START_SERVER": "1"}
+    run = doctor(**nothing)
+    if run.returncode == 0:
+        pytest.skip("this machine has sound devices")
     assert run.returncode == 3
-    assert ("sound", "input", "problem") in rows(run.stdout)
-    assert "does not run at 48000 Hz" in run.stdout
+    assert {("sound", "input", "problem"), ("sound", "output", "problem")} <= set(rows(run.stdout))
     assert run.stdout.splitlines()[-1].startswith("`rtsep live` cannot run; ")
+
+
+@linux
+def test_two_devices_with_two_clocks_are_a_note(server, tmp_path):
+    (tmp_path / ".asoundrc").write_text(
+        'pcm.one { type plug slave.pcm "null" hint { show on } }\npcm.two { type plug slave.pcm "null" hint { show on } }'
+    )
+    code = (
+        "from rtsep.live.health import _bridge; from rtsep.live import find_device as find\n"
+        "for a, b in (('one', 'one'), ('one', 'two')): print(len(list(_bridge(find(a, 'input'), find(b, 'output'), 44100))))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).split() == ["0", "1"]
 
 
 def test_without_portaudio_everything_else_is_checked_and_the_installation_is_told(tmp_path):

@@ -15,6 +15,11 @@ from rtsep.live.pointers import Handle
 _ABANDONED: list[Any] = []  # connections whose devices may still call back
 
 
+def one_clock(input: Device, output: Device) -> bool:
+    """Whether it is certain that both run by the same clock."""
+    return input.index == output.index or input.host_api == output.host_api == "JACK Audio Connection Kit"
+
+
 class Connection:
     """Opens the devices and lets them call back until it is closed.
 
@@ -55,12 +60,11 @@ class Connection:
         n_in, n_out = max(channels) + 1, live.route_out.size
         sr_in = sr if supports(input, "input", n_in, sr) else input.sr
         sr_out = sr if supports(output, "output", n_out, sr) else output.sr
-        one_clock = input.index == output.index or input.host_api == output.host_api == "JACK Audio Connection Kit"
         engine = compiled_callback()
         self._streams: list[Any] = []
         self._handle, self._bridge = handle, None
         live.route_in[:] = n_in, *channels
-        if one_clock and sr_in == sr_out == sr:
+        if one_clock(input, output) and sr_in == sr_out == sr:
             self._open("duplex", (input.index, output.index), sr, (n_in, n_out), engine)
             return
         # To the engine the bridge is a device with the channels that are used.

@@ -23,8 +23,9 @@ from numba.core.registry import cpu_target
 
 from rtsep.config import StreamConfig
 from rtsep.errors import LiveError
+from rtsep.live.connection import one_clock
 from rtsep.live.cpu import X86
-from rtsep.live.devices import Device, explained, find_device, list_devices, portaudio
+from rtsep.live.devices import Device, explained, find_device, list_devices, portaudio, supports
 from rtsep.live.endurance import MARGIN, Endurance, measure, take_priority
 from rtsep.live.stream import PHASE_SHARE
 from rtsep.separator import Separator, process_block
@@ -247,7 +248,7 @@ def _running() -> set[str]:
 
 
 def check_sound(rate: int | None) -> Iterator[Finding]:
-    """PortAudio, servers, default devices, and whether these run at `rate` in Hz; None for their own rate."""
+    """PortAudio, servers, default devices, and what a stream at `rate` in Hz needs; None for that of the input."""
     try:
         sounddevice = portaudio()
     except LiveError as problem:
@@ -260,8 +261,10 @@ def check_sound(rate: int | None) -> Iterator[Finding]:
     devices = list_devices()
     yield _host_apis(devices)
     yield _servers(devices)
-    for kind in ("input", "output"):
-        yield _device(kind, rate)
+    (found_input, input), (found_output, output) = _device("input"), _device("output")
+    yield from (found_input, found_output)
+    if input and output:
+        yield from _bridge(input, output, rate or input.sr)
 
 
 def _way_out(problem: LiveError) -> tuple[str, tuple[str, ...]]:
@@ -295,20 +298,34 @@ def _servers(devices: list[Device] | None) -> Finding:
     return Finding("sound", "servers", status, text, (advice,) if advice else (), {"running": servers})
 
 
-def _device(kind: str, rate: int | None) -> Finding:
+def _device(kind: str) -> tuple[Finding, Device | None]:
+    """The default device, if there is one that can be used."""
     try:
         device = find_device(None, kind)
-        sr = rate or device.sr
         check = getattr(portaudio(), f"check_{kind}_settings")
-        with explained(f"{device.name!r}", sr):
-            check(device=device.index, channels=1, dtype="float32", samplerate=sr)
+        with explained(repr(device.name), device.sr):
+            check(device=device.index, channels=1, dtype="float32", samplerate=device.sr)
     except LiveError as problem:
-        return Finding("sound", kind, "problem", *_way_out(problem))
+        return Finding("sound", kind, "problem", *_way_out(problem)), None
     n_channels = device.n_inputs if kind == "input" else device.n_outputs
-    channels = f"{n_channels} channel{'s' * (n_channels > 1)}"
-    text = f"{device.name} ({device.host_api}), {channels}, {device.sr} Hz" + f", runs at {sr} Hz" * (sr != device.sr)
+    text = f"{device.name} ({device.host_api}), {n_channels} channel{'s' * (n_channels > 1)}, {device.sr} Hz"
     values = {"name": device.name, "host_api": device.host_api, "channels": n_channels, "sr": device.sr}
-    return Finding("sound", kind, "ok", text, values=values)
+    return Finding("sound", kind, "ok", text, values=values), device
+
+
+def _bridge(input: Device, output: Device, sr: int) -> Iterator[Finding]:
+    """Only if the stream would need one."""
+    slow = [repr(d.name) for d, kind in ((input, "input"), (output, "output")) if not supports(d, kind, 1, sr)]
+    if slow:
+        text, advice = (
+            f"{' and '.join(dict.fromkeys(slow))} will be resampled, not running at {sr} Hz",
+            "try another --rate",
+        )
+    elif not one_clock(input, output):
+        text, advice = "two devices with two clocks will be kept together by resampling", "take one device for both"
+    else:
+        return
+    yield Finding("sound", "bridge", "note", text, (f"this adds delay: {advice}, see `rtsep devices`",), {"sr": sr})
 
 
 def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str, seconds: float) -> Iterator[Finding]:
