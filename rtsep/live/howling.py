@@ -5,9 +5,10 @@ place from frame to frame, whose level rises steadily until something clips. Onc
 what is heard is judged by that. A delay as long as ours (a window and the device) has its modes only 1 / delay
 = 20 Hz apart, and several of them grow together; hence bands of 200 Hz rather than single peaks.
 
-Two things count as howling: a band that grew steadily for some 200 to 300 ms, and one that has been as loud
-as the limiter allows, and steady, for 200 ms. A steady tone below -4 dBFS is let through. What was taken for
-howling is tested by turning down: a howl follows, a whistle or an alarm in the room does not and is pardoned.
+Two things count as howling: a band that grew steadily for 0.2 to 0.6 s, and one that has been about as loud as
+the limiter allows, and steady, for 0.15 s. So a steady tone below -4 dBFS is let through. What was taken for
+howling is tested by turning it down: a howl follows, while a whistle or an alarm in the room does not and is
+pardoned. After a howl the gain comes back, at first soon and fully; each relapse sets a lower limit for longer.
 
 Sources: T. van Waterschoot and M. Moonen, "Fifty years of acoustic feedback control: state of the art and
 future challenges", Proc. IEEE 99(2), 2011, section on howling detection, for the features: peak-to-average and
@@ -43,27 +44,31 @@ HARMONICS_DB = np.float32(15)  # more than the bands at twice and three times it
 SUBHARMONIC_DB = np.float32(6)  # more than the one at half of it,
 FAINTEST_DB = np.float32(-50)  # relative to a sine of full scale.
 
-# A band grows if for so many tonal frames its centre stays within so many Hz, and its level rises by so many
-# dB along a line from which it deviates by so many dB (root mean square).
-LINE = 12, np.float32(15), np.float32(3), np.float32(0.6)  # one mode
-BAND = 20, np.float32(60), np.float32(6), np.float32(1.2)  # several modes, which beat
+# A band grows if for so many tonal frames its centre stays within so many Hz and its level rises by so many dB along
+# a line, from which it deviates by no more than so many dB (root mean square). Any row will do.
+GROWTH = (
+    (14, 8.0, 6.0, 0.5),  # one mode
+    (20, 60.0, 6.0, 1.2),  # several modes, which beat
+    (40, 60.0, 6.0, 1.5),  # the same, slowly
+    (12, 60.0, 20.0, 1.2),  # the same, fast
+)
 STEEPEST_DB = np.float32(6)  # per frame; attacks of notes are steeper
 
 # Saturated: for so many frames the power is at least that and varies by less, and the loudest band has this much.
-SATURATED = 12
+SATURATED = 9
 SATURATED_DB, STEADY_DB = np.float32(-4), np.float32(2)
 SATURATED_SHARE, SATURATED_HARMONICS_DB = np.float32(0.2), np.float32(6)  # the microphone may clip too
 
 STEP_DB = np.float32(6)
-STEPS = 6  # down to -36 dB
-STEP_S = 0.02
+LOWEST_GAIN_DB = np.float32(-36)
 WAIT, WAIT_LOUD = 8, 3  # frames between steps: a loop, a window; at SATURATED_DB ears cannot wait
 FALLING_DB = np.float32(2)  # a howl falls by this between steps, or the next step is due
-UNMOVED_DB = np.float32(2)  # what stays within this during two steps does not come from the loop
+UNMOVED_DB = np.float32(2)  # what stays within this during so many steps does not come from the loop,
+UNMOVED = 3  # even if headphones delay it by a quarter of a second
 GONE_DB = np.float32(20)  # a howl so far below its peak is gone,
 GONE_SHARE = np.float32(0.05)  # and one that is such a small part of what is heard
 HOLD = 31  # frames: 0.5 s
-RECOVERY_DB_S, PARDON_DB_S = 12.0, 60.0
+DOWN_DB_S, RECOVERY_DB_S, PARDON_DB_S = -300.0, 6.0, 60.0  # 20 ms for a step down
 PATIENCE, MAX_PATIENCE = 500, 32_000  # frames: 8 s, doubled by each relapse, up to 8.5 min
 PARDON = 62  # frames: 1 s after a pardoned tone has ended, another one may be a howl
 
@@ -87,12 +92,13 @@ class HowlState(NamedTuple):
     bin_hz: np.ndarray  # (1,)
     filled: np.ndarray  # int64 (2,): samples in the mean so far, means since the last frame
     mean: np.ndarray  # (1,): sum so far
-    history: np.ndarray  # (3, 20): level, centre and total power of the last frames, in a circle
+    growth: np.ndarray  # (4, 4): `GROWTH`
+    history: np.ndarray  # (3, 40): level, centre and total power of the last frames, in a circle
     counts: np.ndarray  # int64 (8,)
     levels: np.ndarray  # (8,)
     rates: np.ndarray  # (3,): factors of the gain per sample: down, up, up after a pardon
     gain: np.ndarray  # (3,): present gain, where it goes, factor per sample on the way up
-    howls: np.ndarray  # int64 (2,): howls so far, and how many of them were pardoned
+    alarms: np.ndarray  # int64 (2,): alarms so far, and how many of them were pardoned
 
 
 def prepare_howling(sr: int) -> HowlState:
@@ -115,15 +121,21 @@ def prepare_howling(sr: int) -> HowlState:
         bin_hz=aligned([bin_hz]),
         filled=zeros(2, np.int64),
         mean=zeros(1),
-        history=zeros((3, BAND[0])),
+        growth=aligned(GROWTH),
+        history=zeros((3, max(rule[0] for rule in GROWTH))),
         counts=zeros(8, np.int64),
         levels=zeros(8),
-        rates=aligned([10 ** (-float(STEP_DB) / 20 / (STEP_S * sr)), *(10 ** (r / 20 / sr) for r in (RECOVERY_DB_S, PARDON_DB_S))]),
+        rates=aligned([10 ** (rate_db_s / 20 / sr) for rate_db_s in (DOWN_DB_S, RECOVERY_DB_S, PARDON_DB_S)]),
         gain=aligned([1, 1, 1]),
-        howls=zeros(2, np.int64),
+        alarms=zeros(2, np.int64),
     )
     state.counts[WAITS] = PATIENCE
     return state
+
+
+def howls(state: HowlState) -> int:
+    """Howls so far. One that is being fought counts, and no longer if it is pardoned."""
+    return int(state.alarms[0] - state.alarms[1])
 
 
 def gain_db(state: HowlState) -> float:
@@ -201,34 +213,33 @@ def _analyse(state):
 
 
 @inlined
-def _grows(counts, history, n_frames, spread, rise, deviation):
-    """Whether the loudest band grew steadily at one place during the last `n_frames`."""
-    if counts[TONAL] < n_frames:
+def _grows(counts, history, growth, rule):
+    """Whether the loudest band grew steadily at one place, by a row of `growth`."""
+    n = np.int64(growth[rule, 0])
+    if counts[TONAL] < n:
         return False
-    size = history.shape[1]
-    newest = counts[FRAMES]
+    size, newest = history.shape[1], counts[FRAMES]
     level = history[0, newest % size]
     low, high = history[1, newest % size], history[1, newest % size]
-    middle = np.float32(0.5) * np.float32(n_frames - 1)
+    middle = np.float32(n - 1) / np.float32(2)
     mean, slope, norm = np.float32(0), np.float32(0), np.float32(0)
-    for j in range(n_frames):
+    for j in range(n):
         at = (newest - j) % size
         t = middle - np.float32(j)
         low, high = min(low, history[1, at]), max(high, history[1, at])
-        mean += history[0, at] - level
+        mean += (history[0, at] - level) / np.float32(n)
         slope += t * (history[0, at] - level)
         norm += t * t
-    mean /= np.float32(n_frames)
     slope /= norm
     error = np.float32(0)
-    for j in range(n_frames):
-        line = mean + slope * (middle - np.float32(j))
-        error += (history[0, (newest - j) % size] - level - line) ** 2
+    for j in range(n):
+        off = history[0, (newest - j) % size] - level - mean - slope * (middle - np.float32(j))
+        error += off * off
     return (
-        high - low <= spread
-        and slope * np.float32(n_frames - 1) >= rise
+        high - low <= growth[rule, 1]
+        and slope * np.float32(n - 1) >= growth[rule, 2]
         and slope <= STEEPEST_DB
-        and error <= np.float32(n_frames) * deviation * deviation
+        and error <= np.float32(n) * growth[rule, 3] * growth[rule, 3]
     )
 
 
@@ -246,35 +257,35 @@ def _saturated(counts, history):
 
 
 @inlined
-def _turn(state, goal, rate):
-    """Send the gain to `goal` dB, upwards at that rate."""
-    state.levels[GOAL] = goal
-    state.gain[1] = np.float32(1) if goal == np.float32(0) else np.float32(10) ** (goal / np.float32(20))
-    state.gain[2] = state.rates[rate]
+def _turn(levels, gain, goal, rate):
+    """Send the gain to `goal` dB, upwards at `rate`."""
+    levels[GOAL] = goal
+    gain[1] = np.float32(1) if goal == np.float32(0) else np.float32(10) ** (goal / np.float32(20))
+    gain[2] = rate
 
 
 @inlined
-def _step(state, level):
-    """The next step down."""
-    state.counts[TAKEN] += 1
-    state.counts[SINCE] = 0
-    state.levels[MARK] = level
-    _turn(state, max(state.levels[GOAL] - STEP_DB, -STEP_DB * np.float32(STEPS)), 1)
+def _step(counts, levels, gain, rate, level):
+    """The next step down; `level` is that of the howl."""
+    counts[TAKEN] += 1
+    counts[SINCE] = 0
+    levels[MARK] = level
+    _turn(levels, gain, max(levels[GOAL] - STEP_DB, LOWEST_GAIN_DB), rate)
 
 
 @pasted
 def _begin(state, level, centre):
     """A howl begins, for the first time or again."""
     counts, levels = state.counts, state.levels
-    gain = max(np.float32(2) * _db(state.gain[0]), -STEP_DB * np.float32(STEPS))
-    if state.howls[0] > state.howls[1] and counts[PHASE] == CALM and counts[SINCE] < counts[WAITS]:
+    gain = max(np.float32(2) * _db(state.gain[0]), LOWEST_GAIN_DB)
+    if state.alarms[0] > state.alarms[1] and counts[PHASE] == CALM and counts[SINCE] < counts[WAITS]:
         # A relapse: this gain was too much, so stay below it, for twice as long as the last time.
-        levels[LIMIT] = max(min(levels[LIMIT], gain - STEP_DB), -STEP_DB * np.float32(STEPS))
+        levels[LIMIT] = max(min(levels[LIMIT], gain - STEP_DB), LOWEST_GAIN_DB)
         counts[WAITS] = min(2 * counts[WAITS], MAX_PATIENCE)
-    state.howls[0] += 1
+    state.alarms[0] += 1
     counts[PHASE], counts[TAKEN] = FIGHT, 0
     levels[CENTRE], levels[LOWEST], levels[HIGHEST], levels[GOAL] = centre, level, level, gain
-    _step(state, level)
+    _step(counts, levels, state.gain, state.rates[1], level)
 
 
 @pasted
@@ -285,7 +296,7 @@ def _fight(state, total):
     level, total_db = _db(band), _db(total)
     levels[LOWEST], levels[HIGHEST] = min(levels[LOWEST], level), max(levels[HIGHEST], level)
     counts[SINCE] += 1
-    lowest_gain = levels[GOAL] <= -STEP_DB * np.float32(STEPS)
+    lowest_gain = levels[GOAL] <= LOWEST_GAIN_DB
     is_loud = total_db >= SATURATED_DB and not lowest_gain
     if level <= levels[HIGHEST] - GONE_DB or level < FAINTEST_DB - STEP_DB or band < GONE_SHARE * total:
         counts[PHASE], counts[SINCE] = HELD, 0
@@ -293,16 +304,16 @@ def _fight(state, total):
         unmoved = levels[HIGHEST] - levels[LOWEST] <= UNMOVED_DB
         if level <= levels[MARK] - FALLING_DB:
             counts[SINCE], levels[MARK] = 0, level
-        elif lowest_gain or (unmoved and counts[TAKEN] == 2 and not is_loud):
-            state.howls[1] += 1
+        elif lowest_gain or (unmoved and counts[TAKEN] == UNMOVED and not is_loud):
+            state.alarms[1] += 1
             counts[PHASE], counts[SINCE], counts[PARDONED] = CALM, 0, PARDON
             levels[EXCUSED], levels[EXCUSED_LEVEL] = levels[CENTRE], levels[HIGHEST] + STEP_DB
-            _turn(state, levels[LIMIT], 2)
+            _turn(levels, state.gain, levels[LIMIT], state.rates[2])
         else:
-            _step(state, level)
+            _step(counts, levels, state.gain, state.rates[1], level)
 
 
-@pasted
+@kernel
 def _judge(state):
     """A frame is complete: listen, and decide about the gain."""
     total = _analyse(state)
@@ -312,25 +323,24 @@ def _judge(state):
     if counts[PHASE] == FIGHT:
         _fight(state, total)
     else:
-        excused = counts[PARDONED] > 0 and abs(centre - levels[EXCUSED]) <= BAND[1] and level < levels[EXCUSED_LEVEL]
-        if counts[PARDONED] > 0:
-            counts[PARDONED] = PARDON if excused and (counts[TONAL] or counts[LOUD]) else counts[PARDONED] - 1
-        howls = (
-            _grows(counts, history, LINE[0], LINE[1], LINE[2], LINE[3])
-            or _grows(counts, history, BAND[0], BAND[1], BAND[2], BAND[3])
-            or _saturated(counts, history)
-        )
+        pardoned = counts[PARDONED] > 0
+        excused = pardoned and abs(centre - levels[EXCUSED]) <= HALF_BAND_HZ and level < levels[EXCUSED_LEVEL]
+        if pardoned:
+            counts[PARDONED] = PARDON if counts[LOUD] or (excused and counts[TONAL]) else counts[PARDONED] - 1
+        alarm = not pardoned and _saturated(counts, history)
+        for rule in range(state.growth.shape[0]):
+            alarm = alarm or (not excused and _grows(counts, history, state.growth, rule))
         counts[SINCE] += 1
-        if howls and not excused:
+        if alarm:
             _begin(state, level, centre)
         elif counts[PHASE] == HELD and counts[SINCE] >= HOLD:
             counts[PHASE], counts[SINCE] = CALM, 0
-            _turn(state, levels[LIMIT], 1)
+            _turn(levels, state.gain, levels[LIMIT], state.rates[1])
         elif counts[PHASE] == CALM and counts[SINCE] >= counts[WAITS]:
             counts[SINCE] = 0
             if levels[LIMIT] < np.float32(0):
                 levels[LIMIT] = min(levels[LIMIT] + STEP_DB, np.float32(0))
-                _turn(state, levels[LIMIT], 1)
+                _turn(levels, state.gain, levels[LIMIT], state.rates[1])
             else:
                 counts[WAITS] = PATIENCE
 
