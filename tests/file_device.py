@@ -12,6 +12,7 @@ from typing import Any
 
 import cffi
 import numpy as np
+from scipy.signal import lfilter
 from test_live_callback import CALLBACK
 
 BLOCK = 160
@@ -25,13 +26,15 @@ class FileDevices:
     """A microphone that plays `x`, (n_samples,), and headphones; one device.
 
     `heard` is what was played so far, one array for each time that the device was opened; `position` the samples of
-    `x` that were taken. Set `there` to False to pull it out.
+    `x` that were taken. Set `there` to False to pull it out; `feedback` are the
+    coefficients (b, a) of a filter from headphones to microphone.
     """
 
     def __init__(self, x: np.ndarray, sr: int) -> None:
         self.x, self.sr, self.position, self.there = x.astype(np.float32), sr, 0, True
         self.heard: list[np.ndarray] = []
         self.opened = 0
+        self.feedback: tuple[Any, Any] | None = None
         self.PortAudioError = PortAudioError
         self._ffi, self._initialized = cffi.FFI(), 1
         self.default = SimpleNamespace(device=(-1, -1), hostapi=0)
@@ -88,10 +91,15 @@ class Stream:
 
     def _run(self) -> None:
         devices, played = self._devices, []
+        memory = np.zeros(2)
         while devices.there and not self._ending.is_set():
             block_in = np.zeros(BLOCK, np.float32)
             part = devices.x[devices.position : devices.position + BLOCK]
             block_in[: part.size] = part
+            if played and devices.feedback:
+                b, a = devices.feedback
+                fed_back, memory = lfilter(b, a, played[-1], zi=memory)
+                block_in += fed_back.astype(np.float32)
             block_out = np.zeros(BLOCK, np.float32)
             self._callback(block_in.ctypes.data, block_out.ctypes.data, BLOCK, None, 0, self._user)
             played.append(block_out)

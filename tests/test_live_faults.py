@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from file_device import BLOCK, FileDevices
 from jackd import require_audio
+from scipy.signal import iirpeak
 from signals import voices
 from test_live import Halves, resident_kb, wait_for
 from test_live_callback import Device
@@ -32,7 +33,7 @@ def file_devices(monkeypatch):
 
 
 def test_a_device_that_is_pulled_out_and_put_back_goes_on_from_a_new_beginning(file_devices):
-    with LiveStream(Separator(StreamConfig(), Passthrough()), fade_in_ms=30) as live:
+    with LiveStream(Separator(StreamConfig(), Passthrough()), late="wait") as live:
         wait_for(lambda: file_devices.position > 20_000)
         file_devices.there = False
         wait_for(lambda: live.stats.state == "reconnecting")
@@ -143,3 +144,23 @@ def test_beside_busy_processes_the_delay_stays(monkeypatch):
 def test_a_block_that_the_prefill_does_not_cover_is_refused(file_devices):
     with pytest.raises(ConfigError, match=r"block_size=1024 is more than prefill_ms=10 covers; .* 64 ms"):
         LiveStream(Separator(StreamConfig(), Halves()), block_size=1024, prefill_ms=10)
+
+
+def test_headphones_that_feed_back_are_turned_down_and_the_stream_says_so(file_devices):
+    """What is played comes back to the microphone on top of a voice; at 2 kHz it is louder by half."""
+    file_devices.x = voices(400_000)[0]
+    b, a = iirpeak(2_000, 8, fs=16_000)
+    file_devices.feedback = 1.5 * b, a
+    with LiveStream(Separator(StreamConfig(), Passthrough())) as live:
+        wait_for(lambda: file_devices.position > 160_000)
+        stats = live.stats
+        assert stats.howls > 0
+        assert stats.howl_gain_db < -5
+        assert any(message.startswith("howling: ") for message in live.messages)
+    heard = file_devices.heard[0]
+    assert np.abs(heard).max() <= np.float32(10 ** (-1 / 20))
+    file_devices.position = 0
+    with LiveStream(Separator(StreamConfig(), Passthrough()), howling=False) as live:
+        wait_for(lambda: file_devices.position > 160_000)
+        assert live.stats.howls == 0
+    assert np.std(heard[80_000:160_000]) < 0.5 * np.std(file_devices.heard[1][80_000:160_000])

@@ -2,8 +2,8 @@
 
 It knows nothing of estimators. Samples go to a function at an address, which is the compiled hop of a
 `Separator` (`rtsep.live.native`) or an exchange with a worker thread (`rtsep.live.worker`); around it are
-what every live stream has: the choice of channels, the delayed mixture, the gains of what is heard, the
-limiter, the recording tap and the counts. No Python, no allocation, no lock; nothing here can raise.
+what every live stream has: the choice of channels, the delayed mixture, the gains of what is heard, the ear for
+howling, the limiter, the recording tap and the counts. No Python, no allocation, no lock; nothing here can raise.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from rtsep.kernels.jit import entry, pasted
 from rtsep.kernels.memory import zeros
 from rtsep.kernels.simd import LANES, clear, load, multiply_add, store
 from rtsep.live.cpu import flush_to_zero, restore_mode
+from rtsep.live.howling import HowlState, prepare_howling, turn_down, watch
 from rtsep.live.pointers import call_process, load_state
 from rtsep.live.rings import Ring, make_ring, read, waiting, write
 from rtsep.stages.analysis import MAX_SAMPLE
@@ -52,6 +53,8 @@ class LiveState(NamedTuple):
     goals: np.ndarray  # (1 + J,): where the gains are going
     fallback: np.ndarray  # (1 + J,): where they go instead while hops are late
     steps: np.ndarray  # (2,): by how much in a sample; to the fallback, within a hop
+    howling: HowlState  # of what is heard
+    listens: np.ndarray  # bool (1,): whether howling is listened for
     monitor: OutputState  # of what is heard
     energies: np.ndarray  # (1 + J,): smoothed energy per sample, of the mixture and each source
     sums: np.ndarray  # (8,) scratch
@@ -87,6 +90,8 @@ def prepare_live(
         goals=zeros(rows),
         fallback=zeros(rows),
         steps=zeros(2),
+        howling=prepare_howling(sr),
+        listens=np.array([False]),
         monitor=monitor.prepare(config, consistent=False, delay=delay),
         energies=zeros(rows),
         sums=zeros(LANES),
@@ -243,6 +248,9 @@ def _callback(data_in, data_out, n_samples, times, flags, user):
             counts[TAP_LOST] += n
         _measure(live, n)
         _mix(live, n, replaced)
+        if live.listens[0]:
+            watch(live.howling, live.heard, n_channels, n)
+            turn_down(live.howling, live.heard, n_channels, n)
         heard = live.heard[: n_channels * n].reshape((1, n_channels, n))
         finish(live.monitor, heard[0], heard)
         for k in range(n_out):

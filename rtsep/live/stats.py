@@ -68,8 +68,12 @@ class Stats:
     levels_db : dict of str to float
         RMS level in dBFS of "mixture" and of each source, over about 0.3 s.
     limited, muted : int
-        Samples of what is heard at which the limiter worked, and that were not finite.
+        Samples at which a limiter worked, of the sources or of what is heard, and that were not finite.
     reconnects : int
+    howls : int
+        How often howling was turned down.
+    howl_gain_db : float
+        The gain that this has left, 0 dB when nothing howls.
     drift_ppm : float
         By how many millionths the input's clock is faster than the output's, where they are bridged.
     recorded_s, recording_lost_s : float
@@ -92,6 +96,8 @@ class Stats:
     limited: int
     muted: int
     reconnects: int
+    howls: int
+    howl_gain_db: float
     drift_ppm: float
     recorded_s: float
     recording_lost_s: float

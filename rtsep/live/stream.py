@@ -6,7 +6,7 @@ import atexit
 import ctypes
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Sequence
 from functools import cache
 from pathlib import Path
@@ -22,6 +22,7 @@ from rtsep.kernels.memory import arrays
 from rtsep.live import callback as cb
 from rtsep.live.connection import Connection
 from rtsep.live.devices import Device, find_device, portaudio, rescan
+from rtsep.live.howling import gain_db, howls
 from rtsep.live.native import NativeDriver
 from rtsep.live.pointers import Handle
 from rtsep.live.record import Recorder
@@ -79,6 +80,8 @@ class LiveStream:
         Hear the mixture, with exactly the same delay.
     ceiling_db, fade_in_ms : float
         Of what is heard, as in `Output`. The fade-in comes at the start and after every reconnection.
+    howling : bool
+        Turn down what feeds back into the microphone (`rtsep.live.howling`). Nothing else changes by a bit.
     late : {"mixture", "silence", "wait"}
         What is heard where the machine was too slow. "wait" leaves the audio as it is, however late: for
         clocks that wait too, such as JACK in freewheel.
@@ -131,6 +134,7 @@ class LiveStream:
         bypass: bool = False,
         ceiling_db: float = -1.0,
         fade_in_ms: float = 30.0,
+        howling: bool = True,
         late: str = "mixture",
         driver: str | None = None,
         prefill_ms: float = PREFILL_MS,
@@ -181,6 +185,7 @@ class LiveStream:
         hop_ns = round(1e9 * config.hop_s)
         live.limits[:] = (FOREVER, FOREVER, 0) if late == "wait" else (PHASE_SHARE * hop_ns, hop_ns, 1)
         live.fallback[0] = late == "mixture"
+        live.listens[0] = howling
         self._lock = threading.RLock()
         self._choice: dict[str, Any] = {"solo": 0, "strength": 1.0, "bypass": False}
         self._connection: Connection | None = None
@@ -193,7 +198,8 @@ class LiveStream:
         self._state = "stopped"
         self._reconnects = self._late_callbacks = 0
         self._last_start_ns = self._last_block = 0
-        self._warned = False
+        self._put_right: Counter[str] = Counter()  # by the separator before its last reset
+        self._warned, self._howls = False, 0
         self._hop_times, self._intervals = Histogram(), Histogram()
         self._handle = Handle(live)
         _OPEN.add(self)
@@ -233,14 +239,17 @@ class LiveStream:
         """A new beginning after a break; counts go on. Not while the callback runs."""
         live = self._live
         counts, muted, limited = live.counts.copy(), live.monitor.muted.copy(), live.monitor.limited.copy()
+        alarms = live.howling.alarms.copy()
         taps, goals, shed = live.taps.copy(), live.goals.copy(), self._driver.shed.copy()
         tap = live.tap.written.copy(), live.tap.read.copy()
         for array, values in zip(arrays(live), self._fresh, strict=True):
             np.copyto(array, values)
         live.counts[:], live.monitor.muted[:], live.monitor.limited[:] = counts, muted, limited
+        live.howling.alarms[:] = alarms
         live.taps[:], live.goals[:], live.gains[:] = taps, goals, goals
         live.tap.written[:], live.tap.read[:] = tap
         self._last_start_ns = self._last_block = 0
+        self._put_right.update(self.separator.counts)
         self._driver.reset()
         self._driver.shed[:] = shed
 
@@ -402,6 +411,7 @@ class LiveStream:
             self._collect_times()
             live, config = self._live, self.separator.config
             counts = live.counts
+            put_right = self._put_right + Counter(self.separator.counts)
             levels = 10 * np.log10(np.maximum(live.energies, 1e-20))
             return Stats(
                 state=self._state,
@@ -417,9 +427,11 @@ class LiveStream:
                 late_callbacks=self._late_callbacks,
                 interval_ms=self._intervals.summary(1e6),
                 levels_db=dict(zip(("mixture", *self.separator.sources), map(float, levels), strict=True)),
-                limited=int(live.monitor.limited[0]),
-                muted=int(live.monitor.muted[0]),
+                limited=int(live.monitor.limited[0]) + put_right["limited"],
+                muted=int(live.monitor.muted[0]) + put_right["muted"],
                 reconnects=self._reconnects,
+                howls=howls(live.howling),
+                howl_gain_db=gain_db(live.howling),
                 drift_ppm=1e6 * self._connection.drift if self._connection else 0.0,
                 recorded_s=(self._recorder.n_samples if self._recorder else 0) / config.sr,
                 recording_lost_s=int(counts[cb.TAP_LOST]) / config.sr,
@@ -459,6 +471,11 @@ class LiveStream:
 
     def _report_problems(self) -> None:
         """What the other threads ran into."""
+        n_howls = howls(self._live.howling)
+        if n_howls > self._howls:
+            gain = gain_db(self._live.howling)
+            self._say(f"howling: what is heard feeds back into the microphone; turned down to {gain:.0f} dB")
+        self._howls = n_howls
         if self._last_block > self._driver.prefill > 0 and not self._warned:
             self._warned = True
             self._say(
