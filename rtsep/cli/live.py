@@ -21,8 +21,9 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "live",
         help="separate what comes from a microphone and play it",
-        description="Separate what comes from an input device and play one source on an output device, until "
-        "Ctrl-C. Prints a line a second and a summary at the end. Mind feedback: use headphones.",
+        description="Separate what comes from an input device and play one source on an output device, until q or "
+        "Ctrl-C. A terminal shows levels, load and delay, and its keys choose what is heard; a summary comes at the "
+        "end. Mind feedback: use headphones.",
     )
     devices = parser.add_argument_group("devices", "`rtsep devices` lists them; number or part of the name.")
     devices.add_argument("--input", metavar="DEVICE", help="input device (default: the system's)")
@@ -37,6 +38,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--record", type=given_path, metavar="DIR", help="folder for mixture.wav and a WAV of each source"
     )
+    parser.add_argument("--plain", action="store_true", help="print a line a second instead of the panel")
     parser.add_argument("--seconds", type=float, metavar="S", help="stop after so many seconds")
     add_engine_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.live",))
@@ -44,6 +46,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Stream until interrupted."""
+    from rtsep.cli.panel import Panel, panel_fits
     from rtsep.config import StreamConfig
     from rtsep.live import LiveStream, find_device
     from rtsep.separator import Separator
@@ -61,14 +64,21 @@ def run(args: argparse.Namespace) -> int:
         bypass=args.bypass,
         record=args.record,
     )
+    panel = None if args.plain or not panel_fits() else Panel(stream)
     interrupted: BaseException | None = None
     with stream:
-        _print_start(stream)
         try:
-            _print_lines(stream, args.seconds)
+            if panel:
+                panel.run(args.seconds)
+            else:
+                _print_start(stream)
+                _print_lines(stream, args.seconds)
         except (KeyboardInterrupt, SystemExit) as stop:
             interrupted = stop
         stats = stream.stats
+    if panel:
+        _print_start(stream)
+        print(*panel.messages, sep="\n")
     _print_summary(stats)
     # Ctrl-C is how a stream ends; a SIGTERM is passed on as such.
     if isinstance(interrupted, SystemExit):
@@ -89,13 +99,11 @@ def _print_start(stream: LiveStream) -> None:
 
 
 def _print_lines(stream: LiveStream, seconds: float | None) -> None:
-    start, said = time.monotonic(), 0
+    start = time.monotonic()
     while seconds is None or time.monotonic() - start < seconds:
         time.sleep(INTERVAL_S if seconds is None else min(INTERVAL_S, max(0, seconds - (time.monotonic() - start))))
-        messages = list(stream.messages)
-        for message in messages[said:]:
-            print(message)
-        said = len(messages)
+        while stream.messages:
+            print(stream.messages.popleft())
         print(_line(stream.stats), flush=True)
 
 
