@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -14,6 +15,7 @@ from rich.style import Style
 from rtsep.live import Stats
 
 FLOOR_DB = -60.0  # left end of the bars
+SILENCE_DB = -99.0  # from here on down, a level has no number
 WARM_DB, HOT_DB = -18.0, -6.0  # RMS of loud speech; close to what clips
 BUSY, FULL = 0.5, 0.8  # shares of the hop time that deserve a look, and that are dangerous
 MAX_NAME = 14
@@ -86,12 +88,12 @@ def layout(view: View, width: int, height: int, glyphs: Glyphs = UNICODE) -> lis
         (0, _header(view, glyphs)),
         (5, _devices(view, width, glyphs)),
         (21, _row()),
-        (0, _hearing(view)),
+        (0, _hearing(view, width)),
         (21, _row()),
         *_meters(view, width, glyphs),
         (20, _row()),
         *_delay_and_load(view, width),
-        *_messages(view),
+        *_messages(view, width),
     ]
     footer = _footer(view, width, glyphs)
     order = sorted(range(len(body)), key=lambda i: body[i][0])
@@ -129,20 +131,23 @@ def _devices(view: View, width: int, glyphs: Glyphs) -> Row:
     return _row((f" {first} ", ""), (glyphs.to, "dim"), (f" {second} ", ""), (rate, "dim"))
 
 
-def _hearing(view: View) -> Row:
+def _hearing(view: View, width: int) -> Row:
     choice, rest = view.choice, view.strength_db
     strength = "full" if np.isinf(rest) else f"{rest:.0f} dB"
-    name, style, note = view.sources[choice["solo"]], "bold black on green", f"  strength {strength}"
+    name, style, notes = view.sources[choice["solo"]], "bold black on green", [f"  strength {strength}"]
     if view.stats.state != "running":
-        name, style, note = "nothing", "bold white on red", ""
+        name, style, notes = "nothing", "bold white on red", [""]
     elif choice["bypass"]:
-        name, style, note = "mixture", "bold black on yellow", f"  bypass of {name}, {strength}"
-    return _row((" Hearing ", ""), (f" {name} ", style), (note, ""))
+        notes = [f"  bypass of {name}, strength {strength}", "  bypass"]
+        name, style = "mixture", "bold black on yellow"
+    rows = [_row((" Hearing ", ""), (f" {name} ", style), (note, "")) for note in notes]
+    return _first_that_fits(rows, width)
 
 
 def _meters(view: View, width: int, glyphs: Glyphs) -> list[tuple[int, Row]]:
-    levels = view.stats.levels_db
-    heard = 0 if view.choice["bypass"] else 1 + view.choice["solo"]
+    levels, heard = view.stats.levels_db, 0 if view.choice["bypass"] else 1 + view.choice["solo"]
+    if view.stats.state != "running":
+        levels, heard = dict.fromkeys(levels, SILENCE_DB), None
     n_name = min(max(map(cell_len, levels)), MAX_NAME, width // 4)
     n_bar = max(width - n_name - 14, 1)
     rows = [(15, _row((set_cell_size(" Levels", 6 + n_name), "bold cyan"), (_scale(n_bar), "dim"), ("  dBFS", "dim")))]
@@ -154,7 +159,7 @@ def _meters(view: View, width: int, glyphs: Glyphs) -> list[tuple[int, Row]]:
                 1 if here else 3,
                 _row((label, "bold"), (set_cell_size(name, n_name) + " ", "bold" if here else ""))
                 + _bar(level, view.peaks[name], n_bar, here, glyphs)
-                + _row((f" {level:6.1f}" if level > -99 else "   -inf", "bold" if here else "")),
+                + _row((f" {level:6.1f}" if level > SILENCE_DB else "      -", "bold" if here else "")),
             )
         )
     return rows
@@ -222,7 +227,7 @@ def _delay(view: View) -> list[tuple[int, Row]]:
 
 def _load(view: View) -> list[tuple[int, Row]]:
     stats = view.stats
-    rows = [(16, _row((" Load", "bold cyan"), (f" of the {view.hop_ms:g} ms of a hop", "dim")))]
+    rows = [(16, _row((" Load", "bold cyan"), (f"  of the {view.hop_ms:g} ms of a hop", "dim")))]
     for rank, name, label in ((4, "median", "median"), (6, "p999", "p99.9"), (4, "max", "max")):
         share = stats.hop_share[name]
         color = "green" if share < BUSY else "yellow" if share < FULL else "red"
@@ -244,7 +249,7 @@ def _load(view: View) -> list[tuple[int, Row]]:
     return rows
 
 
-def _messages(view: View) -> list[tuple[int, Row]]:
+def _messages(view: View, width: int) -> list[tuple[int, Row]]:
     """The last one is news, the two before may help, older ones only fill a large screen."""
     if not view.messages:
         return []
@@ -253,22 +258,23 @@ def _messages(view: View) -> list[tuple[int, Row]]:
     for i, message in enumerate(view.messages):
         age = n - 1 - i
         rank = 2 if age == 0 else 11 + age if age < 3 else 30 + age
-        rows.append((rank, _row((f" {message}", "" if age == 0 else "dim"))))
+        for line in textwrap.wrap(message, width - 2, subsequent_indent=" " * 9):
+            rows.append((rank, _row((f" {line}", "" if age == 0 else "dim"))))
     return rows
 
 
 def _footer(view: View, width: int, glyphs: Glyphs) -> Row:
     if not view.keys:
         return _row((" no keys, standard input is no terminal; Ctrl-C ends", "dim"))
-    n_src = len(view.sources)
-    sources = [("1" if n_src == 1 else f"1-{min(n_src, 9)}", "source")]
-    long = [(f"{sources[0][0]} tab {glyphs.sideways}", "source"), (f"{glyphs.vertical}", "strength")]
-    long += [("b space", "bypass"), ("q", "quit")]
-    short = [*sources, (glyphs.vertical, "strength"), ("b", "bypass"), ("q", "quit")]
+    numbers = "1" if len(view.sources) == 1 else f"1-{min(len(view.sources), 9)}"
+    long = {f"{numbers} tab {glyphs.sideways}": "source", glyphs.vertical: "strength", "b space": "bypass", "q": "quit"}
+    short = {numbers: "source", glyphs.vertical: "strength", "b": "bypass", "q": "quit"}
+    rows = []
     for keys, gap in ((long, "   "), (short, " ")):
-        row: Row = []
-        for key, meaning in keys:
-            row += _row((" " if not row else gap, ""), (key, "bold"), (f" {meaning}", "dim"))
-        if Segment.get_line_length(row) <= width:
-            break
-    return row
+        row = [piece for key, what in keys.items() for piece in ((gap, ""), (key, "bold"), (f" {what}", "dim"))]
+        rows.append(_row((" ", ""), *row[1:]))
+    return _first_that_fits(rows, width)
+
+
+def _first_that_fits(rows: Sequence[Row], width: int) -> Row:
+    return next((row for row in rows if Segment.get_line_length(row) <= width), rows[-1])

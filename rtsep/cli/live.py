@@ -78,7 +78,8 @@ def run(args: argparse.Namespace) -> int:
         stats = stream.stats
     if panel:
         _print_start(stream)
-        print(*panel.messages, sep="\n")
+        for message in panel.messages:
+            print(message)
     _print_summary(stats)
     # Ctrl-C is how a stream ends; a SIGTERM is passed on as such.
     if isinstance(interrupted, SystemExit):
