@@ -93,7 +93,7 @@ def layout(view: View, width: int, height: int, glyphs: Glyphs = UNICODE) -> lis
         *_meters(view, width, glyphs),
         (20, _row()),
         *_delay_and_load(view, width),
-        *_messages(view, width),
+        *_messages(view, width, height),
     ]
     footer = _footer(view, width, glyphs)
     order = sorted(range(len(body)), key=lambda i: body[i][0])
@@ -249,17 +249,14 @@ def _load(view: View) -> list[tuple[int, Row]]:
     return rows
 
 
-def _messages(view: View, width: int) -> list[tuple[int, Row]]:
-    """The last one is news, the two before may help, older ones only fill a large screen."""
-    if not view.messages:
-        return []
-    n = len(view.messages)
-    rows = [(20, _row()), (17, _row((" Messages", "bold cyan")))]
-    for i, message in enumerate(view.messages):
-        age = n - 1 - i
+def _messages(view: View, width: int, height: int) -> list[tuple[int, Row]]:
+    """The last one is news, the two before may help, older ones only fill a large screen, each with one row."""
+    shown = list(view.messages)[-height:]
+    rows = [(20, _row()), (17, _row((" Messages", "bold cyan")))] if shown else []
+    for age, message in zip(range(len(shown) - 1, -1, -1), shown, strict=True):
         rank = 2 if age == 0 else 11 + age if age < 3 else 30 + age
-        for line in textwrap.wrap(message, width - 2, subsequent_indent=" " * 9):
-            rows.append((rank, _row((f" {line}", "" if age == 0 else "dim"))))
+        lines = textwrap.wrap(message, max(width - 2, 20), subsequent_indent=" " * 9) if age < 3 else [message]
+        rows += [(rank, _row((f" {line}", "" if age == 0 else "dim"))) for line in lines]
     return rows
 
 

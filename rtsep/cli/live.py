@@ -52,6 +52,9 @@ def run(args: argparse.Namespace) -> int:
     from rtsep.separator import Separator
 
     estimator, phase, output = engine_settings(args)
+    in_panel = not args.plain and panel_fits()
+    if in_panel:
+        print("Getting ready; the first start compiles, which takes some seconds.", flush=True)
     rate = args.rate or find_device(_device(args.input), "input").sr
     config = StreamConfig.from_ms(rate, args.window_ms, args.hop_ms, 2 if args.stereo else 1)
     stream = LiveStream(
@@ -64,7 +67,7 @@ def run(args: argparse.Namespace) -> int:
         bypass=args.bypass,
         record=args.record,
     )
-    panel = None if args.plain or not panel_fits() else Panel(stream)
+    panel = Panel(stream) if in_panel else None
     interrupted: BaseException | None = None
     with stream:
         try:
