@@ -170,6 +170,13 @@ def test_the_mark_is_at_what_is_heard():
     assert "Hearing  mixture   bypass of noise, strength 12 dB" in marked(bypass=True)[1]
 
 
+def test_without_devices_nothing_is_heard():
+    rows = text(view(state="reconnecting"), 80, 24)
+    assert "● reconnecting" in rows[0]
+    assert "Hearing  nothing" in rows[3]
+    assert not set("▶━┃") & set("".join(rows))
+
+
 def test_a_bar_ends_under_its_number():
     for width, levels in [(40, (-40, -20, 0)), (57, (-48, -12, 0)), (80, (-24, -12, 0)), (120, (-36, -24, 0))]:
         for db in levels:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import numpy as np
 from rich.cells import cell_len, set_cell_size
 from rich.segment import Segment
 from rich.style import Style
@@ -84,6 +84,7 @@ class View:
 
 def layout(view: View, width: int, height: int, glyphs: Glyphs = UNICODE) -> list[Row]:
     """`height` rows of `width` cells each; where they are too few, what matters least is left out."""
+    # Each row with its rank: the higher, the sooner it goes.
     body = [
         (0, _header(view, glyphs)),
         (5, _devices(view, width, glyphs)),
@@ -133,7 +134,7 @@ def _devices(view: View, width: int, glyphs: Glyphs) -> Row:
 
 def _hearing(view: View, width: int) -> Row:
     choice, rest = view.choice, view.strength_db
-    strength = "full" if np.isinf(rest) else f"{rest:.0f} dB"
+    strength = "full" if math.isinf(rest) else f"{rest:.0f} dB"
     name, style, notes = view.sources[choice["solo"]], "bold black on green", [f"  strength {strength}"]
     if view.stats.state != "running":
         name, style, notes = "nothing", "bold white on red", [""]
@@ -145,9 +146,11 @@ def _hearing(view: View, width: int) -> Row:
 
 
 def _meters(view: View, width: int, glyphs: Glyphs) -> list[tuple[int, Row]]:
-    levels, heard = view.stats.levels_db, 0 if view.choice["bypass"] else 1 + view.choice["solo"]
+    levels, peaks = view.stats.levels_db, view.peaks
+    heard = 0 if view.choice["bypass"] else 1 + view.choice["solo"]
     if view.stats.state != "running":
         levels, heard = dict.fromkeys(levels, SILENCE_DB), None
+        peaks = levels
     n_name = min(max(map(cell_len, levels)), MAX_NAME, width // 4)
     n_bar = max(width - n_name - 14, 1)
     rows = [(15, _row((set_cell_size(" Levels", 6 + n_name), "bold cyan"), (_scale(n_bar), "dim"), ("  dBFS", "dim")))]
@@ -158,7 +161,7 @@ def _meters(view: View, width: int, glyphs: Glyphs) -> list[tuple[int, Row]]:
             (
                 1 if here else 3,
                 _row((label, "bold"), (set_cell_size(name, n_name) + " ", "bold" if here else ""))
-                + _bar(level, view.peaks[name], n_bar, here, glyphs)
+                + _bar(level, peaks[name], n_bar, here, glyphs)
                 + _row((f" {level:6.1f}" if level > SILENCE_DB else "      -", "bold" if here else "")),
             )
         )
