@@ -6,13 +6,12 @@ import argparse
 import json
 import math
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli.engine import add_engine_options, engine_settings
 from rtsep.cli.inputs import given_path
+from rtsep.cli.progress import progress_bar
 from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -89,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     for number, job in enumerate(jobs, 1):
         label = f"{number}/{len(jobs)} {job.path.name}" if len(jobs) > 1 else job.path.name
         try:
-            with _progress_bar(label) as progress:
+            with progress_bar(label) as progress:
                 report = separator.separate(*job, progress)
         except (ConfigError, OSError) as problem:
             failed[job.path] = str(problem)
@@ -102,26 +101,6 @@ def run(args: argparse.Namespace) -> int:
     for path, reason in failed.items():
         print(f"rtsep: {path}: {reason}", file=sys.stderr)
     return 2 if failed else 0
-
-
-@contextmanager
-def _progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on the terminal, if there is one: the function that moves it."""
-    if not sys.stderr.isatty():
-        yield None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        TaskProgressColumn(),
-        TimeRemainingColumn(),
-    )
-    with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
-        task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _text(report: FileReport) -> str:

@@ -1,0 +1,425 @@
+"""How long sound takes from output to input, measured, without the engine and with it.
+
+What can be measured honestly? A cable joins output and input, so only their sum: what went out is compared with
+what came in at the same sample of the same callbacks. Opened up at the engine instead of at the cable, the loop
+of a live stream is the same loop: here a real `LiveStream` runs, with its devices, driver, framing, worker and
+limiter, but what the engine hears is a sweep instead of the input, and the input is recorded. That sweep passes
+engine, output, cable and input, which is the whole delay from microphone to headphone, counted from another
+point of the circle; and nothing is fed back. Between two such sweeps comes one that is put out next to the
+engine: the devices alone. Both in one stream, because many devices settle at another delay whenever they are
+opened; their difference is the engine.
+
+Of the engine all sources together are played: they add up to what went in, whatever the estimator makes of a
+sweep. Where they do not, the sweep is coloured, but not delayed.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, NamedTuple
+
+import numba
+import numpy as np
+from numba import carray
+from scipy.fft import irfft, next_fast_len, rfft
+from scipy.optimize import minimize_scalar
+from scipy.signal import chirp
+from scipy.signal.windows import tukey
+
+from rtsep.config import ConfigError, check_int, check_real
+from rtsep.kernels.jit import entry
+from rtsep.kernels.memory import arrays, zeros
+from rtsep.live import callback as cb
+from rtsep.live.devices import LiveError
+from rtsep.live.pointers import PROCESS, Handle, call_process, load_state
+from rtsep.live.rings import Ring, make_ring, read, waiting, write
+from rtsep.live.stream import LiveStream
+from rtsep.separator import Separator
+
+SWEEP_S = 0.25
+SWEEP_BAND = 0.005, 0.45  # of the sample rate: what converters and small transducers let through
+FADE_SHARE = 0.1  # of the sweep, half of it at either end
+LEAD_S = 1.0  # silence at first: devices settle, and the noise is measured
+MAX_DEVICE_S = 0.5  # longest round trip of the devices that is searched for; wireless ones take up to 0.3 s
+GUARD_S = 0.002  # around a peak, what does not count as noise
+# Noise alone peaks at 13 dB above its RMS among the lags of half a second.
+LEAST_PEAK_TO_NOISE_DB = 16.0
+LEAST_SNR_DB = 20.0  # below, a remark
+CLIPPING = 0.999  # of full scale
+SILENCE_DB = -160.0  # what is quieter counts as this
+POLL_S = 0.02
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """Where a probe was found in a recording.
+
+    Parameters
+    ----------
+    delay : float
+        Samples.
+    gain : float
+        Linear, negative if the polarity is inverted.
+    peak_to_noise_db : float
+        How far the peak of the correlation is above the RMS of the rest; -infinity for a silent recording.
+    """
+
+    delay: float
+    gain: float
+    peak_to_noise_db: float
+
+
+@dataclass(frozen=True)
+class Delay:
+    """A delay in samples, measured several times; `repeats` are the single values."""
+
+    repeats: tuple[float, ...]
+
+    @property
+    def median(self) -> float:
+        """Median of the repeats."""
+        return float(np.median(self.repeats))
+
+    @property
+    def spread(self) -> float:
+        """Largest minus smallest."""
+        return max(self.repeats) - min(self.repeats)
+
+
+@dataclass(frozen=True)
+class RoundTrip:
+    """A measured round trip next to the promised one; delays in samples.
+
+    Parameters
+    ----------
+    sr : int
+        Sample rate in Hz.
+    promised : dict of str to int
+        The ledger of the stream, "device in" and "device out" as the devices report them.
+    device : Delay
+        From output to input.
+    total : Delay
+        The same through the engine.
+    discarded : int
+        Repeats that do not count, since samples were lost meanwhile.
+    gain_db : float
+        Of the loop.
+    inverted : bool
+        Whether the loop inverts the polarity.
+    noise_db : float
+        RMS level in dBFS of what comes in while nothing is played; at least -160.
+    snr_db : float
+        RMS level of the probe as it comes back, over the noise.
+    peak_to_noise_db : float
+        The lowest of all repeats (see `Arrival`).
+    clipped : bool
+        Whether the input reached full scale.
+    """
+
+    sr: int
+    promised: dict[str, int]
+    device: Delay
+    total: Delay
+    discarded: int
+    gain_db: float
+    inverted: bool
+    noise_db: float
+    snr_db: float
+    peak_to_noise_db: float
+    clipped: bool
+
+    @property
+    def engine(self) -> Delay:
+        """What the engine adds, repeat by repeat."""
+        pairs = zip(self.total.repeats, self.device.repeats, strict=True)
+        return Delay(tuple(total - device for total, device in pairs))
+
+    @property
+    def promised_device(self) -> int:
+        """The devices' part of the promise."""
+        return self.promised["device in"] + self.promised["device out"]
+
+    @property
+    def promised_engine(self) -> int:
+        """The rest of the promise."""
+        return sum(self.promised.values()) - self.promised_device
+
+    @property
+    def remarks(self) -> list[str]:
+        """What does not add up, and what makes the measurement doubtful; one sentence each."""
+        said = []
+        if self.discarded:
+            said.append(f"{self.discarded} repeats were discarded since samples were lost while they were played")
+        if self.inverted:
+            said.append("the loop inverts the polarity")
+        if self.clipped:
+            said.append("the input clips: lower its gain, or the level of the probe")
+        if self.snr_db < LEAST_SNR_DB:
+            said.append(f"the probe is only {self.snr_db:.0f} dB above the noise: raise the level or the gains")
+        if self.device.spread > 1:
+            said.append(
+                f"the devices' delay changed by {self.device.spread:.4g} samples meanwhile: input and output do not "
+                "share a clock, or samples were lost that nobody reported"
+            )
+        unreported = self.device.median - self.promised_device
+        if unreported >= 0.5:
+            said.append(f"the devices add {self._amount(unreported)} that they do not report")
+        elif unreported <= -0.5:
+            said.append(f"the devices report {self._amount(-unreported)} more than they take")
+        missing = self.engine.median - self.promised_engine
+        if abs(missing) >= 0.5:
+            said.append(
+                f"the engine takes {self._amount(abs(missing))} {'more' if missing > 0 else 'less'} than it says"
+            )
+        return said
+
+    def _amount(self, samples: float) -> str:
+        return f"{samples:.4g} samples ({1000 * samples / self.sr:.2f} ms)"
+
+
+def make_probe(sr: int, level_db: float) -> np.ndarray:
+    """The sweep that is played: float32 (n_samples,), peak at `level_db` dBFS, fading in and out.
+
+    Linear, so that its spectrum is flat and the peak of its correlation as narrow as can be; a sine, so that it
+    carries 3 dB below its peak, and finds its way through small loudspeakers better than a click.
+    """
+    n = round(SWEEP_S * sr)
+    low, high = (share * sr for share in SWEEP_BAND)
+    sweep = chirp(np.arange(n) / sr, low, n / sr, high, phi=-90) * tukey(n, FADE_SHARE)
+    return (10 ** (level_db / 20) * sweep).astype(np.float32)
+
+
+def find_probe(probe: np.ndarray, recording: np.ndarray, sr: int) -> Arrival:
+    """Where in `recording` the `probe` is, to a small fraction of a sample and whatever its polarity.
+
+    Parameters
+    ----------
+    probe, recording : ndarray, real, (n_samples,)
+        The recording is at least as long, and is searched for the whole probe.
+    sr : int
+        Sample rate in Hz.
+
+    Notes
+    -----
+    The peak of the cross-correlation; between the samples it is evaluated from the cross-spectrum, which is exact
+    for a probe whose band ends below half the sample rate.
+    """
+    n_fft = next_fast_len(len(recording), real=True)
+    spectrum = rfft(recording.astype(np.float64), n_fft) * np.conj(rfft(probe.astype(np.float64), n_fft))
+    # Circular, but lags at which the whole probe fits do not wrap around.
+    correlation = irfft(spectrum, n_fft)[: len(recording) - len(probe) + 1]
+    peak = int(np.argmax(np.abs(correlation)))
+    if not correlation[peak]:
+        return Arrival(float(peak), 0.0, -np.inf)
+    sign = np.sign(correlation[peak])
+    turns = 2j * np.pi / n_fft * np.arange(spectrum.size)
+
+    def between(lag: float) -> float:
+        return 2 / n_fft * float(np.sum(spectrum * np.exp(lag * turns)).real)
+
+    found = minimize_scalar(
+        lambda lag: -sign * between(lag), bounds=(peak - 1, peak + 1), method="bounded", options={"xatol": 1e-4}
+    )
+    guard = round(GUARD_S * sr)
+    rest = np.concatenate([correlation[: max(0, peak - guard)], correlation[peak + guard + 1 :]])
+    top = between(found.x)
+    noise = max(float(np.sqrt(np.mean(rest**2))), 1e-12 * abs(top))
+    return Arrival(
+        delay=float(found.x),
+        gain=top / float(np.sum(probe.astype(np.float64) ** 2)),
+        peak_to_noise_db=20 * float(np.log10(abs(top) / noise)),
+    )
+
+
+class LoopState(NamedTuple):
+    """What `_loop` works on; float32 unless said."""
+
+    engine: np.ndarray  # int64 (3,): address of the driver's function, of its state; number of sources
+    direct: np.ndarray  # (n_samples,): what goes next to the engine
+    through: np.ndarray  # (n_samples,): what goes through it
+    playing: np.ndarray  # int64 (1,): whether to play and record
+    silence: np.ndarray  # (hop,)
+    recorded: Ring  # 1 row
+
+
+def _loop(pointer, block_in, block_out, n):
+    """The signals to engine and output from where the recording is, `n` samples of at most a hop; of type `PROCESS`."""
+    loop = load_state(pointer, LOOP)
+    n_src, at = loop.engine[2], loop.recorded.written[0]
+    sources = carray(block_out, (n_src * n,))
+    playing = loop.playing[0] and at + n <= loop.direct.size
+    fed = loop.through[at : at + n] if playing else loop.silence[:n]
+    late = call_process(loop.engine[0], loop.engine[1], fed, sources, n)
+    for j in range(1, n_src):
+        for i in range(n):
+            sources[i] += sources[j * n + i]
+    if playing:
+        for i in range(n):
+            sources[i] += loop.direct[at + i]
+        write(loop.recorded, carray(block_in, (n,)), n)
+    return late
+
+
+_COUNTS, _SAMPLES = zeros(1, np.int64), zeros(1)
+LOOP = numba.typeof(LoopState(_COUNTS, _SAMPLES, _SAMPLES, _COUNTS, _SAMPLES, make_ring(1, 1)))
+
+
+@cache
+def _compiled_loop() -> Any:
+    return entry(PROCESS)(_loop)
+
+
+class _LoopStream(LiveStream):
+    """A live stream whose engine is fed from an array, and whose input goes into one."""
+
+    def __init__(
+        self,
+        separator: Separator,
+        input: int | str | None,
+        output: int | str | None,
+        block_size: int,
+        direct: np.ndarray,
+        through: np.ndarray,
+    ) -> None:
+        # Hops count however late: they must not be replaced by the mixture, which is the probe coming back.
+        super().__init__(separator, input, output, block_size, fade_in_ms=0, late="wait")
+        hop = separator.config.hop
+        engine, playing = zeros(3, np.int64), zeros(1, np.int64)
+        engine[:] = self._driver.function, self._driver.pointer, separator.n_src
+        recorded = make_ring(1, direct.size)
+        recorded.data[:] = 0  # touches every page
+        self.loop = LoopState(engine, direct, through, playing, zeros(hop), recorded)
+        self._loop_handle = Handle(self.loop)
+        self._live.process[:] = _compiled_loop().address, self._loop_handle.address
+        self._fresh = [array.copy() for array in arrays(self._live)]
+
+    def play(self, progress: Callable[[int, int], None]) -> list[tuple[int, int]]:
+        """Play the signals; returns the stretches of samples in which some were lost."""
+        loop, counts = self.loop, self._live.counts
+        total = loop.direct.size - self.separator.config.hop  # what ends in the last hop need not be played
+        losses, begin, lost = [], 0, int(counts[cb.XRUNS] + counts[cb.LATE])
+        loop.playing[0] = 1
+        while begin < total:
+            time.sleep(POLL_S)
+            if self._state != "running" or self._reconnects:
+                raise LiveError(f"device {self.input.name!r} or {self.output.name!r} stopped during the measurement")
+            # The callback goes on meanwhile: a loss lies between the position before the last count and that after.
+            position, lost_before, lost = int(waiting(loop.recorded)), lost, int(counts[cb.XRUNS] + counts[cb.LATE])
+            if lost != lost_before:
+                losses.append((begin, int(waiting(loop.recorded))))
+            begin = position
+            progress(min(begin, total), total)
+        return losses
+
+    def recording(self) -> np.ndarray:
+        """What came in."""
+        n = int(waiting(self.loop.recorded))
+        block = np.empty(n, np.float32)
+        read(self.loop.recorded, block, n)
+        return block
+
+    def close(self) -> None:
+        super().close()
+        self._loop_handle.release()
+
+
+def measure_round_trip(
+    separator: Separator,
+    input: int | str | None = None,
+    output: int | str | None = None,
+    block_size: int = 0,
+    *,
+    repeats: int = 5,
+    level_db: float = -20.0,
+    ready: Callable[[LiveStream], None] | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> RoundTrip:
+    """Play sweeps on the output and find them in the input, which a cable or the air connects.
+
+    Parameters
+    ----------
+    separator : Separator
+        Of one channel.
+    input, output, block_size
+        As for `LiveStream`; what is played goes to the first two output channels, the first input is recorded.
+    repeats : int
+        Sweeps without the engine, and as many with it, 1 to 100.
+    level_db : float
+        Their peak level, -80 to -3 dBFS.
+    ready : callable, optional
+        `ready(stream)` once the devices run, a second before the first sweep.
+    progress : callable, optional
+        `progress(done, total)` in samples.
+
+    Raises
+    ------
+    LiveError
+        If the devices cannot be used or nothing, or nothing certain, comes back.
+    ConfigError
+        For settings that cannot work.
+    """
+    check_int("repeats", repeats, 1, 100)
+    check_real("level_db", level_db, -80, -3, " dBFS")
+    config = separator.config
+    if config.n_channels != 1:
+        raise ConfigError(f"n_channels={config.n_channels}: a round trip is measured with one")
+    probe = make_probe(config.sr, level_db)
+    lead = round(LEAD_S * config.sr)
+    # A sweep has come back before the next one starts.
+    slot = probe.size + round(MAX_DEVICE_S * config.sr) + separator.latency
+    n_samples = lead + 2 * repeats * slot + config.hop
+    direct, through = zeros(n_samples), zeros(n_samples)
+    starts = lead + slot * np.arange(2 * repeats)
+    for k, start in enumerate(starts):
+        (through if k % 2 else direct)[start : start + probe.size] = probe
+    with _LoopStream(separator, input, output, block_size, direct, through) as stream:
+        if ready:
+            ready(stream)
+        losses = stream.play(progress or (lambda done, total: None))
+        promised = stream.ledger
+    recording = stream.recording()
+    kept = [
+        k
+        for k in range(repeats)
+        if not any(first < starts[2 * k] + 2 * slot and last >= starts[2 * k] for first, last in losses)
+    ]
+    if not kept:
+        raise LiveError(
+            f"samples were lost in every repeat, so that nothing can be measured; try a larger block than "
+            f"{block_size or 'that of the device'}, and close what keeps the machine busy"
+        )
+    arrivals = [find_probe(probe, recording[start : start + slot], config.sr) for start in starts]
+    used = [arrivals[2 * k + i] for k in kept for i in range(2)]
+    heard = np.concatenate([recording[starts[2 * k] : starts[2 * k] + 2 * slot] for k in kept])
+    noise_db = _level_db(recording[lead // 2 : lead])
+    found = sum(arrival.peak_to_noise_db >= LEAST_PEAK_TO_NOISE_DB for arrival in used)
+    if found < len(used):
+        came = "no signal came back" if not found else f"only {found} of {len(used)} sweeps came back"
+        raise LiveError(
+            f"{came} from output {stream.output.name!r} to input {stream.input.name!r}: connect them with a cable, or "
+            f"put the headphone to the microphone, and mind the gains; sent {level_db:.0f} dBFS, "
+            f"received {_level_db(heard):.0f} dBFS, of which noise {noise_db:.0f} dBFS"
+        )
+    gain = float(np.median([arrivals[2 * k].gain for k in kept]))
+    return RoundTrip(
+        sr=config.sr,
+        promised=promised,
+        device=Delay(tuple(arrivals[2 * k].delay for k in kept)),
+        total=Delay(tuple(arrivals[2 * k + 1].delay for k in kept)),
+        discarded=repeats - len(kept),
+        gain_db=20 * float(np.log10(abs(gain))),
+        inverted=gain < 0,
+        noise_db=noise_db,
+        snr_db=_level_db(gain * probe) - noise_db,
+        peak_to_noise_db=min(arrival.peak_to_noise_db for arrival in used),
+        clipped=bool(np.abs(heard).max() >= CLIPPING),
+    )
+
+
+def _level_db(x: np.ndarray) -> float:
+    """RMS level in dBFS (a full-scale square wave has 0)."""
+    power = float(np.mean(x.astype(np.float64) ** 2))
+    return max(10 * float(np.log10(power)), SILENCE_DB) if power else SILENCE_DB
