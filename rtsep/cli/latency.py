@@ -75,7 +75,7 @@ def _measure(args: argparse.Namespace) -> int:
     estimator, phase, _ = engine_settings(args)
     rate = args.rate or find_device(args.input, "input").sr
     separator = Separator(StreamConfig.from_ms(rate, args.window_ms, args.hop_ms), estimator, phase)
-    names = {}
+    names: dict[str, str] = {}
 
     def warn(stream: LiveStream) -> None:
         names.update(input=stream.input.name, output=stream.output.name)
@@ -110,7 +110,7 @@ def _measure(args: argparse.Namespace) -> int:
 
 
 def _report(settings: dict[str, Any], trip: RoundTrip) -> dict[str, Any]:
-    measured = {"engine": trip.engine, "device": trip.device, "total": trip.total}
+    measured = {"engine": trip.engine, "devices": trip.devices, "total": trip.total}
     return {
         "settings": settings,
         "loop": {
@@ -134,36 +134,36 @@ def _report(settings: dict[str, Any], trip: RoundTrip) -> dict[str, Any]:
 def _sums(trip: RoundTrip) -> dict[str, int]:
     return {
         "engine": trip.promised_engine,
-        "device": trip.promised_device,
-        "total": trip.promised_engine + trip.promised_device,
+        "devices": trip.promised_devices,
+        "total": trip.promised_engine + trip.promised_devices,
     }
 
 
 def _text(settings: dict[str, Any], trip: RoundTrip) -> str:
+    from rtsep.live.roundtrip import ENGINE_PARTS
+
     block = f"blocks of {settings['block_size']}" if settings["block_size"] else "blocks as the device likes"
     engine = f"{settings['estimator']} + {settings['phase']}"
-    sums = _sums(trip)
-    parts = {name: samples for name, samples in trip.promised.items() if not name.startswith("device")}
-    devices = {name: samples for name, samples in trip.promised.items() if name.startswith("device")}
+    sums, width = _sums(trip), max(map(len, trip.promised)) + 4
 
     def line(name: str, samples: int, delay: Delay | None = None) -> str:
-        text = f"{name:12}{samples:9}{1000 * samples / trip.sr:9.2f}"
+        text = f"{name:{width}}{samples:9}{1000 * samples / trip.sr:9.2f}"
         if delay:
             text += f"{delay.median:12.2f}{1000 * delay.median / trip.sr:9.2f}{delay.spread:9.2f}"
         return text
 
-    return "\n".join(
-        [
-            f"{settings['output']} -> {settings['input']}, {trip.sr} Hz, {block}, {engine}",
-            f"loop: gain {trip.gain_db + 0.0:.1f} dB, noise {trip.noise_db:.0f} dBFS, signal to noise {trip.snr_db:.0f} "
-            f"dB, correlation peak to noise {trip.peak_to_noise_db:.0f} dB",
-            f"{'':12}{'promised':>9}{'ms':>9}{'measured':>12}{'ms':>9}{'spread':>9}",
-            *(line(f"  {name}", samples) for name, samples in parts.items()),
-            line("engine", sums["engine"], trip.engine),
-            *(line(f"  {name}", samples) for name, samples in devices.items()),
-            line("device", sums["device"], trip.device),
-            line("total", sums["total"], trip.total),
-            f"medians and spreads (largest - smallest) in samples, of {len(trip.total.repeats)} repeats",
-            *(f"note: {remark}" for remark in trip.remarks or ["what was measured agrees with what is promised"]),
-        ]
-    )
+    parts = {name: line(f"  {name}", samples) for name, samples in trip.promised.items()}
+    lines = [
+        f"{settings['output']} -> {settings['input']}, {trip.sr} Hz, {block}, {engine}",
+        f"loop: gain {trip.gain_db:.1f} dB, noise {trip.noise_db:.0f} dBFS, signal to noise {trip.snr_db:.0f} dB, "
+        f"correlation peak to noise {trip.peak_to_noise_db:.0f} dB",
+        f"{'':{width}}{'promised':>9}{'ms':>9}{'measured':>12}{'ms':>9}{'spread':>9}",
+        *(parts.pop(name) for name in ENGINE_PARTS),
+        line("engine", sums["engine"], trip.engine),
+        *parts.values(),
+        line("devices", sums["devices"], trip.devices),
+        line("total", sums["total"], trip.total),
+        f"samples; medians and spreads (largest - smallest) of {len(trip.total.repeats)} repeats",
+    ]
+    remarks = trip.remarks or ["what was measured agrees with what is promised"]
+    return "\n".join(lines + [f"note: {remark}" for remark in remarks])

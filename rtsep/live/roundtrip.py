@@ -32,7 +32,6 @@ from scipy.signal.windows import tukey
 from rtsep.config import ConfigError, check_int, check_real
 from rtsep.kernels.jit import entry
 from rtsep.kernels.memory import arrays, zeros
-from rtsep.live import callback as cb
 from rtsep.live.devices import LiveError
 from rtsep.live.pointers import PROCESS, Handle, call_process, load_state
 from rtsep.live.rings import Ring, make_ring, read, waiting, write
@@ -51,6 +50,7 @@ LEAST_SNR_DB = 20.0  # below, a remark
 CLIPPING = 0.999  # of full scale
 SILENCE_DB = -160.0  # what is quieter counts as this
 POLL_S = 0.02
+ENGINE_PARTS = "window", "look-ahead", "worker"  # of the ledger; the others are between the engine's ends and the cable
 
 
 @dataclass(frozen=True)
@@ -98,15 +98,15 @@ class RoundTrip:
     sr : int
         Sample rate in Hz.
     promised : dict of str to int
-        The ledger of the stream, "device in" and "device out" as the devices report them.
-    device : Delay
-        From output to input.
+        The ledger of the stream; "device in" and "device out" are what the devices report.
+    devices : Delay
+        From output to input, and what bridges their clocks and rates.
     total : Delay
         The same through the engine.
     discarded : int
         Repeats that do not count, since samples were lost meanwhile.
     gain_db : float
-        Of the loop.
+        Of the loop, over the band of the sweep.
     inverted : bool
         Whether the loop inverts the polarity.
     noise_db : float
@@ -121,7 +121,7 @@ class RoundTrip:
 
     sr: int
     promised: dict[str, int]
-    device: Delay
+    devices: Delay
     total: Delay
     discarded: int
     gain_db: float
@@ -134,37 +134,38 @@ class RoundTrip:
     @property
     def engine(self) -> Delay:
         """What the engine adds, repeat by repeat."""
-        pairs = zip(self.total.repeats, self.device.repeats, strict=True)
-        return Delay(tuple(total - device for total, device in pairs))
-
-    @property
-    def promised_device(self) -> int:
-        """The devices' part of the promise."""
-        return self.promised["device in"] + self.promised["device out"]
+        pairs = zip(self.total.repeats, self.devices.repeats, strict=True)
+        return Delay(tuple(through - past for through, past in pairs))
 
     @property
     def promised_engine(self) -> int:
-        """The rest of the promise."""
-        return sum(self.promised.values()) - self.promised_device
+        """What the ledger says of the engine."""
+        return sum(self.promised[part] for part in ENGINE_PARTS)
+
+    @property
+    def promised_devices(self) -> int:
+        """What the ledger says of the devices, and of what bridges their clocks and rates."""
+        return sum(self.promised.values()) - self.promised_engine
 
     @property
     def remarks(self) -> list[str]:
         """What does not add up, and what makes the measurement doubtful; one sentence each."""
         said = []
         if self.discarded:
-            said.append(f"{self.discarded} repeats were discarded since samples were lost while they were played")
+            n = self.discarded + len(self.total.repeats)
+            said.append(f"{self.discarded} of {n} repeats do not count: samples were lost while they were played")
         if self.inverted:
             said.append("the loop inverts the polarity")
         if self.clipped:
             said.append("the input clips: lower its gain, or the level of the probe")
         if self.snr_db < LEAST_SNR_DB:
             said.append(f"the probe is only {self.snr_db:.0f} dB above the noise: raise the level or the gains")
-        if self.device.spread > 1:
+        if self.devices.spread > 1:
             said.append(
-                f"the devices' delay changed by {self.device.spread:.4g} samples meanwhile: input and output do not "
-                "share a clock, or samples were lost that nobody reported"
+                f"the devices' delay changed by {self.devices.spread:.4g} samples meanwhile: their clocks differ, or "
+                "samples were lost that nobody reported"
             )
-        unreported = self.device.median - self.promised_device
+        unreported = self.devices.median - self.promised_devices
         if unreported >= 0.5:
             said.append(f"the devices add {self._amount(unreported)} that they do not report")
         elif unreported <= -0.5:
@@ -298,21 +299,25 @@ class _LoopStream(LiveStream):
 
     def play(self, progress: Callable[[int, int], None]) -> list[tuple[int, int]]:
         """Play the signals; returns the stretches of samples in which some were lost."""
-        loop, counts = self.loop, self._live.counts
+        loop = self.loop
         total = loop.direct.size - self.separator.config.hop  # what ends in the last hop need not be played
-        losses, begin, lost = [], 0, int(counts[cb.XRUNS] + counts[cb.LATE])
+        losses, begin, lost = [], 0, self._losses()
         loop.playing[0] = 1
         while begin < total:
             time.sleep(POLL_S)
-            if self._state != "running" or self._reconnects:
+            if self._state != "running":
                 raise LiveError(f"device {self.input.name!r} or {self.output.name!r} stopped during the measurement")
             # The callback goes on meanwhile: a loss lies between the position before the last count and that after.
-            position, lost_before, lost = int(waiting(loop.recorded)), lost, int(counts[cb.XRUNS] + counts[cb.LATE])
+            position, lost_before, lost = int(waiting(loop.recorded)), lost, self._losses()
             if lost != lost_before:
                 losses.append((begin, int(waiting(loop.recorded))))
             begin = position
             progress(min(begin, total), total)
         return losses
+
+    def _losses(self) -> int:
+        stats = self.stats
+        return stats.xruns + stats.late_hops + stats.reconnects
 
     def recording(self) -> np.ndarray:
         """What came in."""
@@ -375,7 +380,8 @@ def measure_round_trip(
     starts = lead + slot * np.arange(2 * repeats)
     for k, start in enumerate(starts):
         (through if k % 2 else direct)[start : start + probe.size] = probe
-    with _LoopStream(separator, input, output, block_size, direct, through) as stream:
+    stream = _LoopStream(separator, input, output, block_size, direct, through)
+    with stream:
         if ready:
             ready(stream)
         losses = stream.play(progress or (lambda done, total: None))
@@ -386,36 +392,36 @@ def measure_round_trip(
         for k in range(repeats)
         if not any(first < starts[2 * k] + 2 * slot and last >= starts[2 * k] for first, last in losses)
     ]
-    if not kept:
+    arrivals = [find_probe(probe, recording[start : start + slot], config.sr) for start in starts]
+    came_back = [arrival.peak_to_noise_db >= LEAST_PEAK_TO_NOISE_DB for arrival in arrivals]
+    noise_db = _level_db(recording[3 * lead // 4 : lead])
+    if any(came_back) and not kept:
         raise LiveError(
             f"samples were lost in every repeat, so that nothing can be measured; try a larger block than "
             f"{block_size or 'that of the device'}, and close what keeps the machine busy"
         )
-    arrivals = [find_probe(probe, recording[start : start + slot], config.sr) for start in starts]
-    used = [arrivals[2 * k + i] for k in kept for i in range(2)]
-    heard = np.concatenate([recording[starts[2 * k] : starts[2 * k] + 2 * slot] for k in kept])
-    noise_db = _level_db(recording[lead // 2 : lead])
-    found = sum(arrival.peak_to_noise_db >= LEAST_PEAK_TO_NOISE_DB for arrival in used)
-    if found < len(used):
-        came = "no signal came back" if not found else f"only {found} of {len(used)} sweeps came back"
+    used = [2 * k + i for k in kept for i in range(2)]
+    missing = sum(not came_back[k] for k in used)
+    if missing or not kept:
+        came = f"only {len(used) - missing} of {len(used)} sweeps" if any(came_back) else "no signal"
         raise LiveError(
-            f"{came} from output {stream.output.name!r} to input {stream.input.name!r}: connect them with a cable, or "
-            f"put the headphone to the microphone, and mind the gains; sent {level_db:.0f} dBFS, "
-            f"received {_level_db(heard):.0f} dBFS, of which noise {noise_db:.0f} dBFS"
+            f"{came} came back from output {stream.output.name!r} to input {stream.input.name!r}: connect them with a "
+            f"cable, or put the headphone to the microphone, and mind the gains; sent {level_db:.0f} dBFS, "
+            f"received {_level_db(recording[lead:]):.0f} dBFS, of which noise {noise_db:.0f} dBFS"
         )
     gain = float(np.median([arrivals[2 * k].gain for k in kept]))
     return RoundTrip(
         sr=config.sr,
         promised=promised,
-        device=Delay(tuple(arrivals[2 * k].delay for k in kept)),
+        devices=Delay(tuple(arrivals[2 * k].delay for k in kept)),
         total=Delay(tuple(arrivals[2 * k + 1].delay for k in kept)),
         discarded=repeats - len(kept),
         gain_db=20 * float(np.log10(abs(gain))),
         inverted=gain < 0,
         noise_db=noise_db,
         snr_db=_level_db(gain * probe) - noise_db,
-        peak_to_noise_db=min(arrival.peak_to_noise_db for arrival in used),
-        clipped=bool(np.abs(heard).max() >= CLIPPING),
+        peak_to_noise_db=min(arrivals[k].peak_to_noise_db for k in used),
+        clipped=bool(np.abs(recording).max() >= CLIPPING),
     )
 
 
