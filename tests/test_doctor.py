@@ -108,7 +108,7 @@ def test_a_rate_that_the_device_does_not_run_at_is_a_note_since_it_is_bridged(se
     run = doctor("--rate", "48000")
     assert run.returncode == 0
     assert ("sound", "bridge", "note") in rows(run.stdout)
-    assert "'system' will be resampled, not running at 48000 Hz" in " ".join(run.stdout.split())
+    assert "at 48000 Hz 'system' must be resampled" in " ".join(run.stdout.split())
     assert "passthrough + mixture at 48000 Hz" in run.stdout
 
 
@@ -125,12 +125,12 @@ def test_without_devices_no_stream_can_run_and_the_status_is_3(tmp_path):
 
 @linux
 def test_two_devices_with_two_clocks_are_a_note(server, tmp_path):
-    (tmp_path / ".asoundrc").write_text(
-        'pcm.one { type plug slave.pcm "null" hint { show on } }\npcm.two { type plug slave.pcm "null" hint { show on } }'
-    )
+    device = 'pcm.{} {{ type plug slave.pcm "null" hint {{ show on }} }}\n'
+    (tmp_path / ".asoundrc").write_text(device.format("one") + device.format("two"))
     code = (
-        "from rtsep.live.health import _bridge; from rtsep.live import find_device as find\n"
-        "for a, b in (('one', 'one'), ('one', 'two')): print(len(list(_bridge(find(a, 'input'), find(b, 'output'), 44100))))"
+        "from rtsep.live import find_device\nfrom rtsep.live.health import _bridge\n"
+        "one, two = find_device('one', 'input'), find_device('two', 'output')\n"
+        "print(len(list(_bridge(one, one, 44100))), len(list(_bridge(one, two, 44100))))"
     )
     environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
     assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).split() == ["0", "1"]

@@ -317,12 +317,10 @@ def _bridge(input: Device, output: Device, sr: int) -> Iterator[Finding]:
     """Only if the stream would need one."""
     slow = [repr(d.name) for d, kind in ((input, "input"), (output, "output")) if not supports(d, kind, 1, sr)]
     if slow:
-        text, advice = (
-            f"{' and '.join(dict.fromkeys(slow))} will be resampled, not running at {sr} Hz",
-            "try another --rate",
-        )
+        text = f"at {sr} Hz {' and '.join(dict.fromkeys(slow))} must be resampled"
+        advice = "try another --rate"
     elif not one_clock(input, output):
-        text, advice = "two devices with two clocks will be kept together by resampling", "take one device for both"
+        text, advice = "two devices have two clocks, which resampling must keep together", "take one device for both"
     else:
         return
     yield Finding("sound", "bridge", "note", text, (f"this adds delay: {advice}, see `rtsep devices`",), {"sr": sr})
