@@ -339,7 +339,7 @@ def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str
     start = time.perf_counter()
     separator = Separator(config, estimator, phase)
     took, cached = time.perf_counter() - start, bool(process_block.stats.cache_hits)
-    text = f"ready after {took:.1f} s, " + ("from the cache" if cached else "compiled; from the cache next time")
+    text = f"ready after {took:.1f} s, {'from the cache' if cached else 'compiled'}"
     yield Finding("engine", "kernels", "ok", text, values={"seconds": took, "cached": cached})
 
     realtime = host_api.startswith("JACK") and _gets_priority()
