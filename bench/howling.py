@@ -13,6 +13,7 @@ reads), each scaled to a peak of -3 dBFS.
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
 import numpy as np
@@ -20,13 +21,15 @@ import soundfile as sf
 from scipy.signal import butter, lfilter, sosfilt
 
 from rtsep import Output, StreamConfig
+from rtsep.kernels.clock import now, system_clock
 from rtsep.kernels.jit import kernel
-from rtsep.live.howling import gain_db, howls as count_howls, prepare_howling, turn_down, watch
+from rtsep.live.howling import gain_db, howls, prepare_howling, turn_down, watch
 from rtsep.stages.output import finish
 
 SR = 16_000
 BLOCK = 64
 ONSET_DB = -40.0  # from here on feedback counts as audible
+LOUD_DB = -20.0
 DEMO = Path(__file__).parents[1] / "rtsep" / "data" / "noisy_speech.flac"
 
 
@@ -50,7 +53,7 @@ def run_loop(h: np.ndarray, delay: int, source: np.ndarray, protect: bool) -> di
     n = len(source) // BLOCK * BLOCK
     state, limiter = prepare_howling(SR), Output().prepare(StreamConfig(SR), consistent=False)
     played, mic = np.zeros(n + delay), np.zeros(n)
-    memory, gains, howls = np.zeros(len(h) - 1), [], []
+    memory, gains, counts = np.zeros(len(h) - 1), [], []
     for at in range(0, n, BLOCK):
         fed_back, memory = lfilter(h, [1.0], played[at : at + BLOCK], zi=memory)
         mic[at : at + BLOCK] = np.clip(source[at : at + BLOCK] + fed_back, -1, 1)
@@ -63,8 +66,8 @@ def run_loop(h: np.ndarray, delay: int, source: np.ndarray, protect: bool) -> di
         m = min(BLOCK, n - at)
         played[at + delay : at + delay + m] = heard[:m]
         gains.append(gain_db(state))
-        howls.append(count_howls(state))
-    return {"mic": mic, "played": played[delay:], "gain": np.array(gains), "howls": np.array(howls)}
+        counts.append(howls(state))
+    return {"mic": mic, "played": played[delay:], "gain": np.array(gains), "howls": np.array(counts)}
 
 
 def level(x: np.ndarray) -> np.ndarray:
@@ -144,6 +147,17 @@ def sounds(seconds: float = 30.0) -> dict[str, np.ndarray]:
 
 
 @kernel
+def run_timed(state, clock, x, block, times):
+    """Nanoseconds of every block."""
+    for i in range(times.size):
+        part = x[i * block : (i + 1) * block]
+        start = now(clock)
+        watch(state, part, 1, block)
+        turn_down(state, part, 1, block)
+        times[i] = now(clock) - start
+
+
+@kernel
 def run_open(state, x, block, out):
     """Without a loop; `out` gets the number of blocks in which the gain was below one, and the lowest gain."""
     for at in range(0, x.size - block + 1, block):
@@ -153,17 +167,17 @@ def run_open(state, x, block, out):
         out[1] = min(out[1], state.gain[0])
 
 
-def alarms(x: np.ndarray, sr: int, peak_db: float | None = -3.0) -> tuple[int, int, float, float, HowlState]:
-    """Howls, how many of them were pardoned, seconds turned down, the lowest gain in dB, and the state."""
+def alarms(x: np.ndarray, sr: int, peak_db: float = -3.0) -> tuple[int, int, float, float]:
+    """Alarms, how many of them were pardoned, seconds turned down, and the lowest gain in dB."""
     x = x if x.ndim == 1 else x.mean(1)
-    if peak_db is not None:
-        x = x / max(np.abs(x).max(), 1e-9) * 10 ** (peak_db / 20)
+    x = x / max(np.abs(x).max(), 1e-9) * 10 ** (peak_db / 20)
     state, out, block = prepare_howling(sr), np.array([0.0, 1.0]), sr // 250
     run_open(state, x.astype(np.float32), block, out)
-    return int(state.alarms[0]), int(state.alarms[1]), out[0] * block / sr, 20 * np.log10(out[1]), state
+    return int(state.alarms[0]), int(state.alarms[1]), out[0] * block / sr, 20 * np.log10(out[1])
 
 
 def measure_loops(seconds: float) -> list[dict]:
+    """One row for each path, loop gain, source and seed."""
     rows = []
     rng = np.random.default_rng(0)
     for kind in ("headphones", "room"):
@@ -175,17 +189,110 @@ def measure_loops(seconds: float) -> list[dict]:
                     protected, bare = run_loop(h, delay, x, True), run_loop(h, delay, x, False)
                     clean = np.clip(x[: len(bare["mic"])], -1, 1)
                     fed_back, unprotected = level(protected["mic"] - clean), level(bare["mic"] - clean)
-                    row = {"path": kind, "gain": gain, "source": source, "seed": seed}
-                    row |= {"bare": unprotected[-50:].max(), "howls": int(protected["howls"][-1])}
-                    row |= {"loudest": level(protected["played"] - clean).max(), "end": fed_back[-125:].max()}
+                    row = {"path": kind, "gain": gain, "source": source, "howls": int(protected["howls"][-1])}
+                    row |= {"loud_s": (fed_back > LOUD_DB).sum() * BLOCK / SR, "lowest": protected["gain"].min()}
+                    row |= {"bare_s": (unprotected > LOUD_DB).sum() * BLOCK / SR}
                     found = np.flatnonzero(protected["howls"])
                     if len(found):
                         below = np.flatnonzero(fed_back[: found[0]] < ONSET_DB)
-                        onset = below[-1] if len(below) else 0
-                        ended = np.flatnonzero(fed_back[found[0] :] < ONSET_DB)
-                        row |= {"detected_s": (found[0] - onset) * BLOCK / SR, "at": fed_back[found[0]]}
-                        row |= {"ended_s": (ended[0] if len(ended) else np.nan) * BLOCK / SR}
-                        row |= {"lowest": protected["gain"].min()}
-                    row["audible"] = (fed_back > ONSET_DB).mean()
+                        row["after_s"] = (found[0] - (below[-1] if len(below) else 0)) * BLOCK / SR
+                        row["at"] = fed_back[found[0]]
+                        row["ended_s"] = np.argmax(fed_back[found[0] :] < fed_back[found[0]] - 20) * BLOCK / SR
                     rows.append(row)
     return rows
+
+
+def print_loops(rows: list[dict]) -> None:
+    print(
+        "\nn of m that got loud unprotected had an alarm; seconds after feedback became audible (-40 dBFS); its level"
+    )
+    print("then; seconds until it was 20 dB lower (medians and maxima); seconds of feedback above -20 dBFS in all runs")
+    print("without and with protection; lowest gain in dB")
+    for kind in ("headphones", "room"):
+        for gain in sorted({row["gain"] for row in rows}):
+            for source in ("quiet", "speech", "music"):
+                mine = [r for r in rows if (r["path"], r["gain"], r["source"]) == (kind, gain, source)]
+                found = [r for r in mine if "at" in r]
+                after, at, ended = ([r[key] for r in found] or [np.nan] for key in ("after_s", "at", "ended_s"))
+                print(
+                    f"{kind:10} {gain:4g} dB  {source:6}  {len(found)} of {sum(r['bare_s'] > 0.1 for r in mine)}  "
+                    f"{np.median(after):4.2f} {max(after):4.2f} s  {np.median(at):3.0f} dBFS  "
+                    f"{np.median(ended):4.2f} {max(ended):4.2f} s  {sum(r['bare_s'] for r in mine):4.1f} s "
+                    f"{sum(r['loud_s'] for r in mine):4.1f} s  {min(r['lowest'] for r in mine):3.0f} dB"
+                )
+
+
+def print_alarms(folders: list[Path]) -> None:
+    print("\nopen loop, 30 s each: alarms, of them pardoned, seconds turned down, lowest gain in dB; for peaks at")
+    print(f"{'':24}{'-3 dBFS':>18}{'-8 dBFS':>24}{'-20 dBFS':>25}")
+    for name, x in sounds().items():
+        cells = [alarms(x, SR, peak) for peak in (-3.0, -8.0, -20.0)]
+        print(f"{name:24}" + " | ".join(f"{a:4} {p:4} {s:6.1f} {g:5.0f}" for a, p, s, g in cells))
+    for folder in folders:
+        total = np.zeros(4)
+        files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".wav", ".flac", ".ogg")]
+        for path in files:
+            x, sr = sf.read(path)
+            a, p, s, _ = alarms(x, sr)
+            total += len(x) / sr, a, p, s
+            if a:
+                print(f"    {path.name}: {a} alarms, {p} pardoned, {s:.1f} s turned down")
+        hours = total[0] / 3600
+        print(
+            f"{folder}: {hours:.2f} h in {len(files)} files, {total[1]:.0f} alarms ({total[1] / hours:.1f} per hour), "
+            f"{total[2]:.0f} pardoned, {total[3] / hours:.0f} s turned down per hour"
+        )
+
+
+def print_cost() -> None:
+    print("microseconds per hop of 4 ms: mean over 16 ms (median), largest hop of 16 ms (median, 99 %)")
+    for sr in (16_000, 48_000, 192_000):
+        block, state, clock = sr // 250, prepare_howling(sr), system_clock()
+        x = (0.1 * np.random.default_rng(0).normal(size=20 * sr)).astype(np.float32)
+        times = np.zeros(5000, np.int64)
+        run_timed(state, clock, x, block, times)
+        groups = times.reshape(-1, 4) / 1e3
+        worst = groups.max(1)
+        mean = np.median(groups.mean(1))
+        print(f"{sr:7} Hz  {mean:5.2f}  {np.median(worst):5.2f}  {np.quantile(worst, 0.99):5.2f}")
+
+
+def draw(path: Path) -> None:
+    """Level of the feedback without and with protection, and the gain, of two loops."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import matplotlib.pyplot as plt
+
+    figure, axes = plt.subplots(2, 2, figsize=(9, 5), sharex=True, sharey="row", layout="constrained")
+    for column, (kind, gain, source) in enumerate((("headphones", 3.0, "quiet"), ("room", 6.0, "speech"))):
+        h, x = path_of(kind, 1, gain), source_of(source, 20, 1)
+        t = np.arange(len(x) // BLOCK) * BLOCK / SR
+        for protect in (False, True):
+            run = run_loop(h, int(0.04 * SR), x, protect)
+            fed_back = level(run["mic"] - np.clip(x[: len(run["mic"])], -1, 1))
+            axes[0, column].plot(t, fed_back, lw=0.8, label="protected" if protect else "unprotected")
+        axes[0, column].set_title(f"{kind}, loop gain {gain:g} dB, {source}")
+        axes[1, column].plot(t, run["gain"], color="black", lw=0.8)
+        axes[1, column].set_xlabel("s")
+    axes[0, 0].set_ylabel("feedback (dBFS)")
+    axes[1, 0].set_ylabel("gain (dB)")
+    axes[0, 0].legend(frameon=False)
+    figure.savefig(path, dpi=120)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("-s", "--seconds", type=float, default=5.0, help="of every loop")
+    parser.add_argument("-d", "--data", type=Path, nargs="*", default=[], metavar="FOLDER")
+    parser.add_argument("-o", "--output", type=Path, metavar="FILE.png")
+    args = parser.parse_args()
+    print_cost()
+    print_alarms(args.data)
+    print_loops(measure_loops(args.seconds))
+    if args.output:
+        draw(args.output)
+
+
+if __name__ == "__main__":
+    main()
