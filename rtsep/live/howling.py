@@ -91,7 +91,7 @@ class HowlState(NamedTuple):
     sizes: np.ndarray  # int64 (3,): samples in a mean, means between frames, first bin
     bin_hz: np.ndarray  # (1,)
     filled: np.ndarray  # int64 (2,): samples in the mean so far, means since the last frame
-    mean: np.ndarray  # (1,): sum so far
+    sum: np.ndarray  # (1,): of the samples in the mean so far
     growth: np.ndarray  # (4, 4): `GROWTH`
     history: np.ndarray  # (3, 40): level, centre and total power of the last frames, in a circle
     counts: np.ndarray  # int64 (8,)
@@ -120,7 +120,7 @@ def prepare_howling(sr: int) -> HowlState:
         sizes=np.array([mean, round(FRAME_S * rate), math.ceil(LOWEST_HZ / bin_hz)]),
         bin_hz=aligned([bin_hz]),
         filled=zeros(2, np.int64),
-        mean=zeros(1),
+        sum=zeros(1),
         growth=aligned(GROWTH),
         history=zeros((3, max(rule[0] for rule in GROWTH))),
         counts=zeros(8, np.int64),
@@ -363,26 +363,25 @@ def watch(state, heard, n_channels, n):
     Real-time safe. Once in 16 ms it costs a transform of 64 ms, else some additions.
     """
     line, filled = state.line, state.filled
-    length, size, step = line.size, state.sizes[0], state.sizes[1]
+    size, step = state.sizes[0], state.sizes[1]
+    newest = line.size - step
     scale = np.float32(1) / np.float32(n_channels * size)
-    mean = state.mean[0]
+    summed, fresh, total = filled[0], filled[1], state.sum[0]
     for i in range(n):
-        x = np.float32(0)
-        for c in range(n_channels):
+        x = heard[i]
+        for c in range(1, n_channels):
             x += heard[c * n + i]
-        if abs(x) <= MAX_SAMPLE:
-            mean += x
-        filled[0] += 1
-        if filled[0] == size:
-            filled[0] = 0
-            line[length - step + filled[1]] = mean * scale
-            mean = np.float32(0)
-            filled[1] += 1
-            if filled[1] == step:
-                filled[1] = 0
+        total += x if abs(x) <= MAX_SAMPLE else np.float32(0)
+        summed += 1
+        if summed == size:
+            line[newest + fresh] = total * scale
+            summed, total = 0, np.float32(0)
+            fresh += 1
+            if fresh == step:
+                fresh = 0
                 _judge(state)
-                move(line, 0, line, step, length - step)
-    state.mean[0] = mean
+                move(line, 0, line, step, newest)
+    filled[0], filled[1], state.sum[0] = summed, fresh, total
 
 
 @kernel
