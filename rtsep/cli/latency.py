@@ -7,7 +7,6 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.devices import EXIT_DEVICE
 from rtsep.cli.engine import add_engine_options, engine_settings
 from rtsep.cli.progress import progress_bar
 
@@ -52,21 +51,11 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument("--json", action="store_true", help="print a machine-readable report, delays in samples")
     add_engine_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, modules=("rtsep.live.roundtrip",))
 
 
 def run(args: argparse.Namespace) -> int:
     """Measure and print."""
-    from rtsep.live import LiveError
-
-    try:
-        return _measure(args)
-    except LiveError as problem:
-        print(f"rtsep: {problem}", file=sys.stderr)
-        return EXIT_DEVICE
-
-
-def _measure(args: argparse.Namespace) -> int:
     from rtsep.config import StreamConfig
     from rtsep.live import find_device
     from rtsep.live.roundtrip import measure_round_trip
