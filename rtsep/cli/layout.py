@@ -242,6 +242,7 @@ def _load(view: View) -> list[tuple[int, Row]]:
         ("shed", stats.shed_iterations, " iterations", "yellow"),
         ("limited", stats.limited, " samples", "yellow"),
         ("muted", stats.muted, " samples", "red"),
+        ("howls", stats.howls, f" (gain {stats.howl_gain_db:.0f} dB)", "red"),
         ("reconnects", stats.reconnects, "", "yellow"),
     ]
     for name, count, note, color in faults:

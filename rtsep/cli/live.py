@@ -32,9 +32,24 @@ def add_parser(commands: Any) -> None:
     devices.add_argument(
         "--block", type=int, default=0, metavar="N", help="samples per callback (default: as the device likes)"
     )
+    devices.add_argument(
+        "--input-channels",
+        type=_channels,
+        metavar="N[,N...]",
+        help="channels to listen to, from 1 (default: the first)",
+    )
+    devices.add_argument(
+        "--output-channels", type=_channels, metavar="N[,N...]", help="channels to play on (default: the first two)"
+    )
     devices.add_argument("--stereo", action="store_true", help="two channels, with one mask for both")
     parser.add_argument("--solo", metavar="SOURCE", help="source to hear, by name (default: the first)")
     parser.add_argument("--bypass", action="store_true", help="hear the mixture, with the same delay")
+    parser.add_argument(
+        "--no-howling",
+        dest="howling",
+        action="store_false",
+        help="do not turn down what feeds back into the microphone",
+    )
     parser.add_argument(
         "--record", type=given_path, metavar="DIR", help="folder for mixture.wav and a WAV of each source"
     )
@@ -62,6 +77,9 @@ def run(args: argparse.Namespace) -> int:
         _device(args.input),
         _device(args.output),
         args.block,
+        input_channels=args.input_channels,
+        output_channels=args.output_channels,
+        howling=args.howling,
         solo=args.solo,
         strength=1 - 10 ** (-output.strength_db / 20),
         bypass=args.bypass,
@@ -90,6 +108,10 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
+def _channels(text: str) -> list[int]:
+    return [int(number) for number in text.split(",")]
+
+
 def _device(choice: str | None) -> int | str | None:
     return int(choice) if choice is not None and choice.isdecimal() else choice
 
@@ -115,6 +137,10 @@ def _line(stats: Stats) -> str:
     levels = "  ".join(f"{name} {max(level, -99):4.0f} dB" for name, level in stats.levels_db.items())
     load = ", ".join(f"{name} {100 * share:.1f} %" for name, share in stats.hop_share.items())
     faults = f"late {stats.late_hops}, xruns {stats.xruns}, shed {stats.shed_iterations}"
+    if stats.howls:
+        faults += f", howls {stats.howls} (gain {stats.howl_gain_db:.0f} dB)"
+    if stats.drift_ppm:
+        faults += f", drift {stats.drift_ppm:+.0f} ppm"
     return f"{stats.elapsed_s:7.1f} s  {levels}  load {load}  {faults}"
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from rtsep.kernels.memory import arrays
-from rtsep.live.bridge import DRIFT, UNDERRUNS, compiled_callbacks, delays, prepare_bridge
+from rtsep.live.bridge import DRIFT, RUNNING, UNDERRUNS, compiled_callbacks, delays, prepare_bridge
 from rtsep.live.callback import LiveState, compiled_callback
 from rtsep.live.devices import Device, abandon, explained, portaudio, supports
 from rtsep.live.pointers import Handle
@@ -111,6 +111,11 @@ class Connection:
     def active(self) -> bool:
         """Whether PortAudio still takes the devices for running."""
         return bool(self._streams) and all(stream.active for stream in self._streams)
+
+    @property
+    def learning(self) -> bool:
+        """Whether a bridge does not yet know how much it needs in store; till then silence is heard."""
+        return self._bridge is not None and self._bridge.phase[0] != RUNNING
 
     @property
     def breaks(self) -> int:

@@ -37,6 +37,7 @@ WATCH_S = 0.05  # interval of the watching thread
 SILENT_S = 2.0  # without a callback for so long, a device counts as gone
 BACK_OFF_S = (0.25, 0.5, 1.0, 2.0, 4.0)  # before the attempts to reconnect; the last one goes on
 PHASE_SHARE = 0.7  # of a hop, after which the phase recovery starts no further iteration
+SETTLING_S = 2.0  # for a bridge to learn what it needs; then the ledger is complete later
 PATIENCE_S = 0.2  # for the last fade-out
 FOREVER = 1 << 62  # ns
 PREFILL_MS = 30.0
@@ -96,8 +97,7 @@ class LiveStream:
     Attributes
     ----------
     ledger : dict of str to int
-        What the delay from input to output is made of, in samples; the devices' part as they report it. What
-        bridges two clocks or rates is known half a second after the start, while silence is heard.
+        What the delay from input to output is made of, in samples; the devices' part as they report it.
     messages : collections.deque of str
         What happened to the devices, newest last.
 
@@ -289,6 +289,11 @@ class LiveStream:
             self._ending.clear()
             self._watch = threading.Thread(target=self._watch_over, name="rtsep watch", daemon=True)
             self._watch.start()
+            connection = self._connection
+        # The ledger of a bridge is complete when it has learned what it needs.
+        end = time.monotonic() + SETTLING_S
+        while connection and connection.learning and time.monotonic() < end:
+            time.sleep(0.02)
 
     def _open(self) -> None:
         portaudio()
