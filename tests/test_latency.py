@@ -250,7 +250,7 @@ def run_joined(server: JackServer, *options: str) -> subprocess.CompletedProcess
                 time.sleep(0.01)
         server.loop_back()
         hurry(server)
-        stdout, stderr = process.communicate(timeout=60)
+        stdout, stderr = process.communicate(timeout=180)
     finally:
         process.kill()
         process.wait()
@@ -315,7 +315,7 @@ def test_the_report_for_machines_is_json_and_nothing_else(server):
     ],
 )
 def test_the_command_ends_with_one_line_and_a_status(server, options, status, message):
-    run = subprocess.run([*LATENCY, *options], capture_output=True, text=True, timeout=60, check=False)
+    run = subprocess.run([*LATENCY, *options], capture_output=True, text=True, timeout=180, check=False)
     assert run.returncode == status
     assert message in said(run.stderr)[-1]
     assert "Traceback" not in run.stderr
