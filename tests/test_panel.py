@@ -28,6 +28,7 @@ from rtsep.cli.panel import STRENGTHS_DB, _next_strength, _Peaks
 from rtsep.live import Stats
 
 LIVE = [sys.executable, "-m", "rtsep", "live", "--phase", "mixture"]
+PATIENCE_S = 200  # kernels may have to be compiled first
 MAIN_SCREEN, SHOW_CURSOR = b"\x1b[?1049l", b"\x1b[?25h"
 
 # The layout
@@ -291,7 +292,7 @@ class Terminal:
         os.write(self.ours, keys.encode())
 
     def until(self, *wanted):
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while not all(words in self.text for words in wanted):
             assert self.process.poll() is None, self.text
             assert time.monotonic() < end, self.text
@@ -303,7 +304,7 @@ class Terminal:
 
     def finish(self):
         """Exit status, and what was written after the panel."""
-        end = time.monotonic() + 60
+        end = time.monotonic() + PATIENCE_S
         while self.process.poll() is None:
             assert time.monotonic() < end, self.text
             self.read(0.1)
@@ -351,7 +352,7 @@ def test_after_a_resize_nothing_is_left_over(server):
             terminal.resize(width, height)
             fresh = pyte.Screen(width, height)
             terminal.screens = [terminal.screen, fresh]
-            end = time.monotonic() + 60
+            end = time.monotonic() + PATIENCE_S
             while "rtsep" not in fresh.display[0] or "source" not in fresh.display[-1]:
                 assert time.monotonic() < end, terminal.text
                 terminal.read(0.5)

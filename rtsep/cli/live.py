@@ -56,7 +56,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--plain", action="store_true", help="print a line a second instead of the panel")
     parser.add_argument("--seconds", type=float, metavar="S", help="stop after so many seconds")
     add_engine_options(parser)
-    parser.set_defaults(run=run, modules=("rtsep.live",))
+    parser.set_defaults(run=run, modules=("rtsep.live", "rtsep.cli.panel"))
 
 
 def run(args: argparse.Namespace) -> int:
