@@ -63,8 +63,8 @@ class NaiveHowling:
         level, centre = self.band(self.band(middle, 8 * self.bin_hz)[1], 100)
         harmonic = max(self.band(2 * centre, 50)[0], self.band(3 * centre, 50)[0])
         sub = self.band(centre / 2, 50)[0] if centre / 2 >= 150 else 0
-        tonal = level >= 0.4 * total and db(level) >= max(-50, db(harmonic) + 15, db(sub) + 6)
-        loud = db(total) >= -4 and level >= 0.2 * total and db(level) >= db(harmonic) + 6
+        tonal = centre >= 150 and level >= 0.4 * total and db(level) >= max(-50, db(harmonic) + 15, db(sub) + 6)
+        loud = centre >= 150 and db(total) >= -4 and level >= 0.2 * total and db(level) >= db(harmonic) + 6
         self.frames.append((db(level), centre, db(total), tonal, loud))
 
     def grows(self):
@@ -74,6 +74,9 @@ class NaiveHowling:
             if len(last) == n and all(f[3] for f in last):
                 line = np.polyfit(np.arange(n), levels, 1)
                 off = np.sqrt(np.mean((np.polyval(line, np.arange(n)) - levels) ** 2))
+                quarters = np.reshape(levels[-(n // 4 * 4) :], (4, -1)).mean(1)
+                if np.diff(quarters).min() < rise / 8:
+                    continue
                 if np.ptp(centres) <= spread and rise / (n - 1) <= line[0] <= 6 and off <= deviation:
                     return True
         return False

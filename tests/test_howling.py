@@ -206,7 +206,9 @@ def test_a_tone_at_full_scale_is_lowered_once_for_about_a_second():
     assert (lowered[-1] - lowered[0]) / SR < 1.5
 
 
-@pytest.mark.parametrize("name", ["tone", "DTMF", "beeps", "two tones", "sweep", "noise", "vowels", "organ", "speech"])
+@pytest.mark.parametrize(
+    "name", ["tone", "DTMF", "beeps", "two tones", "sweep", "noise", "vowels", "organ", "speech", "hum", "turned up"]
+)
 def test_what_does_not_howl_passes_bit_by_bit(name):
     t = np.arange(6 * SR) / SR
     on = t % 1 < 0.5
@@ -219,6 +221,8 @@ def test_what_does_not_howl_passes_bit_by_bit(name):
         "noise": 0.3 * np.random.default_rng(0).normal(size=t.size),
         "vowels": voices(6 * SR)[1] * 2,
         "organ": sum(tone(6, f * k) / k for f in (262, 330, 392) for k in range(1, 9)) * np.minimum(1, t / 0.05) / 8,
+        "hum": 0.5 * tone(6, 100) * np.minimum(1, t / 3),
+        "turned up": 0.1 * tone(6) * (np.minimum(5, t // 1) * 0.3 + 0.5),
         "speech": sf.read(SPEECH)[0],
     }[name].astype(np.float32)
     heard, state = listen(x)

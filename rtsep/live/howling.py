@@ -33,7 +33,7 @@ from rtsep.stages.analysis import MAX_SAMPLE, multiply
 FRAME_S = 0.016  # between frames; all counts of frames below are of these
 WINDOW_S = 0.064  # resolves the harmonics of a low voice
 LOWEST_RATE = 20_000  # Hz: higher rates are averaged down to between once and twice this
-LOWEST_HZ = 150.0
+LOWEST_HZ = np.float32(150)  # what hums below, and its skirts above, is not judged
 HALF_BAND_HZ = np.float32(100)
 HARMONIC_HALF_BAND_HZ = np.float32(50)
 LOWEST_SUBHARMONIC_HZ = np.float32(150)  # below, the band at half the frequency would be part of the band itself
@@ -45,13 +45,15 @@ SUBHARMONIC_DB = np.float32(6)  # more than the one at half of it,
 FAINTEST_DB = np.float32(-50)  # relative to a sine of full scale.
 
 # A band grows if for so many tonal frames its centre stays within so many Hz and its level rises by so many dB along
-# a line, from which it deviates by no more than so many dB (root mean square). Any row will do.
+# a line, from which it deviates by no more than so many dB (root mean square). Any row will do. From quarter to quarter
+# of that time the mean level must rise by a share of it, as it does not when somebody turns a tone up.
 GROWTH = (
     (14, 8.0, 6.0, 0.5),  # one mode
     (20, 60.0, 6.0, 1.2),  # several modes, which beat
     (40, 60.0, 6.0, 1.5),  # the same, slowly
     (12, 60.0, 20.0, 1.2),  # the same, fast
 )
+QUARTER_SHARE = np.float32(0.125)
 STEEPEST_DB = np.float32(6)  # per frame; attacks of notes are steeper
 
 # Saturated: for so many frames the power is at least that and varies by less, and the loudest band has this much.
@@ -194,13 +196,15 @@ def _analyse(state):
     counts, history = state.counts, state.history
     level, total_db = _db(band), _db(total)
     tonal = (
-        band >= SHARE * total
+        centre >= LOWEST_HZ
+        and band >= SHARE * total
         and level >= FAINTEST_DB
         and level >= _db(harmonics) + HARMONICS_DB
         and level >= _db(subharmonic) + SUBHARMONIC_DB
     )
     loud = (
-        total_db >= SATURATED_DB
+        centre >= LOWEST_HZ
+        and total_db >= SATURATED_DB
         and band >= SATURATED_SHARE * total
         and level >= _db(harmonics) + SATURATED_HARMONICS_DB
     )
@@ -231,6 +235,15 @@ def _grows(counts, history, growth, rule):
         slope += t * (history[0, at] - level)
         norm += t * t
     slope /= norm
+    quarter = n // 4
+    later = np.float32(0)
+    for part in range(4):
+        here = np.float32(0)
+        for j in range(part * quarter, (part + 1) * quarter):
+            here += (history[0, (newest - j) % size] - level) / np.float32(quarter)
+        if part > 0 and later - here < QUARTER_SHARE * growth[rule, 2]:
+            return False
+        later = here
     error = np.float32(0)
     for j in range(n):
         off = history[0, (newest - j) % size] - level - mean - slope * (middle - np.float32(j))
