@@ -292,7 +292,7 @@ def test_any_layout_and_float_type_of_a_block_is_taken():
 def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"estimator='x' is not one of .*oracle, passthrough"):
         Separator(StreamConfig(SR), "x")
-    with pytest.raises(ValueError, match=r"phase='x' is not one of misi, mixture, omisi"):
+    with pytest.raises(ValueError, match=r"phase='x' is not one of .*misi, mixture, omisi"):
         Separator(StreamConfig(SR), "passthrough", "x")
     for phase in (3, ESTIMATORS["passthrough"]()):
         with pytest.raises(ValueError, match=r"phase=.* is neither a name nor"):

@@ -4,7 +4,8 @@ phi_t = phi_{t-1} + 2 pi hop nu, with one normalised frequency nu (cycles per sa
 influence of each peak. Sources: P. Magron, R. Badeau, B. David, "Model-based STFT phase recovery for audio
 source separation", IEEE/ACM TASLP 26(6), 2018, section III; quadratic interpolation (QIFFT) after
 M. Abe and J. O. Smith, "Design criteria for simple sinusoidal parameter estimation", AES 117, 2004.
-The regions meet half-way between peaks, as in the code released with oMISI.
+The regions of two peaks p and q meet half-way, as in the code released with oMISI, or, weighted by magnitude
+as in the article, at (v_q p + v_p q) / (v_p + v_q), nearer to the weaker peak.
 """
 
 from __future__ import annotations
@@ -26,19 +27,20 @@ class SinusoidState(NamedTuple):
 
     hop: np.ndarray  # float64 (1,) samples
     n_fft: np.ndarray  # float64 (1,) samples
+    weighted: np.ndarray  # bool (1,): regions of influence weighted by magnitude
 
 
-def prepare_sinusoids(config: StreamConfig) -> SinusoidState:
+def prepare_sinusoids(config: StreamConfig, weighted: bool = False) -> SinusoidState:
     """Constants for `config`."""
-    return SinusoidState(np.array([float(config.hop)]), np.array([float(config.n_fft)]))
+    return SinusoidState(np.array([float(config.hop)]), np.array([float(config.n_fft)]), np.array([weighted]))
 
 
 @inlined
-def _interpolate(v, k, floor):
-    """Bin of the top of the parabola through the log magnitudes at k - 1, k, k + 1."""
-    a = math.log(max(v[k - 1], floor))
-    b = math.log(max(v[k], floor))
-    c = math.log(max(v[k + 1], floor))
+def interpolate_peak(v, j, k, floor):
+    """Bin of the top of the parabola through the log magnitudes of row `j` at k - 1, k, k + 1."""
+    a = math.log(max(v[j, k - 1], floor))
+    b = math.log(max(v[j, k], floor))
+    c = math.log(max(v[j, k + 1], floor))
     curvature = a - 2 * b + c
     if curvature > -1e-9:
         return float(k)
@@ -95,13 +97,18 @@ def advance_phasors(state, magnitudes, previous, phasors):
                 middle = (k + end) // 2
                 if peak:
                     boundary = (peak + middle) // 2
-                    cycles = hop * _interpolate(v, peak, floor) / n_fft
+                    if state.weighted[0]:
+                        share = v[peak] / (v[peak] + v[middle])
+                        boundary = int(peak + share * (middle - peak)) + 1
+                    cycles = hop * interpolate_peak(magnitudes, j, peak, floor) / n_fft
                     _rotate_region(previous, phasors, j, low, boundary, cycles)
                     low = boundary
                 peak = middle
             k = end + 1
         if peak:
-            _rotate_region(previous, phasors, j, low, n_bins, hop * _interpolate(v, peak, floor) / n_fft)
+            _rotate_region(
+                previous, phasors, j, low, n_bins, hop * interpolate_peak(magnitudes, j, peak, floor) / n_fft
+            )
         else:
             for bin_ in range(1, n_bins):
                 _rotate_region(previous, phasors, j, bin_, bin_ + 1, hop * bin_ / n_fft)

@@ -1,0 +1,165 @@
+"""Frames of given magnitude and phase become sound: what the algorithms without a local signal share.
+
+Phases that come from magnitudes alone are the same for all channels; what makes the channels differ is the
+mixture: every source gets its levels and phase differences, so that its stereo image stays.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import numpy as np
+
+from rtsep.config import StreamConfig
+from rtsep.kernels.fft import FFTPlan, irfft, plan_fft
+from rtsep.kernels.jit import kernel, pasted
+from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.simd import clear, move
+from rtsep.phase.difference import MAX_MAGNITUDE, TINY
+
+TURN = np.float32(2 * math.pi)
+
+
+class SynthesisState(NamedTuple):
+    """State of the synthesis of J sources; float32."""
+
+    plan: FFTPlan
+    window: np.ndarray  # (win_length,)
+    inverse: np.ndarray  # (hop,): 1 / overlap
+    centre: np.ndarray  # (n_bins,): turns of a bin from the start of the window to its middle
+    tail: np.ndarray  # (n_channels, J, win_length): overlap-add of the frames so far
+    magnitudes: np.ndarray  # (J, n_bins): of the newest frame, all of them valid
+    spectra: np.ndarray  # (J, 2, n_bins): frame to be added
+    turned: np.ndarray  # (J, 2, n_bins) scratch: the same for one channel
+    wave: np.ndarray  # (n_fft,) scratch
+
+
+def prepare_synthesis(config: StreamConfig, n_src: int) -> SynthesisState:
+    """Fresh state for `n_src` sources."""
+    return SynthesisState(
+        plan=plan_fft(config.n_fft),
+        window=aligned(config.window),
+        inverse=aligned(1 / config.envelope),
+        centre=turns_per_bin(config.win_length / 2, config),
+        tail=zeros((config.n_channels, n_src, config.win_length)),
+        magnitudes=zeros((n_src, config.n_bins)),
+        spectra=zeros((n_src, 2, config.n_bins)),
+        turned=zeros((n_src, 2, config.n_bins)),
+        wave=zeros(config.n_fft),
+    )
+
+
+def turns_per_bin(n_samples: float, config: StreamConfig) -> np.ndarray:
+    """Turns, 0 to 1, that the centre frequency of each bin goes through in `n_samples`; float32 (n_bins,)."""
+    return aligned(np.arange(config.n_bins) * n_samples / config.n_fft % 1)
+
+
+@pasted
+def take_valid(magnitudes, valid):
+    """Copy of the magnitudes (n_src, n_bins) in which what is negative, not finite or absurdly large is zero."""
+    for j in range(magnitudes.shape[0]):
+        for k in range(magnitudes.shape[1]):
+            v = magnitudes[j, k]
+            valid[j, k] = v if 0 < v < MAX_MAGNITUDE else np.float32(0)
+
+
+@kernel
+def turn_to_spectra(magnitudes, turns, centre, spectra):
+    """Spectra of given magnitudes and phases.
+
+    Parameters
+    ----------
+    magnitudes, turns : ndarray, float32, (n_src, n_bins)
+        Phases in turns, referred to the middle of the window. Read only.
+    centre : ndarray, float32, (n_bins,)
+        Turns from the start of the window to its middle. Read only.
+    spectra : ndarray, float32, (n_src, 2, n_bins)
+        Phases referred to the start of the window. Overwritten.
+
+    Notes
+    -----
+    Real-time safe.
+    """
+    for j in range(magnitudes.shape[0]):
+        for k in range(magnitudes.shape[1]):
+            angle = TURN * (turns[j, k] - centre[k])
+            spectra[j, 0, k] = magnitudes[j, k] * math.cos(angle)
+            spectra[j, 1, k] = magnitudes[j, k] * math.sin(angle)
+
+
+@kernel
+def image_of_channel(mixture, c, spectra, out):
+    """Spectra of the sources in channel `c`: level and phase differ from the first channel's as in the mixture.
+
+    Parameters
+    ----------
+    mixture : ndarray, float32, (n_channels, 2, n_bins)
+        Read only.
+    c : int
+    spectra : ndarray, float32, (n_src, 2, n_bins)
+        For the mean power of the channels and the phase of the first one. Read only.
+    out : ndarray, float32, (n_src, 2, n_bins)
+        Overwritten.
+
+    Notes
+    -----
+    Real-time safe.
+    """
+    n_channels, n_src, n_bins = mixture.shape[0], spectra.shape[0], spectra.shape[2]
+    share = np.float32(1) / np.float32(n_channels)
+    for k in range(n_bins):
+        fr, fi, re, im = mixture[0, 0, k], mixture[0, 1, k], mixture[c, 0, k], mixture[c, 1, k]
+        total = np.float32(0)
+        for i in range(n_channels):
+            total += mixture[i, 0, k] * mixture[i, 0, k] + mixture[i, 1, k] * mixture[i, 1, k]
+        # Level of the channel, and its phase relative to the first one unless that is silent.
+        level = math.sqrt((re * re + im * im + TINY) / (total * share + TINY))
+        ur, ui = fr * re + fi * im, fr * im - fi * re
+        size = math.sqrt(ur * ur + ui * ui)
+        ur, ui = (ur / size * level, ui / size * level) if size > TINY else (level, np.float32(0))
+        for j in range(n_src):
+            out[j, 0, k] = spectra[j, 0, k] * ur - spectra[j, 1, k] * ui
+            out[j, 1, k] = spectra[j, 0, k] * ui + spectra[j, 1, k] * ur
+
+
+@pasted
+def overlap_add(state, c, spectra, hop_out):
+    """Add a frame (n_src, 2, n_bins) to the tails of channel `c`; the hop that no later frame reaches goes out."""
+    tail, wave, window, inverse = state.tail, state.wave, state.window, state.inverse
+    n_src, n_bins, n, hop = spectra.shape[0], spectra.shape[2], window.size, inverse.size
+    for j in range(n_src):
+        base = (c * n_src + j) * n
+        irfft(state.plan, spectra, 2 * j * n_bins, wave)
+        for i in range(n):
+            tail[c, j, i] += window[i] * wave[i]
+        for i in range(hop):
+            hop_out[j, c, i] = tail[c, j, i] * inverse[i]
+        move(tail, base, tail, base + hop, n - hop)
+        clear(tail, base + n - hop, hop)
+
+
+@kernel
+def synthesise(state, mixture, hop_out):
+    """Add the frame `state.spectra` for every channel and emit a hop.
+
+    Parameters
+    ----------
+    state : SynthesisState
+        Updated in place.
+    mixture : ndarray, float32, (n_channels, 2, n_bins)
+        Of the same frame. Read only.
+    hop_out : ndarray, float32, (n_src, n_channels, hop)
+        Overwritten.
+
+    Notes
+    -----
+    Real-time safe.
+    """
+    n_channels = hop_out.shape[1]
+    for c in range(n_channels):
+        if n_channels == 1:
+            overlap_add(state, c, state.spectra, hop_out)
+        else:
+            image_of_channel(mixture, c, state.spectra, state.turned)
+            overlap_add(state, c, state.turned, hop_out)
