@@ -185,17 +185,18 @@ class RTPGHI:
         """Fresh state for `n_src` sources. Not real-time safe."""
         n_bins, n_frames = config.n_bins, self.lookahead + 1
         ratio = config.hop * config.n_fft / window_gamma(config.window)
+        centre = turns_per_bin(config.hop, config)
         silence = np.full((n_src, 3, n_bins), math.log(TINY))
         return RTPGHIState(
             synthesis=prepare_synthesis(config, n_src),
             scale=aligned([ratio / (2 * math.pi), 1 / ratio / (2 * math.pi)]),
-            centre=turns_per_bin(config.hop, config),
+            centre=centre,
             threshold=aligned([math.log(self.tolerance)]),
             seed=zeros(1, np.int64),
             mixture=zeros((n_frames, config.n_channels, 2, n_bins)),
             magnitudes=zeros((n_frames, n_src, n_bins)),
             logs=aligned(silence),
-            advance=zeros((n_src, n_bins)),
+            advance=aligned(np.tile(centre, (n_src, 1))),
             turns=zeros((n_src, n_bins)),
             fresh=zeros(n_bins),
             slope=zeros(n_bins),

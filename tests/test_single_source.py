@@ -1,0 +1,311 @@
+"""Algorithms without a local signal, and Griffin-Lim: against their twins, and what their models promise."""
+
+from __future__ import annotations
+
+import naive
+import naive_single
+import numpy as np
+import pytest
+import signals
+
+from rtsep import Output, Separator, StreamConfig, separate
+from rtsep.config import ConfigError
+from rtsep.estimators import Oracle
+from rtsep.kernels.heap import drop_top, push
+from rtsep.kernels.jit import kernel
+from rtsep.phase import RTPGHI, SPSI, FastGriffinLim, GriffinLim, PUIter
+from rtsep.phase.rtpghi import window_gamma
+from rtsep.stages.analysis import analyse, prepare_analysis
+
+CONFIG = StreamConfig(16_000)
+SIZES = CONFIG.win_length, CONFIG.hop, CONFIG.n_fft
+
+
+def run(phase, mixture: np.ndarray, magnitudes: np.ndarray, config: StreamConfig = CONFIG) -> np.ndarray:
+    """The step alone, without the output stage; (n_src, n_samples), the first of frame 0."""
+    analysis, state = prepare_analysis(config, phase.lookahead), phase.prepare(config, magnitudes.shape[1])
+    out, emitted = np.zeros((magnitudes.shape[1], 1, config.hop), np.float32), []
+    hops = mixture[: len(magnitudes) * config.hop].reshape(-1, 1, config.hop).astype(np.float32)
+    for hop_in, target in zip(hops, magnitudes.astype(np.float32), strict=True):
+        analyse(analysis, hop_in)
+        type(phase).step(state, analysis, target, out)
+        emitted.append(out[:, 0].copy())
+    return np.concatenate(emitted, 1)[:, phase.lookahead * config.hop :]
+
+
+def scene(n_samples: int = 6_400, n_src: int = 2, sizes=SIZES) -> tuple[np.ndarray, np.ndarray]:
+    """Sources and their spectra (n_frames, n_src, n_bins)."""
+    sources = signals.voices(n_samples, n_src=n_src)
+    n_frames = n_samples // sizes[1]
+    return sources, np.stack([naive.stft(s, *sizes, n_frames) for s in sources], 1)
+
+
+def convergence(heard: np.ndarray, reference: np.ndarray) -> float:
+    """How well the spectra's magnitudes agree, in dB."""
+    n_frames = reference.shape[-1] // CONFIG.hop
+    wanted, found = (np.abs(naive.stft(s, *SIZES, n_frames)) for s in (reference, heard))
+    return 20 * np.log10(np.linalg.norm(wanted) / np.linalg.norm(found - wanted))
+
+
+def aligned_with(heard: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A stream's output and the reference at the time of its samples."""
+    delay = CONFIG.win_length - CONFIG.hop
+    heard = heard[delay:]
+    return heard, reference[: heard.size]
+
+
+def random_phases(n_frames: int, n_src: int, v: np.ndarray, tolerance: float) -> np.ndarray:
+    """The random phases of `RTPGHI`, in radians: one number of its generator for each bin below the tolerance."""
+    phases, seed = np.zeros(v.shape), 0
+    for t in range(n_frames):
+        for j in range(n_src):
+            loudest = max(v[t, j].max(), v[t - 1, j].max() if t else 0)
+            for k in np.flatnonzero(np.log(v[t, j].clip(1e-36)) <= np.log(max(loudest, 1e-36)) + np.log(tolerance)):
+                seed = (1664525 * seed + 1013904223) % 2**32
+                phases[t, j, k] = 2 * np.pi * seed / 2**32
+    return phases
+
+
+@kernel
+def sort_by_heap(values, keys, items, order):
+    n = 0
+    for i in range(values.size):
+        n = push(keys, items, n, values[i], i)
+    for i in range(values.size):
+        order[i] = items[0]
+        n = drop_top(keys, items, n)
+
+
+def test_the_heap_gives_the_largest_first():
+    rng = np.random.default_rng(0)
+    for values in (rng.normal(size=100), np.arange(7.0), np.zeros(5), np.ones(1), rng.integers(0, 4, 50)):
+        values = values.astype(np.float32)
+        keys, items, order = np.zeros_like(values), np.zeros(len(values), int), np.zeros(len(values), int)
+        sort_by_heap(values, keys, items, order)
+        assert np.array_equal(values[order], np.sort(values)[::-1])
+        assert np.array_equal(np.sort(order), np.arange(len(values)))
+
+
+@pytest.mark.parametrize("lookahead", [0, 1])
+@pytest.mark.parametrize("tolerance", [1e-6, 1e-2])
+def test_rtpghi_equals_its_twin(lookahead, tolerance):
+    sources, spectra = scene(3_200)
+    v = np.abs(spectra).astype(np.float32).astype(float)
+    n_frames, n_src, _ = v.shape
+    heard = run(RTPGHI(lookahead, tolerance), sources.sum(0), v)
+    random = random_phases(n_frames, n_src, v, tolerance)
+    phases = [
+        naive_single.rtpghi(v[:, j], *SIZES, random[:, j], tolerance, lookahead)[: n_frames - lookahead]
+        for j in range(n_src)
+    ]
+    middle = v[: n_frames - lookahead] * np.exp(1j * naive_single.from_middle(np.stack(phases, 1), 256, 512))
+    expected = naive_single.synthesis(middle, 256, 64)
+    assert np.linalg.norm(heard - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+def test_the_gaussian_of_a_window_is_found():
+    t = np.arange(1000) - 500
+    assert window_gamma(np.exp(-np.pi * t**2 / 30_000)) == pytest.approx(30_000)
+    assert window_gamma(CONFIG.window) == pytest.approx(0.25645 * 256**2, rel=0.03)  # the paper's value for Hann
+
+
+@pytest.mark.parametrize("lookahead", [0, 1])
+def test_the_phase_of_a_chirp_with_a_gaussian_envelope_is_right_up_to_a_constant(lookahead):
+    n = np.arange(8_000)
+    envelope = np.exp(-(((n - 4_000) / 1_500) ** 2))
+    chirp = 0.5 * envelope * np.cos(2 * np.pi * (0.05 * n + 0.5 * 0.06 / 8_000 * n**2))
+    spectra = naive.stft(chirp, *SIZES, 125)
+    heard, expected = aligned_with(run(RTPGHI(lookahead), chirp, np.abs(spectra)[:, None])[0], chirp)
+    # Analytic signals differ by one factor.
+    a, b = (np.fft.ifft(np.fft.fft(s) * (np.arange(s.size) < s.size / 2)) for s in (heard, expected))
+    similarity = abs(np.vdot(a, b)) / np.linalg.norm(a) / np.linalg.norm(b)
+    # The one-sided difference lags behind the envelope by a hop.
+    assert similarity > (0.999 if lookahead else 0.99)
+
+
+def test_spsi_equals_its_twin():
+    sources, spectra = scene()
+    v = np.abs(spectra).astype(np.float32).astype(float)
+    heard = run(SPSI(), sources.sum(0), v)
+    phases = np.stack([naive_single.spsi(v[:, j], 64, 512) for j in range(2)], 1)
+    expected = naive_single.synthesis(v * np.exp(1j * naive_single.from_middle(phases, 256, 512)), 256, 64)
+    assert np.linalg.norm(heard - expected) < 1e-3 * np.linalg.norm(expected)
+
+
+@pytest.mark.parametrize("phase", [RTPGHI(), RTPGHI(1), SPSI(), PUIter(n_iter=0)], ids=str)
+def test_a_steady_sinusoid_comes_back(phase):
+    n = np.arange(9_600)
+    for hz in (300.0, 1_013.0, 3_333.0):
+        sine = 0.3 * np.sin(2 * np.pi * hz / 16_000 * n)
+        heard, expected = aligned_with(run(phase, sine, np.abs(naive.stft(sine, *SIZES, 150))[:, None])[0], sine)
+        heard, expected = heard[2_000:-500], expected[2_000:-500]
+        basis = np.exp(2j * np.pi * hz / 16_000 * np.arange(heard.size))
+        # A sinusoid of the same level, and of the same phase for 0.4 s but for what the frequency is off.
+        level = abs(heard @ basis) / abs(expected @ basis)
+        assert level == pytest.approx(1, abs=0.02), hz
+        fit = np.stack([basis.real, basis.imag]).T
+        rest = heard - fit @ np.linalg.lstsq(fit, heard, rcond=None)[0]
+        assert np.linalg.norm(rest) < 0.1 * np.linalg.norm(heard), hz
+
+
+def test_better_models_give_more_consistent_spectra():
+    sources, spectra = scene(16_000)
+    v = np.abs(spectra)
+    scores = {}
+    for name, phase in {"rtpghi": RTPGHI(lookahead=1), "spsi": SPSI(), "causal": RTPGHI()}.items():
+        heard = run(phase, sources.sum(0), v)
+        scores[name] = [convergence(*aligned_with(h, s)) for h, s in zip(heard, sources, strict=True)]
+    assert np.mean(scores["rtpghi"]) > 15
+    assert np.mean(scores["rtpghi"]) > np.mean(scores["causal"])
+    assert min(np.mean(s) for s in scores.values()) > 10
+
+
+@pytest.mark.parametrize("n_src", [1, 2, 3])
+@pytest.mark.parametrize(("n_iter", "onset"), [(0, 1.0), (1, 0.5), (50, 0.5), (50, 0.1)])
+def test_pu_iter_equals_its_twin(n_iter, onset, n_src):
+    sources, spectra = scene(3_200, n_src)
+    x = sources.sum(0).astype(float)
+    v = np.abs(spectra).astype(np.float32).astype(float)
+    heard = run(PUIter(n_iter, onset), x, v)
+    frames = naive_single.pu_iter(naive.stft(x, *SIZES, len(v)), v, 64, 512, n_iter, onset)
+    expected = naive_single.synthesis(frames, 256, 64)
+    # A phase is ill-defined where a bin all but vanishes.
+    assert np.linalg.norm(heard - expected) < 5e-3 * np.linalg.norm(expected)
+
+
+def test_pu_iter_explains_the_mixture_better_with_every_iteration():
+    sources, spectra = scene()
+    x = sources.sum(0)
+    errors = []
+    for n_iter in (0, 1, 5, 20, 50):
+        heard, expected = aligned_with(run(PUIter(n_iter), x, np.abs(spectra)).sum(0), x)
+        errors.append(np.linalg.norm(heard - expected))
+    assert np.all(np.diff(errors) < 0)
+    assert errors[-1] < 0.05 * np.linalg.norm(x)
+
+
+def test_pu_iter_beats_the_mask():
+    sources = signals.voices(32_000)
+    score = {}
+    for name in ("mixture", "pu_iter"):
+        error = sources - separate(sources.sum(0), 16_000, Oracle(sources), name)
+        score[name] = 10 * np.log10((sources**2).sum() / (error**2).sum())
+    assert score["pu_iter"] > score["mixture"] + 3
+
+
+def offline_case(n_src: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Padded mixture, its phases and the true magnitudes."""
+    sources = np.pad(signals.voices(4_000, n_src=n_src), ((0, 0), (256, 256)))
+    x = sources.sum(0)
+    x, sources = (a[..., : (x.size - 256) // 64 * 64 + 256] for a in (x, sources))
+    frames = np.lib.stride_tricks.sliding_window_view(np.stack([*sources, x]), 256, axis=1)[:, ::64]
+    spectra = np.fft.rfft(frames * naive.hann(256), 512).transpose(1, 0, 2)
+    return x, np.angle(spectra[:, -1]), np.abs(spectra[:, :-1]).astype(np.float32)
+
+
+@pytest.mark.parametrize("init", ["mixture", "random"])
+@pytest.mark.parametrize(("n_iter", "momentum"), [(0, 0.0), (1, 0.5), (6, 0.0), (6, 0.99)])
+def test_griffin_lim_equals_its_twin(n_iter, momentum, init):
+    x, angles, magnitudes = offline_case()
+    settings = FastGriffinLim(n_iter, init, momentum) if momentum else GriffinLim(n_iter, init)
+    heard = settings.run(CONFIG, x, magnitudes)
+    random = np.random.default_rng(0).uniform(-np.pi, np.pi, magnitudes.shape)
+    for j in range(2):
+        phase = angles if init == "mixture" else random[:, j]
+        expected = naive_single.griffin_lim(magnitudes[:, j].astype(float), phase, *SIZES, n_iter, momentum)
+        assert np.linalg.norm(heard[j] - expected) < 2e-3 * np.linalg.norm(expected)
+
+
+def mismatch(signal: np.ndarray, magnitudes: np.ndarray) -> float:
+    frames = np.lib.stride_tricks.sliding_window_view(signal, 256)[::64]
+    weights = np.full(257, 2.0)
+    weights[[0, -1]] = 1  # a one-sided spectrum counts its inner bins twice
+    return float((weights * (np.abs(np.fft.rfft(frames * naive.hann(256), 512)) - magnitudes) ** 2).sum())
+
+
+def test_griffin_lim_never_increases_the_magnitude_error_and_momentum_gets_further():
+    x, _, magnitudes = offline_case()
+    losses = [mismatch(GriffinLim(n, "random").run(CONFIG, x, magnitudes)[0], magnitudes[:, 0]) for n in range(1, 9)]
+    assert np.all(np.diff(losses) < 0)
+    plain, fast = (p.run(CONFIG, x, magnitudes)[0] for p in (GriffinLim(50, "random"), FastGriffinLim(50, "random")))
+    assert mismatch(fast, magnitudes[:, 0]) < mismatch(plain, magnitudes[:, 0])
+
+
+@pytest.mark.parametrize("momentum", [0.0, 0.99])
+def test_griffin_lim_converges_as_far_as_that_of_librosa(momentum):
+    librosa = pytest.importorskip("librosa")
+    config = StreamConfig(16_000, 512, 128, 512)
+    sources = signals.voices(16_000)[0]
+    window = naive.hann(512)
+
+    def convergence(signal: np.ndarray) -> float:
+        found = np.abs(librosa.stft(signal, n_fft=512, hop_length=128, window=window, center=False))
+        return 20 * np.log10(np.linalg.norm(wanted) / np.linalg.norm(found - wanted))
+
+    wanted = np.abs(librosa.stft(sources, n_fft=512, hop_length=128, window=window, center=False))
+    settings = {"n_fft": 512, "hop_length": 128, "window": window, "center": False, "length": sources.size}
+    n_samples = (wanted.shape[1] - 1) * 128 + 512
+    scores, others = [], []
+    for seed in range(4):
+        others.append(
+            convergence(
+                librosa.griffinlim(
+                    wanted, n_iter=60, momentum=momentum, init="random", random_state=seed, **settings
+                )[:n_samples]
+            )
+        )
+    phase = FastGriffinLim(60, "random", momentum)
+    x = np.zeros(n_samples, np.float32)
+    scores = convergence(phase.run(config, x, wanted.T[:, None].astype(np.float32))[0])
+    print(scores, others)
+
+
+@pytest.mark.parametrize("name", ["griffin_lim", "fast_griffin_lim"])
+def test_griffin_lim_works_as_phase_recovery_and_has_no_stream(name):
+    sources = signals.voices()
+    x = sources.sum(0)
+    heard = separate(np.stack([x, 0.5 * x]), 16_000, Oracle(np.stack([sources, 0.5 * sources], 1)), name)
+    assert np.abs(heard.sum(0)[0] - x).max() < 1e-5
+    errors = [((s - sources) ** 2).sum() for s in (heard[:, 0], separate(x, 16_000, Oracle(sources), "mixture"))]
+    assert errors[0] < 0.5 * errors[1]
+    with pytest.raises(ConfigError, match=f"'{name}' needs the whole signal"):
+        Separator(CONFIG, "passthrough", name)
+
+
+@pytest.mark.parametrize("phase", ["rtpghi", "spsi"])
+def test_the_stereo_image_of_the_mixture_stays(phase):
+    """A source that reaches the second channel later and softer."""
+    source = signals.voices(12_800, n_src=1)
+    stereo = np.concatenate([source, 0.5 * np.roll(source, 3, 1)])[None]
+    output = Output(ceiling_db=float("inf"))
+
+    class Unshared(type(separator_phase(phase))):
+        """Without the mixing error, which for one source would be the whole difference."""
+
+        consistent = False
+
+    heard = separate(stereo[0], 16_000, Oracle(stereo), Unshared(), output=output)[0]
+    delays = np.arange(-8, 9)
+    correlation = [np.vdot(heard[0], np.roll(heard[1], -d)) for d in delays]
+    assert delays[np.argmax(correlation)] == 3
+    assert np.linalg.norm(heard[1]) == pytest.approx(0.5 * np.linalg.norm(heard[0]), rel=0.05)
+
+
+def separator_phase(name):
+    return {"rtpghi": RTPGHI, "spsi": SPSI}[name]()
+
+
+@pytest.mark.parametrize(
+    ("settings", "options", "message"),
+    [
+        (RTPGHI, {"lookahead": 2}, "lookahead=2 is not between 0 and 1 hops"),
+        (RTPGHI, {"tolerance": 0}, "tolerance=0 is not between 1e-30 and 1"),
+        (PUIter, {"n_iter": -1}, "n_iter=-1 is not between 0 and 1000"),
+        (PUIter, {"onset": 2}, "onset=2 is not between 0 and 1"),
+        (GriffinLim, {"init": "zero"}, "init='zero' is not one of mixture, random"),
+        (FastGriffinLim, {"momentum": 1.5}, "momentum=1.5 is not between 0 and 1"),
+    ],
+)
+def test_settings_that_cannot_work_are_refused(settings, options, message):
+    with pytest.raises(ConfigError, match=message):
+        settings(**options)
