@@ -6,6 +6,8 @@ n_bins). No difference form, no SIMD, no state: whole signals at once.
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 
@@ -89,6 +91,10 @@ def omisi(
             previous = phases[newest - 1] if newest > 0 else own
             frequency = np.stack([frequencies(v, n_fft) for v in magnitudes[newest]])
             phases[newest] = previous + 2 * np.pi * hop * frequency
+            if order == "paper":
+                before = magnitudes[newest - 1] if newest > n_ahead else np.zeros_like(magnitudes[0])
+                holds = model_holds(magnitudes[newest], before, win_length, n_fft)
+                phases[newest] = np.where(holds, phases[newest], own)
         else:
             phases[newest] = own
         if t < 0:
@@ -151,6 +157,31 @@ def frequencies(v: np.ndarray, n_fft: int) -> np.ndarray:
         frequency[low:high] = (p + offset) / n_fft
         low = high
     return frequency
+
+
+def regions(v: np.ndarray) -> list[tuple[int, int, int]]:
+    """Peak, first bin, and bin after the last one of every region of influence."""
+    peaks = [k for k in range(1, len(v) - 1) if v[k] > v[k - 1] and v[k] > v[k + 1] and v[k] >= 0.01 * v.max()]
+    ends = [1] + [(p + q) // 2 for p, q in pairwise(peaks)] + [len(v)]
+    return [(p, low, high) for p, low, high in zip(peaks, ends, ends[1:], strict=False)]
+
+
+def model_holds(v: np.ndarray, before: np.ndarray, win_length: int, n_fft: int) -> np.ndarray:
+    """Where a source (n_src, n_bins) is a steady sinusoid and does not dominate: the guard of the sinusoidal model."""
+    window = hann(win_length)
+
+    def lobe(bins: float) -> float:
+        return abs((window * np.exp(-2j * np.pi * bins * np.arange(win_length) / n_fft)).sum())
+
+    wanted = np.mean([np.log(lobe(p - 1) * lobe(p + 1) / lobe(p) ** 2) for p in (0, 0.5)])
+    holds = np.zeros(v.shape, bool)
+    for j in range(len(v)):
+        for peak, low, high in regions(v[j]):
+            a, b, c = v[j, peak - 1 : peak + 2]
+            curvature = np.log(max(a, 1e-6 * v[j].max()) * max(c, 1e-6 * v[j].max()) / b**2)
+            now, then = (v[j, low:high] ** 2).sum(), (before[j, low:high] ** 2).sum()
+            holds[j, low:high] = abs(curvature / wanted - 1) < 0.15 and now / 2 < then < 2 * now
+    return holds & (v < 0.6 * v.sum(0))
 
 
 def misi(mixture: np.ndarray, magnitudes: np.ndarray, x: np.ndarray, win_length: int, hop: int, n_iter: int):

@@ -136,11 +136,12 @@ def test_sinusoids_advance_as_their_twin_says(n_fft):
         phase = rng.uniform(0, 2 * np.pi, magnitudes.shape)
         previous = np.stack([np.cos(phase), np.sin(phase)], 1).astype(np.float32)
         phasors = np.zeros_like(previous)
-        advance_phasors(prepare_sinusoids(config), magnitudes, previous, phasors)
+        state, mixture = prepare_sinusoids(config, 2), np.zeros((2, config.n_bins), np.float32)
+        advance_phasors(state, magnitudes, mixture, 0, previous, phasors)
         nu = np.stack([naive.frequencies(m.astype(float), n_fft) for m in magnitudes])
         expected = np.exp(1j * (phase + 2 * np.pi * config.hop * nu))
         assert np.abs(phasors[:, 0] + 1j * phasors[:, 1] - expected).max() < 1e-4
-        advance_phasors(prepare_sinusoids(config), magnitudes, previous, previous)
+        advance_phasors(state, magnitudes, mixture, 0, previous, previous)
         assert np.array_equal(previous, phasors)
 
 

@@ -140,7 +140,7 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
                 previous = n_ahead
             else:
                 previous = max(n_ahead - 1, 0)
-            advance_phasors(state.sinusoids, targets[n_ahead], phasors[previous], phasors[n_ahead])
+            advance_phasors(state.sinusoids, targets[n_ahead], mixture[n_ahead], c, phasors[previous], phasors[n_ahead])
         else:
             mixture_phase(mixture, n_ahead, phasors)
         for i in range(n_ahead + 1):
@@ -244,7 +244,7 @@ class OMISI:
         Future frames to wait for, 0 to 32 hops.
     init : {"mixture", "sinusoidal"}
         First phases of a new frame: those of the mixture, or those of the previous frame advanced by the
-        sinusoidal model (`rtsep.phase.sinusoidal`).
+        sinusoidal model where it holds (`rtsep.phase.sinusoidal`); in the published order, everywhere.
     tail : float
         How the samples are normalised that future frames will still overlap: 1 divides by the complete
         overlap, as published; 0 by the overlap that is there, the strict least-squares solution, which trusts
@@ -304,7 +304,7 @@ class OMISI:
         spectra = (n_frames, n_src, 2, n_bins)
         return OMISIState(
             plan=plan_fft(config.n_fft),
-            sinusoids=prepare_sinusoids(config),
+            sinusoids=prepare_sinusoids(config, n_src, guarded=self.order == "paper"),
             n_iter=np.array([self.n_iter]),
             n_seen=np.array([0]),
             clock=system_clock(),

@@ -130,7 +130,7 @@ def recover_pu_iter(state, analysis, magnitudes, hop_out):
     for c in range(hop_out.shape[1]):
         mixture_phase(analysis.mixture, c, state.mixture)
         # Frequencies and onsets from the magnitudes for the mean power: the channels are linked.
-        advance_phasors(state.sinusoids, valid, state.phasors[c], first)
+        advance_phasors(state.sinusoids, valid, analysis.mixture[c], c, state.phasors[c], first)
         for j in range(n_src):
             if not state.started[0] or _is_onset(valid, before, j, state.rise[0]):
                 move(first, 2 * j * n_bins, state.mixture, 2 * (c * n_src + j) * n_bins, 2 * n_bins)
@@ -176,7 +176,7 @@ class PUIter:
         n_bins = config.n_bins
         return PUIterState(
             synthesis=prepare_synthesis(config, n_src),
-            sinusoids=prepare_sinusoids(config, weighted=True),
+            sinusoids=prepare_sinusoids(config, n_src, weighted=True),
             n_iter=np.array([self.n_iter]),
             started=np.array([False]),
             rise=aligned([self.onset]),
