@@ -13,7 +13,7 @@ from rtsep.config import ConfigError
 from rtsep.estimators import Oracle
 from rtsep.kernels.heap import drop_top, push
 from rtsep.kernels.jit import kernel
-from rtsep.phase import RTPGHI, SPSI, FastGriffinLim, GriffinLim, PUIter
+from rtsep.phase import OMISI, RTPGHI, SPSI, FastGriffinLim, GriffinLim, PUIter
 from rtsep.phase.rtpghi import window_gamma
 from rtsep.stages.analysis import analyse, prepare_analysis
 
@@ -21,16 +21,17 @@ CONFIG = StreamConfig(16_000)
 SIZES = CONFIG.win_length, CONFIG.hop, CONFIG.n_fft
 
 
-def run(phase, mixture: np.ndarray, magnitudes: np.ndarray, config: StreamConfig = CONFIG) -> np.ndarray:
-    """The step alone, without the output stage; (n_src, n_samples), the first of frame 0."""
-    analysis, state = prepare_analysis(config, phase.lookahead), phase.prepare(config, magnitudes.shape[1])
-    out, emitted = np.zeros((magnitudes.shape[1], 1, config.hop), np.float32), []
-    hops = mixture[: len(magnitudes) * config.hop].reshape(-1, 1, config.hop).astype(np.float32)
-    for hop_in, target in zip(hops, magnitudes.astype(np.float32), strict=True):
+def run(phase, mixture: np.ndarray, magnitudes: np.ndarray, start: int = 0) -> np.ndarray:
+    """The step alone, without the output stage, from frame `start` on; (n_src, n_samples)."""
+    analysis, state = prepare_analysis(CONFIG, phase.lookahead), phase.prepare(CONFIG, magnitudes.shape[1])
+    out, emitted = np.zeros((magnitudes.shape[1], 1, CONFIG.hop), np.float32), []
+    hops = mixture[: len(magnitudes) * CONFIG.hop].reshape(-1, 1, CONFIG.hop).astype(np.float32)
+    for t, (hop_in, target) in enumerate(zip(hops, magnitudes.astype(np.float32), strict=True)):
         analyse(analysis, hop_in)
-        type(phase).step(state, analysis, target, out)
+        if t >= start:
+            type(phase).step(state, analysis, target, out)
         emitted.append(out[:, 0].copy())
-    return np.concatenate(emitted, 1)[:, phase.lookahead * config.hop :]
+    return np.concatenate(emitted, 1)[:, phase.lookahead * CONFIG.hop :]
 
 
 def scene(n_samples: int = 6_400, n_src: int = 2, sizes=SIZES) -> tuple[np.ndarray, np.ndarray]:
@@ -119,8 +120,7 @@ def test_the_phase_of_a_chirp_with_a_gaussian_envelope_is_right_up_to_a_constant
     # Analytic signals differ by one factor.
     a, b = (np.fft.ifft(np.fft.fft(s) * (np.arange(s.size) < s.size / 2)) for s in (heard, expected))
     similarity = abs(np.vdot(a, b)) / np.linalg.norm(a) / np.linalg.norm(b)
-    # The one-sided difference lags behind the envelope by a hop.
-    assert similarity > (0.999 if lookahead else 0.99)
+    assert similarity > 0.98
 
 
 def test_spsi_equals_its_twin():
@@ -132,20 +132,27 @@ def test_spsi_equals_its_twin():
     assert np.linalg.norm(heard - expected) < 1e-3 * np.linalg.norm(expected)
 
 
+def rest_of(heard: np.ndarray, hz: float) -> float:
+    """Share that a sinusoid of this frequency does not explain."""
+    basis = np.exp(2j * np.pi * hz / 16_000 * np.arange(heard.size))
+    fit = np.stack([basis.real, basis.imag]).T
+    return np.linalg.norm(heard - fit @ np.linalg.lstsq(fit, heard, rcond=None)[0]) / np.linalg.norm(heard)
+
+
 @pytest.mark.parametrize("phase", [RTPGHI(), RTPGHI(1), SPSI(), PUIter(n_iter=0)], ids=str)
 def test_a_steady_sinusoid_comes_back(phase):
     n = np.arange(9_600)
     for hz in (300.0, 1_013.0, 3_333.0):
         sine = 0.3 * np.sin(2 * np.pi * hz / 16_000 * n)
-        heard, expected = aligned_with(run(phase, sine, np.abs(naive.stft(sine, *SIZES, 150))[:, None])[0], sine)
-        heard, expected = heard[2_000:-500], expected[2_000:-500]
-        basis = np.exp(2j * np.pi * hz / 16_000 * np.arange(heard.size))
-        # A sinusoid of the same level, and of the same phase for 0.4 s but for what the frequency is off.
-        level = abs(heard @ basis) / abs(expected @ basis)
-        assert level == pytest.approx(1, abs=0.02), hz
-        fit = np.stack([basis.real, basis.imag]).T
-        rest = heard - fit @ np.linalg.lstsq(fit, heard, rcond=None)[0]
-        assert np.linalg.norm(rest) < 0.1 * np.linalg.norm(heard), hz
+        # From the first frame that is all sinusoid.
+        heard = run(phase, sine, np.abs(naive.stft(sine, *SIZES, 150))[:, None], start=3)[0, 2_000:]
+
+        # One sinusoid of the same level; its frequency is read from the magnitudes.
+        found = hz + np.arange(-8, 8, 0.1)
+        rests = [rest_of(heard, f) for f in found]
+        assert abs(found[np.argmin(rests)] - hz) < 3, hz
+        assert np.sqrt(2) * heard.std() == pytest.approx(0.3, rel=0.01), hz
+        assert min(rests) < 0.05, hz
 
 
 def test_better_models_give_more_consistent_spectra():
@@ -196,6 +203,14 @@ def test_pu_iter_beats_the_mask():
     assert score["pu_iter"] > score["mixture"] + 3
 
 
+def test_the_sinusoidal_model_is_worth_a_decibel_on_steady_voices():
+    sources, config, score = signals.voices(32_000), StreamConfig(16_000, 256, 128), {}
+    for init in ("mixture", "sinusoidal"):
+        error = sources - separate(sources.sum(0), 16_000, Oracle(sources), OMISI(init=init), config=config)
+        score[init] = 10 * np.log10((sources**2).sum() / (error**2).sum())
+    assert score["sinusoidal"] > score["mixture"] + 1
+
+
 def offline_case(n_src: int = 2) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Padded mixture, its phases and the true magnitudes."""
     sources = np.pad(signals.voices(4_000, n_src=n_src), ((0, 0), (256, 256)))
@@ -237,30 +252,26 @@ def test_griffin_lim_never_increases_the_magnitude_error_and_momentum_gets_furth
 @pytest.mark.parametrize("momentum", [0.0, 0.99])
 def test_griffin_lim_converges_as_far_as_that_of_librosa(momentum):
     librosa = pytest.importorskip("librosa")
-    config = StreamConfig(16_000, 512, 128, 512)
-    sources = signals.voices(16_000)[0]
-    window = naive.hann(512)
+    source = np.pad(signals.voices(15_232)[0], 512)  # librosa does not fade the edges; in silence nobody can tell
+    settings = {"n_fft": 512, "hop_length": 128, "window": naive.hann(512), "center": False}
+    wanted = np.abs(librosa.stft(source, **settings))
+    n_frames = wanted.shape[1]
+
+    class SameStart(np.random.RandomState):
+        """Gives librosa, which counts in turns, the random phases that ours begin with."""
+
+        def random(self, size: tuple[int, int]) -> np.ndarray:
+            return np.random.default_rng(0).uniform(-np.pi, np.pi, (n_frames, 1, 257))[:, 0].T / (2 * np.pi)
 
     def convergence(signal: np.ndarray) -> float:
-        found = np.abs(librosa.stft(signal, n_fft=512, hop_length=128, window=window, center=False))
+        found = np.abs(librosa.stft(signal, **settings))
         return 20 * np.log10(np.linalg.norm(wanted) / np.linalg.norm(found - wanted))
 
-    wanted = np.abs(librosa.stft(sources, n_fft=512, hop_length=128, window=window, center=False))
-    settings = {"n_fft": 512, "hop_length": 128, "window": window, "center": False, "length": sources.size}
-    n_samples = (wanted.shape[1] - 1) * 128 + 512
-    scores, others = [], []
-    for seed in range(4):
-        others.append(
-            convergence(
-                librosa.griffinlim(wanted, n_iter=60, momentum=momentum, init="random", random_state=seed, **settings)[
-                    :n_samples
-                ]
-            )
-        )
-    phase = FastGriffinLim(60, "random", momentum)
-    x = np.zeros(n_samples, np.float32)
-    scores = convergence(phase.run(config, x, wanted.T[:, None].astype(np.float32))[0])
-    print(scores, others)
+    theirs = librosa.griffinlim(wanted, n_iter=32, momentum=momentum, random_state=SameStart(), **settings)
+    silence = np.zeros((n_frames - 1) * 128 + 512, np.float32)
+    magnitudes = np.ascontiguousarray(wanted.T[:, None], np.float32)
+    ours = FastGriffinLim(32, "random", momentum).run(StreamConfig(16_000, 512, 128, 512), silence, magnitudes)[0]
+    assert convergence(ours) == pytest.approx(convergence(theirs), abs=0.1)
 
 
 @pytest.mark.parametrize("name", ["griffin_lim", "fast_griffin_lim"])
