@@ -7,5 +7,6 @@ from rtsep.phase.omisi import OMISI
 from rtsep.phase.pu_iter import PUIter
 from rtsep.phase.rtpghi import RTPGHI
 from rtsep.phase.spsi import SPSI
+from rtsep.phase.unwrapping import Unwrapping
 
-__all__ = ["MISI", "OMISI", "RTPGHI", "SPSI", "FastGriffinLim", "GriffinLim", "MixturePhase", "PUIter"]
+__all__ = ["MISI", "OMISI", "RTPGHI", "SPSI", "FastGriffinLim", "GriffinLim", "MixturePhase", "PUIter", "Unwrapping"]
