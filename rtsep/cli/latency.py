@@ -91,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         "sr": rate,
         "block_size": args.block,
         "estimator": args.estimator,
-        "phase": args.phase,
+        "phase": separator.phase.name,
         "level_db": args.level,
     }
     print(json.dumps(_report(settings, trip), indent=2, allow_nan=False) if args.json else _text(settings, trip))
