@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -225,10 +225,15 @@ def test_if_samples_were_lost_in_all_repeats_nothing_is_reported(server):
 def test_a_bridge_between_two_rates_is_measured_with_the_devices():
     require_audio()
     with JackServer(16_000, 256, realtime=True) as server:
-        trip = measure_round_trip(passthrough(48_000), repeats=2, ready=lambda stream: server.loop_back())
+        # In real time, where other programs may keep the machine from being in time.
+        for _ in range(3):
+            with suppress(LiveError):
+                trip = measure_round_trip(passthrough(48_000), repeats=2, ready=lambda stream: server.loop_back())
+                break
+        else:
+            pytest.fail("samples were lost three times")
     assert trip.promised["bridge"] > 0
     assert trip.engine.median == pytest.approx(768, abs=1)
-    # Other programs may keep the machine from being in time; the delay must not depend on that.
     assert trip.devices.median == pytest.approx(trip.promised_devices, abs=0.001 * 48_000)
 
 

@@ -20,7 +20,8 @@ the input first: a cable from the left output to the first input, or the headpho
 Plays sweeps, half of them through the engine and half past it, and finds them in what comes in.
 """
 EPILOG = """\
-Many devices settle at another delay every time they are opened: run it more than once.
+Many devices settle at another delay every time they are opened: run it more than once. What takes more
+than half a second, such as some wireless headphones, is not found.
 
 Exit status: 0 if it was measured, whatever the result; 2 for wrong settings; 3 if the devices cannot be used
 or nothing comes back; 130 or 143 if interrupted.
@@ -63,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
 
     estimator, phase, _ = engine_settings(args)
     rate = args.rate or find_device(args.input, "input").sr
-    separator = Separator(StreamConfig.from_ms(rate, args.window_ms, args.hop_ms), estimator, phase)
+    config = StreamConfig.from_ms(rate, args.window_ms, args.hop_ms)
     names: dict[str, str] = {}
 
     def warn(stream: LiveStream) -> None:
@@ -77,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
 
     with progress_bar("measuring") as progress:
         trip = measure_round_trip(
-            separator,
+            Separator(config, estimator, phase),
             args.input,
             args.output,
             args.block,
@@ -144,7 +145,7 @@ def _text(settings: dict[str, Any], trip: RoundTrip) -> str:
     parts = {name: line(f"  {name}", samples) for name, samples in trip.promised.items()}
     lines = [
         f"{settings['output']} -> {settings['input']}, {trip.sr} Hz, {block}, {engine}",
-        f"loop: gain {trip.gain_db:.1f} dB, noise {trip.noise_db:.0f} dBFS, signal to noise {trip.snr_db:.0f} dB, "
+        f"loop: gain {round(trip.gain_db, 1) + 0.0:.1f} dB, noise {trip.noise_db:.0f} dBFS, signal to noise {trip.snr_db:.0f} dB, "
         f"correlation peak to noise {trip.peak_to_noise_db:.0f} dB",
         f"{'':{width}}{'promised':>9}{'ms':>9}{'measured':>12}{'ms':>9}{'spread':>9}",
         *(parts.pop(name) for name in ENGINE_PARTS),
