@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Measure how long sound takes from input to output, and compare with what is promised. Connect the output to
-the input first: a cable from the left output to the first input, or the headphone held to the microphone.
+the input first: a cable from the first output to the first input, or the headphone held to the microphone.
 Plays sweeps, half of them through the engine and half past it, and finds them in what comes in.
 """
 EPILOG = """\
@@ -43,6 +43,12 @@ def add_parser(commands: Any) -> None:
     devices.add_argument("--rate", type=int, metavar="HZ", help="sample rate (default: that of the input device)")
     devices.add_argument(
         "--block", type=int, default=0, metavar="N", help="samples per callback (default: as the device likes)"
+    )
+    devices.add_argument(
+        "--input-channel", type=int, default=1, metavar="N", help="channel to listen to, from 1 (default: the first)"
+    )
+    devices.add_argument(
+        "--output-channel", type=int, metavar="N", help="channel to play on, from 1 (default: the first two)"
     )
     parser.add_argument(
         "--level", type=float, default=-20.0, metavar="DBFS", help="peak level of the sweeps (default: %(default)g)"
@@ -82,6 +88,8 @@ def run(args: argparse.Namespace) -> int:
             args.input,
             args.output,
             args.block,
+            input_channel=args.input_channel,
+            output_channel=args.output_channel,
             repeats=args.repeats,
             level_db=args.level,
             ready=warn,
@@ -145,8 +153,8 @@ def _text(settings: dict[str, Any], trip: RoundTrip) -> str:
     parts = {name: line(f"  {name}", samples) for name, samples in trip.promised.items()}
     lines = [
         f"{settings['output']} -> {settings['input']}, {trip.sr} Hz, {block}, {engine}",
-        f"loop: gain {round(trip.gain_db, 1) + 0.0:.1f} dB, noise {trip.noise_db:.0f} dBFS, signal to noise {trip.snr_db:.0f} dB, "
-        f"correlation peak to noise {trip.peak_to_noise_db:.0f} dB",
+        f"loop: gain {round(trip.gain_db, 1) + 0.0:.1f} dB, noise {trip.noise_db:.0f} dBFS, signal to noise "
+        f"{trip.snr_db:.0f} dB, correlation peak to noise {trip.peak_to_noise_db:.0f} dB",
         f"{'':{width}}{'promised':>9}{'ms':>9}{'measured':>12}{'ms':>9}{'spread':>9}",
         *(parts.pop(name) for name in ENGINE_PARTS),
         line("engine", sums["engine"], trip.engine),
