@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import NamedTuple
@@ -14,6 +14,7 @@ from rtsep.evaluation import bss_eval, perceptual, ratios, spatial, weighted
 from rtsep.evaluation.checks import ScoreError
 
 MAX_DELAY_S = 0.1
+NOT_SPEECH = "is for speech"
 
 
 class Scene(NamedTuple):
@@ -64,6 +65,8 @@ class Score:
         Whether the mixture is scored, too, and the difference.
     stereo : bool
         Whether `measure` takes both channels, signals being (n_src, 2, n_samples).
+    speech : bool
+        Whether it is for speech alone.
     """
 
     columns: tuple[str, ...]
@@ -74,6 +77,7 @@ class Score:
     extra: str = ""
     gain: bool = True
     stereo: bool = False
+    speech: bool = False
 
 
 SCORES = {
@@ -128,6 +132,7 @@ SCORES = {
         lambda sr, s, e, j: (perceptual.pesq(s[j], e[j], sr),),
         ("pesq",),
         "eval",
+        speech=True,
     ),
     "stoi": Score(
         ("stoi",),
@@ -136,6 +141,7 @@ SCORES = {
         lambda sr, s, e, j: (perceptual.stoi(s[j], e[j], sr),),
         ("pystoi",),
         "eval",
+        speech=True,
     ),
     "estoi": Score(
         ("estoi",),
@@ -144,6 +150,7 @@ SCORES = {
         lambda sr, s, e, j: (perceptual.estoi(s[j], e[j], sr),),
         ("pystoi",),
         "eval",
+        speech=True,
     ),
     "dnsmos": Score(
         ("dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_p808"),
@@ -152,6 +159,7 @@ SCORES = {
         lambda sr, s, e, j: perceptual.dnsmos(e[j], sr),
         ("speechmos", "onnxruntime", "librosa", "requests"),
         "eval",
+        speech=True,
     ),
     "haspi": Score(
         ("haspi",),
@@ -160,6 +168,7 @@ SCORES = {
         lambda sr, s, e, j: (perceptual.haspi(s[j], e[j], sr),),
         ("clarity",),
         "hearing",
+        speech=True,
     ),
     "hasqi": Score(
         ("hasqi",),
@@ -168,6 +177,7 @@ SCORES = {
         lambda sr, s, e, j: (perceptual.hasqi(s[j], e[j], sr),),
         ("clarity",),
         "hearing",
+        speech=True,
     ),
     "delay": Score(
         ("delay",),
@@ -225,7 +235,7 @@ def columns_of(names: Sequence[str], with_mixture: bool) -> list[str]:
     return columns
 
 
-def measure(scene: Scene, names: Sequence[str]) -> list[SourceScores]:
+def measure(scene: Scene, names: Sequence[str], speech: Collection[str] | None = None) -> list[SourceScores]:
     """All scores of all sources of a scene.
 
     Parameters
@@ -234,6 +244,8 @@ def measure(scene: Scene, names: Sequence[str]) -> list[SourceScores]:
         One channel or several; scores are means over channels, but the interaural ones.
     names : sequence of str
         Of `SCORES`.
+    speech : collection of str, optional
+        Sources that scores for speech are taken of; of others they are NaN. Default: all.
 
     Returns
     -------
@@ -241,13 +253,19 @@ def measure(scene: Scene, names: Sequence[str]) -> list[SourceScores]:
         One a source. With a mixture, scores that tell how good a signal is come with `COLUMN_input`, that of the
         mixture, and `COLUMN_gain`, the difference.
     """
-    return [_measure_source(scene, names, j) for j in range(len(scene.sources))]
+    speech = scene.sources if speech is None else speech
+    return [_measure_source(scene, names, j, scene.sources[j] in speech) for j in range(len(scene.sources))]
 
 
-def _measure_source(scene: Scene, names: Sequence[str], j: int) -> SourceScores:
+def _measure_source(scene: Scene, names: Sequence[str], j: int, is_speech: bool) -> SourceScores:
     found = SourceScores(scene.sources[j], {}, {})
     for name in names:
         score = SCORES[name]
+        if score.speech and not is_speech:
+            columns = columns_of([name], scene.mixture is not None)
+            found.values.update(dict.fromkeys(columns, np.nan))
+            found.reasons.update(dict.fromkeys(columns, NOT_SPEECH))
+            continue
         _fill(found, score, scene, scene.estimates, j, "")
         if score.gain and scene.mixture is not None:
             _fill(found, score, scene, np.broadcast_to(scene.mixture, scene.references.shape), j, "_input")
