@@ -111,13 +111,13 @@ def run_dask(function: Callable[..., Any], tasks: Iterable[Task], address: str) 
     """
     distributed = require("distributed", "dask")
     try:
-        client = distributed.Client(address, timeout="10s", set_as_default=False)
+        client = distributed.Client(address, timeout="5s", set_as_default=False)
     except (OSError, TimeoutError, ValueError) as problem:
         raise ConfigError(f"--dask {address}: no scheduler there: {problem}") from None
     with client:
         waiting = iter(tasks)
         flying: dict[str, Any] = {}
-        completed = distributed.as_completed(raise_errors=False)
+        completed = distributed.as_completed(loop=client.loop, raise_errors=False)
 
         def submit_next() -> None:
             task = next(waiting, None)
