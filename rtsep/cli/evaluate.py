@@ -11,7 +11,7 @@ from rtsep.cli.engine import LIBRARY_ONLY, add_engine_options, engine_settings
 from rtsep.cli.inputs import given_path
 from rtsep.cli.progress import progress_bar
 from rtsep.cli.score import add_scores_option
-from rtsep.config import ConfigError
+from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtsep.evaluation.evaluate import Setup
@@ -62,7 +62,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster with this scheduler")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of another evaluation")
     add_engine_options(parser)
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, modules=("rtsep.evaluation.report",))
 
 
 def run(args: argparse.Namespace) -> int:

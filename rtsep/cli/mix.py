@@ -74,7 +74,7 @@ def add_parser(commands: Any) -> None:
         help="24-bit FLAC, 24-bit or 16-bit WAV (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, modules=("rtsep.evaluation.mix",))
 
 
 def run(args: argparse.Namespace) -> int:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli.inputs import SUFFIXES, given_path
-from rtsep.config import ConfigError
+from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtsep.evaluation.scores import Scene, SourceScores
@@ -48,7 +48,7 @@ def add_parser(commands: Any) -> None:
     )
     add_scores_option(parser, DEFAULT)
     parser.add_argument("--json", action="store_true", help="print a machine-readable report")
-    parser.set_defaults(run=run)
+    parser.set_defaults(run=run, modules=("rtsep.evaluation.scores",))
 
 
 def add_scores_option(parser: argparse.ArgumentParser, default: str) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from rtsep.config import ConfigError
+from rtsep.errors import ConfigError
 from rtsep.evaluation.mix import MANIFEST, SUFFIXES
 
 MIXTURE = "mixture"

@@ -15,7 +15,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rtsep import __version__
-from rtsep.config import ConfigError, StreamConfig
+from rtsep.config import StreamConfig
+from rtsep.errors import ConfigError
 from rtsep.estimators import Oracle
 from rtsep.evaluation.audio import read_alike
 from rtsep.evaluation.checks import ScoreError

@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
-from rtsep.config import MAX_SR, MIN_SR, ConfigError
+from rtsep.config import MAX_SR, MIN_SR
+from rtsep.errors import ConfigError
 from rtsep.evaluation import exact
 from rtsep.files import FORMATS, FileError, StagedFiles, make_folder, open_audio, read_blocks, write_sources
 

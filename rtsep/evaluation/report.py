@@ -21,7 +21,7 @@ import soundfile as sf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rtsep.config import ConfigError
+from rtsep.errors import ConfigError
 from rtsep.evaluation.evaluate import Evaluation, plain, separate_item
 from rtsep.evaluation.scores import SCORES, columns_of
 from rtsep.evaluation.summary import full_summary, snr_group

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rtsep.config import ConfigError
+from rtsep.errors import ConfigError
 from rtsep.evaluation import bss_eval, perceptual, ratios, spatial, weighted
 from rtsep.evaluation.checks import ScoreError
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from rtsep.config import ConfigError
+from rtsep.errors import ConfigError
 from rtsep.evaluation.evaluate import plain
 
 CONFIDENCE = 0.95

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
-from rtsep.config import ConfigError
+from rtsep.errors import ConfigError
 from rtsep.evaluation.checks import require
 
 AHEAD = 2  # tasks per core that wait in its queue, so that it does not wait
