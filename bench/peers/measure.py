@@ -32,9 +32,9 @@ def latency(make: Callable[[], Any], x: np.ndarray) -> dict[str, float | None]:
     -----
     `delay_ms` is where the cross-correlation of output and input is largest. `ahead_ms`: the
     input from one place on becomes loud noise, and the earliest sample of the output that differs is looked for; the
-    largest distance over 40 places is how much later than its own place a sample of the output can be made, blocks
-    included. Algorithmic latency is
-    their sum: the age of the input in what is heard at the time it can be heard first.
+    largest distance over 40 places is how long a sample of the output must wait for the input that it depends on.
+    `wait_ms`: how long the first sample of the smallest block waits for the last one. The algorithmic latency is the
+    delay and the longer of the two: the age of what is heard at the time when it can be heard first.
     """
     engine = make()
     sr, block = engine.sr, engine.block
@@ -53,10 +53,12 @@ def latency(make: Callable[[], Any], x: np.ndarray) -> dict[str, float | None]:
             ahead = max(ahead, int(place - changed[0]))
     whole = ahead > first
     ms = 1000 / sr
+    wait = engine.least - 1
     return {
         "delay_ms": found * ms,
         "ahead_ms": None if whole else ahead * ms,
-        "latency_ms": None if whole else (found + ahead) * ms,
+        "wait_ms": wait * ms,
+        "latency_ms": None if whole else (found + max(ahead, wait)) * ms,
     }
 
 
