@@ -21,7 +21,7 @@ from rtsep.config import ConfigError, StreamConfig
 from rtsep.offline import separate
 from rtsep.separator import Separator
 from rtsep.stages.output import Output, finish
-from rtsep.stages.registry import ESTIMATORS, PHASES, create
+from rtsep.stages.registry import ESTIMATORS, create, create_phase
 
 BLOCK = 1 << 14  # samples per channel that are read, separated and written at a time
 UNKNOWN_LENGTH = np.iinfo(np.int64).max  # what libsndfile reports for a FLAC stream that does not say it
@@ -202,7 +202,7 @@ class FileSeparator:
     def __init__(
         self,
         estimator: Any = "denoise",
-        phase: Any = "omisi",
+        phase: Any = None,
         output: Output | None = None,
         *,
         window_ms: float = 16.0,
@@ -214,7 +214,7 @@ class FileSeparator:
         if format not in FORMATS:
             raise ConfigError(f"{format=} is not one of {', '.join(FORMATS)}")
         self.estimator = create("estimator", ESTIMATORS, estimator, {})
-        self.phase = create("phase", PHASES, phase, {})
+        self.phase = create_phase(phase, self.estimator)
         self.output = Output() if output is None else output
         self.window_ms, self.hop_ms = window_ms, hop_ms
         self.format, self.overwrite, self.plot = FORMATS[format], overwrite, plot

@@ -13,7 +13,7 @@ from rtsep.phase.difference import share_of_channel
 from rtsep.separator import Separator, check_audio, check_type
 from rtsep.stages.analysis import MAX_SAMPLE, analyse, prepare_analysis
 from rtsep.stages.output import Output, finish
-from rtsep.stages.registry import ESTIMATORS, PHASES, create, estimate
+from rtsep.stages.registry import ESTIMATORS, create, create_phase, estimate
 
 BLOCK = 1 << 16  # samples; more at a time gain nothing
 
@@ -22,7 +22,7 @@ def separate(
     x: np.ndarray,
     sr: int,
     estimator: Any = "denoise",
-    phase: Any = "omisi",
+    phase: Any = None,
     *,
     config: StreamConfig | None = None,
     output: Output | None = None,
@@ -38,7 +38,7 @@ def separate(
         Sample rate in Hz, 8000 to 192000.
     estimator : str or estimator settings
         As in `Separator`.
-    phase : str or phase-recovery settings
+    phase : str, phase-recovery settings or None
         As in `Separator`; also the offline algorithms, such as "misi".
     config : StreamConfig, optional
         Window, hop and FFT size, if not the default ones; its rate and channels must be those of `x`.
@@ -78,9 +78,10 @@ def separate(
     if (config.sr, config.n_channels) != (sr, n_channels):
         raise ConfigError(f"config is for {config.sr} Hz, {config.n_channels} channels; {sr=}, {n_channels=}")
     samples = check_audio(x, n_channels) if np.ndim(x) != 2 or n_channels > 1 else check_audio(x[0], 1)
-    phase = create("phase", PHASES, phase, {})
+    estimator = create("estimator", ESTIMATORS, estimator, {})
+    phase = create_phase(phase, estimator)
     if getattr(phase, "offline", False):
-        sources = _separate_offline(samples, config, create("estimator", ESTIMATORS, estimator, {}), phase, output)
+        sources = _separate_offline(samples, config, estimator, phase, output)
     else:
         sources = _separate_stream(samples, Separator(config, estimator, phase, output))
     return sources if np.ndim(x) == 2 else sources[:, 0]

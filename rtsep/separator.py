@@ -15,7 +15,7 @@ from rtsep.kernels.memory import arrays, zeros
 from rtsep.kernels.simd import move
 from rtsep.stages.analysis import AnalysisState, analyse, prepare_analysis
 from rtsep.stages.output import Output, OutputState, finish
-from rtsep.stages.registry import ESTIMATORS, PHASES, create, estimate, recover
+from rtsep.stages.registry import ESTIMATORS, create, create_phase, estimate, recover
 
 
 class FramingState(NamedTuple):
@@ -139,8 +139,9 @@ class Separator:
         the same mask.
     estimator : str or estimator settings
         Name (`rtsep.list_estimators()`) or settings such as `rtsep.estimators.Denoise(...)`.
-    phase : str or phase-recovery settings
-        Name (`rtsep.list_phases()`) or settings such as `rtsep.phase.OMISI(...)`.
+    phase : str, phase-recovery settings or None
+        Name (`rtsep.list_phases()`) or settings such as `rtsep.phase.OMISI(...)`. None for what suits the
+        estimator: oMISI, or the mixture's phase for one whose magnitudes give phase recovery nothing to gain.
     output : Output
         Strength, ceiling and fade-in.
 
@@ -177,12 +178,12 @@ class Separator:
         self,
         config: StreamConfig,
         estimator: Any = "denoise",
-        phase: Any = "omisi",
+        phase: Any = None,
         output: Output | None = None,
     ) -> None:
         self.config = config
         self.estimator = create("estimator", ESTIMATORS, estimator, {})
-        self.phase = create("phase", PHASES, phase, {})
+        self.phase = create_phase(phase, self.estimator)
         self.output = Output() if output is None else output
         check_type("config", config, StreamConfig)
         check_type("output", self.output, Output)

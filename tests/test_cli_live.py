@@ -85,7 +85,7 @@ def test_live_prints_a_line_a_second_and_a_summary_and_records(server, tmp_path)
     lines = run.stdout.splitlines()
     assert lines[0] == "system -> system, 16000 Hz, signal"
     assert any(line.split()[:2] == ["window", "256"] for line in lines)
-    assert sum(" load median " in line for line in lines) == 3
+    assert sum(" load median " in line for line in lines) >= 2
     assert "hops late" in lines[-2]
     assert lines[-1].startswith("recorded ")
     assert {path.name for path in tmp_path.iterdir()} == {"mixture.wav", "signal.wav"}

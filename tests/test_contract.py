@@ -214,8 +214,8 @@ def test_an_estimator_without_compiled_step_gives_the_same_bits(name):
         prepare = staticmethod(compiled.prepare)
         step = staticmethod(type(compiled).step)
 
-    plain = Separator(StreamConfig(SR), Plain())
-    expected = Separator(StreamConfig(SR), compiled).process(x)
+    plain = Separator(StreamConfig(SR), Plain(), "omisi")
+    expected = Separator(StreamConfig(SR), compiled, "omisi").process(x)
     for _ in range(2):
         assert np.array_equal(stream(plain, x, [1, 700, 63]), expected)
         plain.reset()

@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
@@ -29,29 +29,34 @@ def server(request):
         yield jack_server
 
 
-def hurry(server: JackServer) -> None:
-    """Let the server's time run as fast as the machine can; no stream can be opened any more."""
+def freewheel(server: JackServer, on: bool) -> None:
+    """Whether the server's time runs as fast as the machine can; meanwhile no stream can be opened."""
     with server.client() as client:
-        client.set_freewheel(True)
+        client.set_freewheel(on)
 
 
-def joined(server: JackServer):
-    """For `ready`: output to input, in freewheel."""
+def hurried(server: JackServer, join=lambda: None) -> dict:
+    """Arguments for a measurement in freewheel, after `join` connected what is to be connected."""
 
     def ready(stream):
-        server.loop_back()
-        hurry(server)
+        join()
+        freewheel(server, True)
 
-    return ready
+    def progress(done, total):
+        if done == total:
+            freewheel(server, False)
+
+    return {"ready": ready, "progress": progress}
 
 
 @contextmanager
 def cable(server: JackServer, gain: float, delay: int = 0, noise: float = 0.0, pause_s: float = 0.0):
-    """For `ready`: output to input through a JACK client that is a cable with these properties.
+    """The same with a JACK client as the cable, with these properties; pauses in every period slow time down."""
+    import jack
 
-    With a pause in every period time runs so much slower.
-    """
-    client = server_client(server)
+    client = jack.Client("cable", no_start_server=True, servername=server.name)
+    client.inports.register("in")
+    client.outports.register("out")
     rng = np.random.default_rng(0)
     line = np.zeros(delay, np.float32)
 
@@ -63,28 +68,18 @@ def cable(server: JackServer, gain: float, delay: int = 0, noise: float = 0.0, p
         line = line[frames:]
         time.sleep(pause_s)
 
-    def ready(stream):
+    def join():
         server.loop_back()
         client.disconnect("PortAudio:out_0", "PortAudio:in_0")
         client.connect("PortAudio:out_0", client.inports[0])
         client.connect(client.outports[0], "PortAudio:in_0")
-        hurry(server)
 
     client.activate()
     try:
-        yield ready
+        yield hurried(server, join)
     finally:
         client.deactivate()
         client.close()
-
-
-def server_client(server: JackServer):
-    import jack
-
-    client = jack.Client("cable", no_start_server=True, servername=server.name)
-    client.inports.register("in")
-    client.outports.register("out")
-    return client
 
 
 def passthrough(sr: int) -> Separator:
@@ -129,7 +124,7 @@ def test_noise_and_hum_and_silence_are_taken_for_no_probe(seed):
 )
 def test_the_devices_take_what_jack_is_known_to_take(server, block_size, delay):
     trip = measure_round_trip(
-        passthrough(server.sr), block_size=block_size, repeats=2, level_db=-12, ready=joined(server)
+        passthrough(server.sr), block_size=block_size, repeats=2, level_db=-12, **hurried(server, server.loop_back)
     )
     assert trip.devices.repeats == pytest.approx([delay] * 2, abs=0.01)
     assert trip.promised_devices == delay
@@ -147,7 +142,7 @@ def test_the_devices_take_what_jack_is_known_to_take(server, block_size, delay):
 )
 def test_the_engine_takes_what_its_ledger_says(server, estimator, phase, hops):
     separator = Separator(StreamConfig(16_000, 512, 128), estimator, phase)
-    trip = measure_round_trip(separator, repeats=2, ready=joined(server))
+    trip = measure_round_trip(separator, repeats=2, **hurried(server, server.loop_back))
     assert separator.latency == trip.promised_engine == 512 + 128 * hops
     assert trip.engine.repeats == pytest.approx([separator.latency] * 2, abs=0.01)
     assert trip.total.median == pytest.approx(sum(trip.promised.values()), abs=0.01)
@@ -156,8 +151,8 @@ def test_the_engine_takes_what_its_ledger_says(server, estimator, phase, hops):
 
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
 def test_a_long_inverting_cable_is_noticed(server):
-    with cable(server, gain=-0.5, delay=132) as ready:
-        trip = measure_round_trip(passthrough(16_000), repeats=2, ready=ready)
+    with cable(server, gain=-0.5, delay=132) as hurry:
+        trip = measure_round_trip(passthrough(16_000), repeats=2, **hurry)
     assert trip.devices.repeats == pytest.approx([64 + 132] * 2, abs=0.01)
     assert trip.engine.median == pytest.approx(256, abs=0.01)
     assert trip.gain_db == pytest.approx(-6.02, abs=0.01)
@@ -169,8 +164,8 @@ def test_a_long_inverting_cable_is_noticed(server):
 
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
 def test_clipping_and_noise_are_noticed(server):
-    with cable(server, gain=20, noise=0.2) as ready:
-        trip = measure_round_trip(passthrough(16_000), repeats=1, ready=ready)
+    with cable(server, gain=20, noise=0.2) as hurry:
+        trip = measure_round_trip(passthrough(16_000), repeats=1, **hurry)
     assert trip.noise_db == pytest.approx(-14, abs=1)
     assert trip.snr_db == pytest.approx(17, abs=1)
     assert trip.clipped
@@ -181,31 +176,32 @@ def test_clipping_and_noise_are_noticed(server):
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
 def test_without_a_cable_it_says_what_to_connect(server):
     with pytest.raises(LiveError, match=r"no signal came back from output 'system' to input 'system': connect .* -160"):
-        measure_round_trip(passthrough(16_000), repeats=1, ready=lambda stream: hurry(server))
+        measure_round_trip(passthrough(16_000), repeats=1, **hurried(server))
 
 
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
 def test_noise_is_not_taken_for_a_cable(server):
-    with cable(server, gain=0, noise=0.1) as ready, pytest.raises(LiveError, match="of which noise -20 dBFS"):
-        measure_round_trip(passthrough(16_000), repeats=2, ready=ready)
+    with cable(server, gain=0, noise=0.1) as hurry, pytest.raises(LiveError, match="of which noise -20 dBFS"):
+        measure_round_trip(passthrough(16_000), repeats=2, **hurry)
 
 
 def measure_and_lose(server: JackServer, repeats: int, lost_at):
     """Samples are lost where `lost_at(before, done)`: the flag is raised by hand, no server loses any on demand."""
     streams, before = [], [0]
 
-    def lose(done, total):
-        if lost_at(before[0], done):
-            streams[0]._live.counts[cb.XRUNS] += 1
-        before[0] = done
-
-    with cable(server, gain=1, pause_s=0.003) as join:
+    with cable(server, gain=1, pause_s=0.003) as hurry:
 
         def ready(stream):
             streams.append(stream)
-            join(stream)
+            hurry["ready"](stream)
 
-        return measure_round_trip(passthrough(server.sr), repeats=repeats, ready=ready, progress=lose)
+        def progress(done, total):
+            if lost_at(before[0], done):
+                streams[0]._live.counts[cb.XRUNS] += 1
+            before[0] = done
+            hurry["progress"](done, total)
+
+        return measure_round_trip(passthrough(server.sr), repeats=repeats, ready=ready, progress=progress)
 
 
 @pytest.mark.parametrize("server", [(16_000, 256)], indirect=True)
@@ -225,10 +221,15 @@ def test_if_samples_were_lost_in_all_repeats_nothing_is_reported(server):
 def test_a_bridge_between_two_rates_is_measured_with_the_devices():
     require_audio()
     with JackServer(16_000, 256, realtime=True) as server:
-        trip = measure_round_trip(passthrough(48_000), repeats=2, ready=lambda stream: server.loop_back())
+        # In real time, where other programs may keep the machine from being in time.
+        for _ in range(3):
+            with suppress(LiveError):
+                trip = measure_round_trip(passthrough(48_000), repeats=2, ready=lambda stream: server.loop_back())
+                break
+        else:
+            pytest.fail("samples were lost three times")
     assert trip.promised["bridge"] > 0
     assert trip.engine.median == pytest.approx(768, abs=1)
-    # Other programs may keep the machine from being in time; the delay must not depend on that.
     assert trip.devices.median == pytest.approx(trip.promised_devices, abs=0.001 * 48_000)
 
 
@@ -249,7 +250,7 @@ def run_joined(server: JackServer, *options: str) -> subprocess.CompletedProcess
             while process.poll() is None and len(client.get_ports("PortAudio")) < 2:
                 time.sleep(0.01)
         server.loop_back()
-        hurry(server)
+        freewheel(server, True)
         stdout, stderr = process.communicate(timeout=180)
     finally:
         process.kill()
@@ -311,6 +312,8 @@ def test_the_report_for_machines_is_json_and_nothing_else(server):
         (["--repeats", "1"], 3, "no signal came back from output 'system' to input 'system'"),
         (["--input", "nosuch"], 3, "nosuch"),
         (["--repeats", "0"], 2, "repeats=0 is not between 1 and 100"),
+        (["--input-channel", "2"], 3, "no channel 2"),
+        (["--output-channel", "2"], 3, "no channel 2"),
         (["--level", "3"], 2, "level_db=3.0 is not between -80 and -3 dBFS"),
     ],
 )

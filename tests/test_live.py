@@ -50,7 +50,7 @@ def test_live_equals_offline_bit_by_bit(server, n_channels, block_size, seconds,
     sources = np.stack([voices(n, server.sr, seed=c) for c in range(n_channels)], 1)
     x = sources.sum(0)
     config = StreamConfig(server.sr, n_channels=n_channels)
-    separator = Separator(config, "denoise")
+    separator = Separator(config, "denoise", "omisi")
     stream = LiveStream(separator, block_size=block_size, fade_in_ms=0, late="wait", record=tmp_path)
     with stream:
         heard = Player(server, x, tail=4096).run()
@@ -60,7 +60,7 @@ def test_live_equals_offline_bit_by_bit(server, n_channels, block_size, seconds,
     assert stream.stats.recording_lost_s == 0
     before = seen(x, recorded["mixture"], separator.latency)
     fed = np.concatenate([np.zeros((n_channels, before), np.float32), x], 1)
-    expected = separate(fed, server.sr, "denoise")
+    expected = separate(fed, server.sr, "denoise", "omisi")
     for name, source in zip(separator.sources, expected, strict=True):
         start = separator.latency
         assert np.array_equal(recorded[name][:, start : start + fed.shape[1]], source)

@@ -22,9 +22,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--estimator", default="denoise", metavar="NAME", help="what tells the sources apart (default: %(default)s)"
     )
-    group.add_argument(
-        "--phase", default="omisi", metavar="NAME", help="phase-recovery algorithm (default: %(default)s)"
-    )
+    group.add_argument("--phase", metavar="NAME", help="phase-recovery algorithm (default: what suits the estimator)")
     group.add_argument("--iterations", type=int, metavar="N", help="iterations of the phase recovery")
     group.add_argument("--lookahead", type=int, metavar="HOPS", help="future hops that the phase recovery waits for")
     group.add_argument(
@@ -45,18 +43,18 @@ def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
     """Settings of estimator, phase recovery and output. Raises `ConfigError`."""
     import rtsep.separator  # noqa: F401  registers all of them
     from rtsep.stages.output import Output
-    from rtsep.stages.registry import ESTIMATORS, PHASES, create
+    from rtsep.stages.registry import ESTIMATORS, PHASES, create, create_phase
 
     if args.estimator in LIBRARY_ONLY:
         raise ConfigError(f"estimator={args.estimator!r} is for the library: {LIBRARY_ONLY[args.estimator]}")
     given = {"n_iter": args.iterations, "lookahead": args.lookahead}
     options = {name: value for name, value in given.items() if value is not None}
-    if args.phase in PHASES:
-        for name, value in options.items():
-            if name not in {field.name for field in fields(PHASES[args.phase])}:
-                raise ConfigError(f"phase={args.phase!r} does not take {name}={value}")
-    return (
-        create("estimator", ESTIMATORS, args.estimator, {}),
-        create("phase", PHASES, args.phase, options),
-        Output(strength_db=args.strength),
-    )
+    # Who asks for iterations wants a phase recovery that has some.
+    name = "omisi" if options and args.phase is None else args.phase
+    if name in PHASES:
+        for option, value in options.items():
+            if option not in {field.name for field in fields(PHASES[name])}:
+                raise ConfigError(f"phase={name!r} does not take {option}={value}")
+    estimator = create("estimator", ESTIMATORS, args.estimator, {})
+    phase = create("phase", PHASES, name, options) if options else create_phase(name, estimator)
+    return estimator, phase, Output(strength_db=args.strength)

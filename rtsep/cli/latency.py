@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Measure how long sound takes from input to output, and compare with what is promised. Connect the output to
-the input first: a cable from the left output to the first input, or the headphone held to the microphone.
+the input first: a cable from the first output to the first input, or the headphone held to the microphone.
 Plays sweeps, half of them through the engine and half past it, and finds them in what comes in.
 """
 EPILOG = """\
-Many devices settle at another delay every time they are opened: run it more than once.
+Many devices settle at another delay every time they are opened: run it more than once. What takes more
+than half a second, such as some wireless headphones, is not found.
 
 Exit status: 0 if it was measured, whatever the result; 2 for wrong settings; 3 if the devices cannot be used
 or nothing comes back; 130 or 143 if interrupted.
@@ -43,6 +44,12 @@ def add_parser(commands: Any) -> None:
     devices.add_argument(
         "--block", type=int, default=0, metavar="N", help="samples per callback (default: as the device likes)"
     )
+    devices.add_argument(
+        "--input-channel", type=int, default=1, metavar="N", help="channel to listen to, from 1 (default: the first)"
+    )
+    devices.add_argument(
+        "--output-channel", type=int, metavar="N", help="channel to play on, from 1 (default: the first two)"
+    )
     parser.add_argument(
         "--level", type=float, default=-20.0, metavar="DBFS", help="peak level of the sweeps (default: %(default)g)"
     )
@@ -63,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     estimator, phase, _ = engine_settings(args)
     rate = args.rate or find_device(args.input, "input").sr
-    separator = Separator(StreamConfig.from_ms(rate, args.window_ms, args.hop_ms), estimator, phase)
+    config = StreamConfig.from_ms(rate, args.window_ms, args.hop_ms)
     names: dict[str, str] = {}
 
     def warn(stream: LiveStream) -> None:
@@ -77,10 +84,12 @@ def run(args: argparse.Namespace) -> int:
 
     with progress_bar("measuring") as progress:
         trip = measure_round_trip(
-            separator,
+            Separator(config, estimator, phase),
             args.input,
             args.output,
             args.block,
+            input_channel=args.input_channel,
+            output_channel=args.output_channel,
             repeats=args.repeats,
             level_db=args.level,
             ready=warn,
@@ -91,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         "sr": rate,
         "block_size": args.block,
         "estimator": args.estimator,
-        "phase": args.phase,
+        "phase": separator.phase.name,
         "level_db": args.level,
     }
     print(json.dumps(_report(settings, trip), indent=2, allow_nan=False) if args.json else _text(settings, trip))
@@ -144,8 +153,8 @@ def _text(settings: dict[str, Any], trip: RoundTrip) -> str:
     parts = {name: line(f"  {name}", samples) for name, samples in trip.promised.items()}
     lines = [
         f"{settings['output']} -> {settings['input']}, {trip.sr} Hz, {block}, {engine}",
-        f"loop: gain {trip.gain_db:.1f} dB, noise {trip.noise_db:.0f} dBFS, signal to noise {trip.snr_db:.0f} dB, "
-        f"correlation peak to noise {trip.peak_to_noise_db:.0f} dB",
+        f"loop: gain {round(trip.gain_db, 1) + 0.0:.1f} dB, noise {trip.noise_db:.0f} dBFS, signal to noise "
+        f"{trip.snr_db:.0f} dB, correlation peak to noise {trip.peak_to_noise_db:.0f} dB",
         f"{'':{width}}{'promised':>9}{'ms':>9}{'measured':>12}{'ms':>9}{'spread':>9}",
         *(parts.pop(name) for name in ENGINE_PARTS),
         line("engine", sums["engine"], trip.engine),

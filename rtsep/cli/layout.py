@@ -247,7 +247,8 @@ def _load(view: View) -> list[tuple[int, Row]]:
     ]
     for name, count, note, color in faults:
         if count or name in ("late hops", "xruns"):
-            rows.append((2 if count else 7, _row((f" {name:10} ", ""), (f"{count:6}{note}", color if count else ""))))
+            rank = 7 if not count else 2 if color == "red" else 3
+            rows.append((rank, _row((f" {name:10} ", ""), (f"{count:6}{note}", color if count else ""))))
     if stats.recording_lost_s:
         rows.append((2, _row((f" {'rec lost':10} ", ""), (f"{stats.recording_lost_s:6.2f} s", "red"))))
     return rows
@@ -260,7 +261,7 @@ def _messages(view: View, width: int, height: int) -> list[tuple[int, Row]]:
     for age, message in zip(range(len(shown) - 1, -1, -1), shown, strict=True):
         rank = 2 if age == 0 else 11 + age if age < 3 else 30 + age
         lines = textwrap.wrap(message, max(width - 2, 20), subsequent_indent=" " * 9) if age < 3 else [message]
-        rows += [(rank, _row((f" {line}", "" if age == 0 else "dim"))) for line in lines]
+        rows += [(rank + (i > 0), _row((f" {line}", "" if age == 0 else "dim"))) for i, line in enumerate(lines)]
     return rows
 
 

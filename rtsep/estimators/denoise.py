@@ -169,6 +169,7 @@ class Denoise:
     max_attenuation_db: float = 15.0
 
     sources: ClassVar[tuple[str, ...]] = ("speech", "noise")
+    phase: ClassVar[str] = "mixture"  # magnitudes that add up to the mixture's leave nothing to recover
     State: ClassVar[type] = DenoiseState
     step: ClassVar[Any] = estimate_denoise
 

@@ -124,6 +124,7 @@ class HPSS:
     width_hz: float = 500.0
 
     sources: ClassVar[tuple[str, ...]] = ("harmonic", "percussive")
+    phase: ClassVar[str] = "mixture"  # as for `denoise`: iterations cost 0.4 dB
     State: ClassVar[type] = HPSSState
     step: ClassVar[Any] = estimate_hpss
 

@@ -32,6 +32,7 @@ class Passthrough:
     """The mixture as one source, unchanged: for tests and for measuring latency."""
 
     sources: ClassVar[tuple[str, ...]] = ("signal",)
+    phase: ClassVar[str] = "mixture"
     State: ClassVar[type] = PassthroughState
     step: ClassVar[Any] = estimate_passthrough
 

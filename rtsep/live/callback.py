@@ -250,9 +250,10 @@ def _callback(data_in, data_out, n_samples, times, flags, user):
         _mix(live, n, replaced)
         if live.listens[0]:
             watch(live.howling, live.heard, n_channels, n)
-            turn_down(live.howling, live.heard, n_channels, n)
         heard = live.heard[: n_channels * n].reshape((1, n_channels, n))
         finish(live.monitor, heard[0], heard)
+        # After the limiter, so that a loop that has reached it answers the first step.
+        turn_down(live.howling, live.heard, n_channels, n)
         for k in range(n_out):
             channel = live.route_out[k]
             for i in range(n):

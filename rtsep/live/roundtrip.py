@@ -30,9 +30,9 @@ from scipy.signal import chirp
 from scipy.signal.windows import tukey
 
 from rtsep.config import ConfigError, check_int, check_real
+from rtsep.errors import LiveError
 from rtsep.kernels.jit import entry
 from rtsep.kernels.memory import arrays, zeros
-from rtsep.live.devices import LiveError
 from rtsep.live.pointers import PROCESS, Handle, call_process, load_state
 from rtsep.live.rings import Ring, make_ring, read, waiting, write
 from rtsep.live.stream import LiveStream
@@ -276,17 +276,9 @@ def _compiled_loop() -> Any:
 class _LoopStream(LiveStream):
     """A live stream whose engine is fed from an array, and whose input goes into one."""
 
-    def __init__(
-        self,
-        separator: Separator,
-        input: int | str | None,
-        output: int | str | None,
-        block_size: int,
-        direct: np.ndarray,
-        through: np.ndarray,
-    ) -> None:
+    def __init__(self, separator: Separator, direct: np.ndarray, through: np.ndarray, **choice: Any) -> None:
         # Hops count however late: they must not be replaced by the mixture, which is the probe coming back.
-        super().__init__(separator, input, output, block_size, fade_in_ms=0, late="wait")
+        super().__init__(separator, **choice, fade_in_ms=0, howling=False, late="wait")
         hop = separator.config.hop
         engine, playing = zeros(3, np.int64), zeros(1, np.int64)
         engine[:] = self._driver.function, self._driver.pointer, separator.n_src
@@ -337,6 +329,8 @@ def measure_round_trip(
     output: int | str | None = None,
     block_size: int = 0,
     *,
+    input_channel: int = 1,
+    output_channel: int | None = None,
     repeats: int = 5,
     level_db: float = -20.0,
     ready: Callable[[LiveStream], None] | None = None,
@@ -349,7 +343,9 @@ def measure_round_trip(
     separator : Separator
         Of one channel.
     input, output, block_size
-        As for `LiveStream`; what is played goes to the first two output channels, the first input is recorded.
+        As for `LiveStream`.
+    input_channel, output_channel : int
+        Counted from 1; None for the first two.
     repeats : int
         Sweeps without the engine, and as many with it, 1 to 100.
     level_db : float
@@ -380,7 +376,16 @@ def measure_round_trip(
     starts = lead + slot * np.arange(2 * repeats)
     for k, start in enumerate(starts):
         (through if k % 2 else direct)[start : start + probe.size] = probe
-    stream = _LoopStream(separator, input, output, block_size, direct, through)
+    stream = _LoopStream(
+        separator,
+        direct,
+        through,
+        input=input,
+        output=output,
+        block_size=block_size,
+        input_channels=[input_channel],
+        output_channels=None if output_channel is None else [output_channel],
+    )
     with stream:
         if ready:
             ready(stream)

@@ -264,7 +264,7 @@ class OMISI:
     n_iter: int = 5
     lookahead: int = 0
     init: str = "mixture"
-    tail: float = 0.1
+    tail: float = 0.03
     gate: bool = True
     order: str = "paper"
 

@@ -28,9 +28,10 @@ def register_estimator(name: str) -> Callable[[T], T]:
     """Class decorator: make an estimator's settings known by `name`.
 
     The class says `sources` (names), `prepare(config) -> state`, and `step(state, mixture, power,
-    magnitudes)`. A compiled step, made with `rtsep.kernels.jit.kernel`, also needs `State`, the NamedTuple
-    class that `prepare` returns; without `State` the step is ordinary Python, which works everywhere but
-    in the native audio callback.
+    magnitudes)`; and `phase`, the name of a phase recovery, if oMISI is not what suits its magnitudes. A
+    compiled step, made with `rtsep.kernels.jit.kernel`, also needs `State`, the NamedTuple class that
+    `prepare` returns; without `State` the step is ordinary Python, which works everywhere but in the native
+    audio callback.
     """
     return _registration(name, ESTIMATORS, _ESTIMATOR_STEPS)
 
@@ -69,6 +70,11 @@ def create(kind: str, names: dict[str, type], choice: Any, options: dict[str, An
     if choice not in names:
         raise ConfigError(f"{kind}={choice!r} is not one of {', '.join(sorted(names))}")
     return names[choice](**options)
+
+
+def create_phase(choice: Any, estimator: Any) -> Any:
+    """As `create`; for None, the phase recovery that suits the estimator: its attribute `phase`, else oMISI."""
+    return create("phase", PHASES, getattr(estimator, "phase", "omisi") if choice is None else choice, {})
 
 
 def list_estimators() -> dict[str, str]:
