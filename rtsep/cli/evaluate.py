@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -95,24 +96,25 @@ def run(args: argparse.Namespace) -> int:
 
 def _setup(args: argparse.Namespace, text: str | None) -> Setup:
     """A setup from the options, or from `text` as `--compare` takes it."""
-    from rtsep.evaluation.evaluate import Setup
+    from rtsep.evaluation.evaluate import ORACLE, Setup
 
     wanted = argparse.Namespace(**vars(args))
     if text is not None:
-        wanted.estimator, _, rest = text.partition("+")
-        wanted.phase, *numbers = (rest or args.phase).split(":")
-        try:
-            iterations, lookahead = [*map(int, numbers), None, None][:2] if len(numbers) <= 2 else [None]
-        except ValueError:
-            raise ConfigError(f"setup={text!r} is not ESTIMATOR[+PHASE[:ITERATIONS[:LOOKAHEAD]]]") from None
-        wanted.iterations = args.iterations if iterations is None and not rest else iterations
-        wanted.lookahead = args.lookahead if lookahead is None and not rest else lookahead
-    label = text or f"{args.estimator}+{args.phase}"
+        found = re.fullmatch(r"(\w+)(?:\+(\w+)(?::(\d+)(?::(\d+))?)?)?", text)
+        if found is None:
+            raise ConfigError(f"setup={text!r} is not ESTIMATOR[+PHASE[:ITERATIONS[:LOOKAHEAD]]]")
+        wanted.estimator, phase_name, iterations, lookahead = found.groups()
+        if phase_name is not None:
+            wanted.phase = phase_name
+            wanted.iterations = None if iterations is None else int(iterations)
+            wanted.lookahead = None if lookahead is None else int(lookahead)
     oracle = wanted.estimator in LIBRARY_ONLY
     if oracle:
-        wanted.estimator = "passthrough"
+        # It is made for each mixture; its phase recovery is the default one.
+        wanted.estimator, wanted.phase = "passthrough", wanted.phase or "omisi"
     estimator, phase, output = engine_settings(wanted)
-    return Setup(label, "oracle" if oracle else estimator, phase, output, args.window_ms, args.hop_ms)
+    label = text or f"{args.estimator}+{phase.name}"
+    return Setup(label, ORACLE if oracle else estimator, phase, output, args.window_ms, args.hop_ms)
 
 
 def _print_summary(text: str) -> None:
