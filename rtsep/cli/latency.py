@@ -100,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
         "sr": rate,
         "block_size": args.block,
         "estimator": args.estimator,
-        "phase": separator.phase.name,
+        "phase": phase.name,
         "level_db": args.level,
     }
     print(json.dumps(_report(settings, trip), indent=2, allow_nan=False) if args.json else _text(settings, trip))
