@@ -4,6 +4,7 @@
 
 `test_phase_recovery` is analysis and phase recovery in a compiled loop, two sources, 16 kHz, window 256, hop
 128, FFT 512; `test_numpy` is the same in plain NumPy (`numpy_omisi.py`) and the yardstick of the ratios.
+`test_window` are the members of `rtsep.phase.window` at their default settings and 75 % overlap.
 `test_process` is `Separator.process`, one hop per call from Python, with everything in it; `share` is its part
 of the hop time. `us_per_hop` of each result is the median over the rounds.
 """
@@ -21,7 +22,9 @@ from numpy_omisi import NumpyOMISI
 from rtsep import Separator, StreamConfig
 from rtsep.kernels.jit import kernel
 from rtsep.phase import OMISI
+from rtsep.phase.window import WindowState, recover_window
 from rtsep.stages.analysis import analyse, prepare_analysis
+from rtsep.stages.registry import PHASES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import signals
@@ -89,6 +92,28 @@ def test_phase_recovery(benchmark, phase):
     out = np.zeros((2, 1, CONFIG.hop), np.float32)
     benchmark.pedantic(run_hops, (analysis, state, hops, magnitudes, out), rounds=200, warmup_rounds=5)
     record(benchmark, CONFIG.hop_s, N_HOPS)
+
+
+@kernel
+def run_window_hops(analysis, state, hops, magnitudes, out):
+    for t in range(len(hops)):
+        analyse(analysis, hops[t])
+        recover_window(state, analysis, magnitudes[t], out)
+
+
+@pytest.mark.parametrize("sr", [16_000, 48_000])
+@pytest.mark.parametrize(
+    "name", [name for name, phase in PHASES.items() if getattr(phase, "State", None) is WindowState]
+)
+def test_window(benchmark, name, sr):
+    config, phase = StreamConfig(sr), PHASES[name]()
+    if phase.lookahead is None:
+        pytest.skip("offline by default")
+    hops, magnitudes = scene(config)
+    analysis, state = prepare_analysis(config, phase.lookahead), phase.prepare(config, 2)
+    out = np.zeros((2, 1, config.hop), np.float32)
+    benchmark.pedantic(run_window_hops, (analysis, state, hops, magnitudes, out), rounds=20, warmup_rounds=2)
+    record(benchmark, config.hop_s, N_HOPS)
 
 
 @pytest.mark.parametrize("n_iter", [0, 15])

@@ -328,11 +328,13 @@ def _separate_stream(
 
 
 def memory_of_whole(config: StreamConfig, n_src: int, n_samples: int) -> int:
-    """Bytes that `rtsep.separate` takes for an offline algorithm, roughly; the float32 magnitudes are most of it."""
+    """Bytes that `rtsep.separate` takes for an offline algorithm, roughly; all float32."""
     n_frames = n_samples // config.hop + 1
     magnitudes = n_frames * n_src * config.n_bins
     signals = n_samples * (5 + 4 * n_src)  # copies of the mixture, copies of the sources
-    return 4 * config.n_channels * (magnitudes + signals)
+    # One channel at a time: spectra, magnitudes and waves of the sources, spectra of the mixture.
+    window = n_frames * (n_src * (3 * config.n_bins + config.win_length) + 2 * config.n_bins)
+    return 4 * (config.n_channels * (magnitudes + signals) + window)
 
 
 @contextmanager

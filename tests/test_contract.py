@@ -11,7 +11,7 @@ from numba.core.runtime import _nrt_python, rtsys
 
 from rtsep import Output, Separator, StreamConfig, separate
 from rtsep.estimators import Oracle
-from rtsep.phase import OMISI
+from rtsep.phase import MISI, OMISI, BregmanADMM, BregmanGradient
 from rtsep.separator import process_block
 from rtsep.stages.registry import ESTIMATORS, PHASES
 
@@ -34,6 +34,9 @@ VARIANTS = {
     "omisi no iterations": OMISI(n_iter=0, lookahead=3),
     "omisi least squares": OMISI(n_iter=3, tail=0.0),
     "omisi published": OMISI(n_iter=2, lookahead=1, order="published"),
+    "misi K=1": MISI(n_iter=2, lookahead=1),
+    "bregman_gradient K=1": BregmanGradient(n_iter=2, lookahead=1),
+    "bregman_admm K=0": BregmanADMM(n_iter=2, lookahead=0),
 }
 
 
@@ -41,7 +44,7 @@ def estimator(name: str, sources: np.ndarray):
     return Oracle(sources) if name == "oracle" else ESTIMATORS[name]()
 
 
-ONLINE = [name for name, settings in PHASES.items() if not getattr(settings, "offline", False)]
+ONLINE = [name for name, settings in PHASES.items() if not getattr(settings(), "offline", False)]
 # Every estimator with the default phase recovery, every phase recovery with true magnitudes.
 PAIRS = [(name, "omisi") for name in ESTIMATORS] + [("oracle", PHASES[name]()) for name in ONLINE if name != "omisi"]
 IDS = [f"{e}-{getattr(p, 'name', p)}" for e, p in PAIRS]
@@ -292,7 +295,7 @@ def test_any_layout_and_float_type_of_a_block_is_taken():
 def test_unknown_names_are_refused_with_the_known_ones():
     with pytest.raises(ValueError, match=r"estimator='x' is not one of .*oracle, passthrough"):
         Separator(StreamConfig(SR), "x")
-    with pytest.raises(ValueError, match=r"phase='x' is not one of .*misi, mixture, omisi"):
+    with pytest.raises(ValueError, match=r"phase='x' is not one of .*misi, mix_incons, .*omisi"):
         Separator(StreamConfig(SR), "passthrough", "x")
     for phase in (3, ESTIMATORS["passthrough"]()):
         with pytest.raises(ValueError, match=r"phase=.* is neither a name nor"):

@@ -24,7 +24,13 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument("--phase", metavar="NAME", help="phase-recovery algorithm (default: what suits the estimator)")
     group.add_argument("--iterations", type=int, metavar="N", help="iterations of the phase recovery")
-    group.add_argument("--lookahead", type=int, metavar="HOPS", help="future hops that the phase recovery waits for")
+    group.add_argument(
+        "--lookahead",
+        type=lookahead,
+        default=argparse.SUPPRESS,
+        metavar="HOPS",
+        help="future hops that the phase recovery waits for; with `separate` also `all`, for many algorithms",
+    )
     group.add_argument(
         "--window-ms", type=float, default=16.0, metavar="MS", help="window in ms (default: %(default)g)"
     )
@@ -39,6 +45,11 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def lookahead(text: str) -> int | None:
+    """Hops, or None for the whole signal."""
+    return None if text == "all" else int(text)
+
+
 def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
     """Settings of estimator, phase recovery and output. Raises `ConfigError`."""
     import rtsep.separator  # noqa: F401  registers all of them
@@ -47,8 +58,9 @@ def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
 
     if args.estimator in LIBRARY_ONLY:
         raise ConfigError(f"estimator={args.estimator!r} is for the library: {LIBRARY_ONLY[args.estimator]}")
-    given = {"n_iter": args.iterations, "lookahead": args.lookahead}
-    options = {name: value for name, value in given.items() if value is not None}
+    options = {} if args.iterations is None else {"n_iter": args.iterations}
+    if hasattr(args, "lookahead"):
+        options["lookahead"] = args.lookahead
     # Who asks for iterations wants a phase recovery that has some.
     name = "omisi" if options and args.phase is None else args.phase
     if name in PHASES:

@@ -1,4 +1,4 @@
-"""The difference form of MISI: what its online and offline members do in one frame.
+"""The difference form of MISI: what `omisi` does in one frame.
 
 Distributing the mixing error evenly fixes the sum of the sources; an iteration only has to find their
 differences. So the kernels carry d_j = s_j - s_J for j < J alone, which halves the FFTs for two sources and
