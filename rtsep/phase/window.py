@@ -348,7 +348,7 @@ def recover_window(state, analysis, magnitudes, hop_out):
 
 
 @kernel
-def _recover_all(state, line, targets, sources):
+def recover_all(state, line, targets, sources):
     """The offline form on one channel; see `Windowed.run`."""
     n_frames, n_src, n_bins = targets.shape
     n, hop, n_samples = state.window.size, state.emit.size, line.size
@@ -450,7 +450,7 @@ class Windowed(Online):
         n_frames, n_src, _ = magnitudes.shape
         state = prepare_window(config, n_src, n_frames, self.n_iter, self.member(config), 1)
         sources = zeros((n_src, line.size))
-        _recover_all(state, aligned(line), np.ascontiguousarray(magnitudes, np.float32), sources)
+        recover_all(state, aligned(line), np.ascontiguousarray(magnitudes, np.float32), sources)
         return sources
 
 
