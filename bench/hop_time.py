@@ -6,7 +6,8 @@
 128, FFT 512; `test_numpy` is the same in plain NumPy (`numpy_omisi.py`) and the yardstick of the ratios.
 `test_window` are the members of `rtsep.phase.window` at their default settings and 75 % overlap.
 `test_process` is `Separator.process`, one hop per call from Python, with everything in it; `share` is its part
-of the hop time. `us_per_hop` of each result is the median over the rounds.
+of the hop time. `test_callback` is the live callback, called from Python, with what can be switched on in it.
+`us_per_hop` of each result is the median over the rounds.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ from rtsep.stages.registry import PHASES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import signals
+from test_live_callback import Device
 
 CONFIG = StreamConfig(16_000, 256, 128, 512)
 N_HOPS = 200
@@ -147,3 +149,28 @@ def test_process(benchmark, estimator, sr, n_channels):
 
     benchmark.pedantic(run, rounds=50, warmup_rounds=2)
     record(benchmark, config.hop_s, N_HOPS)
+
+
+@pytest.mark.parametrize("sr", [16_000, 48_000])
+@pytest.mark.parametrize("extra", ["nothing", "bypass", "recording", "howling"])
+def test_callback(benchmark, extra, sr):
+    """The audio callback on one hop, with what can be switched on; nothing of a panel reaches the audio thread."""
+    config = StreamConfig(sr)
+    device = Device(Separator(config, "denoise"))
+    live = device.live
+    if extra == "bypass":
+        device.hear(0)
+    live.taps[0] = extra == "recording"
+    live.listens[0] = extra == "howling"
+    block, out = signals.voices(config.hop, sr).sum(0), np.zeros(config.hop, np.float32)
+    into, address = (block.ctypes.data, out.ctypes.data, config.hop, None, 0), device.handle.address
+    call, tap = device._call, live.tap
+
+    def run() -> None:
+        for _ in range(N_HOPS):
+            call(*into, address)
+            tap.read[0] = tap.written[0]
+
+    benchmark.pedantic(run, rounds=50, warmup_rounds=2)
+    record(benchmark, config.hop_s, N_HOPS)
+    device.close()
