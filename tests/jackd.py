@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+import signal
 import subprocess
 import threading
 import time
@@ -103,6 +104,13 @@ class JackServer:
         """Stop the server as a crash would; only before a `start`, since a dead server keeps one of eight places."""
         self._process.kill()
         self._process.wait()
+
+    def pause(self) -> None:
+        """Let the server stand still until `go_on`."""
+        self._process.send_signal(signal.SIGSTOP)
+
+    def go_on(self) -> None:
+        self._process.send_signal(signal.SIGCONT)
 
     @contextmanager
     def client(self) -> Iterator[object]:

@@ -118,6 +118,26 @@ def test_the_stream_comes_back_when_the_server_does(server):
     assert "system" in stream.messages[0]
 
 
+@pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
+def test_a_server_that_stood_still_does_not_call_two_callbacks_of_one_stream(server):
+    """It was given up, and connected to anew; when it goes on, so does what was given up."""
+    with LiveStream(Separator(StreamConfig(16_000), Passthrough()), late="wait") as stream:
+        wait_for(lambda: stream.stats.callbacks > 100)
+        server.pause()
+        wait_for(lambda: stream.stats.state == "reconnecting")
+        server.go_on()
+        wait_for(lambda: stream.stats.state == "running")
+        with server.client() as client:
+            assert len(client.get_ports("PortAudio", is_output=True)) == 2
+            cycles = []
+            client.set_process_callback(cycles.append)
+            client.activate()
+            before = stream.stats.callbacks, len(cycles)
+            wait_for(lambda: len(cycles) > 1000)
+            after = stream.stats.callbacks, len(cycles)
+        assert 0 < after[0] - before[0] < 1.2 * (after[1] - before[1])
+
+
 def wait_for(condition, seconds=30):
     end = time.monotonic() + seconds
     while not condition():

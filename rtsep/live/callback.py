@@ -40,6 +40,7 @@ N_TIMES = 5  # start in ns, duration in ns, samples, PortAudio's flags, longest 
 class LiveState(NamedTuple):
     """Everything that the callback works on; float32 and for J sources unless said."""
 
+    connected: np.ndarray  # bool (1,): not any more, if its connection was given up; then nothing else is touched
     process: np.ndarray  # int64 (2,): address of the function, and of its state
     clock: Clock
     route_in: np.ndarray  # int64 (1 + n_channels,): channels of the input device, the one of each channel
@@ -77,6 +78,7 @@ def prepare_live(
     n_channels, hop, sr = config.n_channels, config.hop, config.sr
     rows = 1 + n_src
     state = LiveState(
+        connected=np.array([True]),
         process=zeros(2, np.int64),
         clock=system_clock(),
         route_in=zeros(1 + n_channels, np.int64),
@@ -222,13 +224,17 @@ def _separate(live, n):
 
 def _callback(data_in, data_out, n_samples, times, flags, user):
     live = load_state(user, LIVE)
-    start = now(live.clock)
-    mode = flush_to_zero()
     n_total = np.int64(n_samples)
-    n_channels = live.delayed.shape[0]
-    hop = live.block_in.size // n_channels
     n_in, n_out = live.route_in[0], live.route_out.size
     device_in, device_out = carray(data_in, (n_total * n_in,)), carray(data_out, (n_total * n_out,))
+    if not live.connected[0]:
+        for i in range(n_total * n_out):
+            device_out[i] = np.float32(0)
+        return 0
+    start = now(live.clock)
+    mode = flush_to_zero()
+    n_channels = live.delayed.shape[0]
+    hop = live.block_in.size // n_channels
     counts, status = live.counts, np.int64(flags)
     if status & XRUN_FLAGS:
         counts[XRUNS] += 1

@@ -12,7 +12,7 @@ from rtsep.live.callback import LiveState, compiled_callback
 from rtsep.live.devices import Device, abandon, explained, portaudio, supports
 from rtsep.live.pointers import Handle
 
-_ABANDONED: list[Any] = []  # connections whose devices may still call back
+_ABANDONED: list[Any] = []  # connections whose devices may still call back, one day
 
 
 def one_clock(input: Device, output: Device) -> bool:
@@ -29,8 +29,7 @@ class Connection:
     Parameters
     ----------
     live : LiveState
-        State of the engine's callback, which must outlive the connection, as its `handle` must.
-    handle : Handle
+        State of the engine's callback.
     devices : (Device, Device)
         Input and output.
     channels : list of int
@@ -49,7 +48,6 @@ class Connection:
     def __init__(
         self,
         live: LiveState,
-        handle: Handle,
         devices: tuple[Device, Device],
         channels: list[int],
         sr: int,
@@ -62,21 +60,24 @@ class Connection:
         sr_out = sr if supports(output, "output", n_out, sr) else output.sr
         engine = compiled_callback()
         self._streams: list[Any] = []
-        self._handle, self._bridge = handle, None
-        live.route_in[:] = n_in, *channels
-        if one_clock(input, output) and sr_in == sr_out == sr:
-            self._open("duplex", (input.index, output.index), sr, (n_in, n_out), engine)
-            return
-        # To the engine the bridge is a device with the channels that are used.
-        live.route_in[:] = range(-1, len(channels))
-        live.route_in[0] = len(channels)
-        self._bridge = prepare_bridge((sr_in, sr, sr_out), n_in, channels, n_out, float(live.monitor.ceiling[0]))
-        for array in arrays(self._bridge):
-            np.copyto(array, array.copy())  # touches every page
-        self._bridge.engine[:] = engine.address, handle.address
-        self._handle = Handle(self._bridge)
-        capture, play = compiled_callbacks()
+        # A device that was given up as lost may come back when the next connection works on the same state.
+        self._connected = np.array([True])
+        self._engine = self._handle = Handle(live._replace(connected=self._connected))
+        self._bridge = None
         try:
+            if one_clock(input, output) and sr_in == sr_out == sr:
+                live.route_in[:] = n_in, *channels
+                self._open("duplex", (input.index, output.index), sr, (n_in, n_out), engine)
+                return
+            # To the engine the bridge is a device with the channels that are used.
+            live.route_in[:] = range(-1, len(channels))
+            live.route_in[0] = len(channels)
+            self._bridge = prepare_bridge((sr_in, sr, sr_out), n_in, channels, n_out, float(live.monitor.ceiling[0]))
+            for array in arrays(self._bridge):
+                np.copyto(array, array.copy())  # touches every page
+            self._bridge.engine[:] = engine.address, self._engine.address
+            self._handle = Handle(self._bridge)
+            capture, play = compiled_callbacks()
             self._open("input", input.index, sr_in, n_in, capture)
             self._open("output", output.index, sr_out, n_out, play)
         except Exception:
@@ -144,12 +145,13 @@ class Connection:
         """Let the devices go; `lost`: they are gone."""
         jack = any("JACK" in device.host_api for device in self._devices)
         if self._streams and jack and (lost or not self.active):
-            abandon()
+            self._connected[0] = False
             _ABANDONED.append(self)
+            abandon()
         else:
             for stream in self._streams:
                 stream.abort(ignore_errors=True)
                 stream.close(ignore_errors=True)
-            if self._bridge is not None:
-                self._handle.release()
+            self._handle.release()
+            self._engine.release()
         self._streams = []

@@ -201,7 +201,7 @@ class LiveStream:
         self._put_right: Counter[str] = Counter()  # by the separator before its last reset
         self._warned, self._howls = False, 0
         self._hop_times, self._intervals = Histogram(), Histogram()
-        self._handle = Handle(live)
+        self._closed = False
         _OPEN.add(self)
         self._warm_up()
         self._fresh = [array.copy() for array in arrays(live)]
@@ -230,8 +230,10 @@ class LiveStream:
         call = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, ctypes.c_ulong, ctypes.c_void_p,
                                 ctypes.c_ulong, ctypes.c_void_p)(cb.compiled_callback().address)  # fmt: skip
         fresh = [array.copy() for array in arrays(live)]
+        handle = Handle(live)
         self._driver.reset()
-        call(device_in.ctypes.data, device_out.ctypes.data, n, None, 0, self._handle.address)
+        call(device_in.ctypes.data, device_out.ctypes.data, n, None, 0, handle.address)
+        handle.release()
         for array, values in zip(arrays(live), fresh, strict=True):
             np.copyto(array, values)  # which also touches every page
 
@@ -273,7 +275,7 @@ class LiveStream:
         with self._lock:
             if self._watch:
                 return
-            if not self._handle.address:
+            if self._closed:
                 raise LiveError("the stream is closed; make a new one")
             config = self.separator.config
             self._reset()
@@ -302,7 +304,6 @@ class LiveStream:
         try:
             self._connection = Connection(
                 self._live,
-                self._handle,
                 (self.input, self.output),
                 self._channels_in,
                 self.separator.config.sr,
@@ -334,7 +335,7 @@ class LiveStream:
             self._shut()
             self._collect_times()
             self._stop_recording()
-            self._handle.release()
+            self._closed = True
             self._driver.close()
 
     def _fade_out(self) -> None:
