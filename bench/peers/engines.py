@@ -11,6 +11,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -229,13 +230,15 @@ N_FILES = {"GTCRN": 1, "DTLN": 2}  # peers that no package brings: ONNX files th
 
 def find_engines(files: Mapping[str, Sequence[str]]) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
     """All engines that can be made here, by name, and why others cannot; `files` are those of `N_FILES`, by name."""
+    import rtsep.estimators  # noqa: F401  registers them
+    from rtsep.errors import ConfigError
     from rtsep.stages.registry import ESTIMATORS
 
     engines: dict[str, Callable[[], Any]] = {"unprocessed": Unprocessed}
     for name, settings in ESTIMATORS.items():
-        sources = getattr(settings, "sources", ())
-        if isinstance(sources, tuple) and SPEECH in sources:  # those of the oracle are known to its settings alone
-            engines[f"rtsep {name}"] = partial(Rtsep, name)
+        with suppress(ConfigError):  # what needs references or a file is left out
+            if SPEECH in settings().sources:
+                engines[f"rtsep {name}"] = partial(Rtsep, name)
     missing = {}
     for name, (make, modules) in PEERS.items():
         absent = [module for module in modules if importlib.util.find_spec(module) is None]
