@@ -41,6 +41,7 @@ def save(path: Path, inputs: dict, outputs: dict, nodes: list[tuple], metadata: 
 
     constants = {"now": [NOW], "before": [BEFORE], "large": [1e30]}
     initializers = [numpy_helper.from_array(np.array(value, np.float32), name) for name, value in constants.items()]
+    initializers += [numpy_helper.from_array(np.array([i]), name) for name, i in (("first", 0), ("last", 129))]
     made = [helper.make_node(operation, given, [result]) for operation, given, result in nodes]
     graph = helper.make_graph(made, "network", tensors(inputs), tensors(outputs), initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
@@ -236,6 +237,8 @@ def test_another_framing_is_refused_with_the_one_to_ask_for(spectral):
 def test_files_that_cannot_be_understood_are_refused_in_one_line(tmp_path):
     (tmp_path / "text.onnx").write_text("no network")
     blocks = save(tmp_path / "samples.onnx", {"block": [1, 512]}, {"y": [1, 512]}, [("Identity", ["block"], "y")])
+    half = [("Slice", ["frame", "first", "last"], "mask")]
+    other = save(tmp_path / "other.onnx", {"frame": [257]}, {"mask": [129]}, half)
     lost = save(
         tmp_path / "lost.onnx",
         {"frame": [1, 257], "state": [1, 7]},
@@ -246,6 +249,7 @@ def test_files_that_cannot_be_understood_are_refused_in_one_line(tmp_path):
         (tmp_path / "none.onnx", "is no file"),
         (tmp_path / "text.onnx", "onnxruntime cannot run it: .*INVALID_PROTOBUF"),
         (blocks, r"must be the spectrum of a frame.*inputs: block \(1, 512\); outputs: y \(1, 512\)"),
+        (other, "must be the spectrum of a frame"),
         (lost, r"no output has the shape of the state state; inputs: frame \(1, 257\), state \(1, 7\)"),
         ("", "needs model=FILE"),
     ):

@@ -72,8 +72,13 @@ def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
     return estimator, phase, Output(strength_db=args.strength)
 
 
+def takes(settings: type, option: str) -> bool:
+    """Whether an estimator or a phase recovery has a setting of this name."""
+    return option in {field.name for field in fields(settings)}
+
+
 def _refuse_unknown(kind: str, names: dict[str, type], name: str | None, options: dict[str, Any]) -> None:
     if name in names:
         for option, value in options.items():
-            if option not in {field.name for field in fields(names[name])}:
+            if not takes(names[name], option):
                 raise ConfigError(f"{kind}={name!r} does not take {option}={value}")
