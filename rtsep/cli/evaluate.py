@@ -111,7 +111,9 @@ def _setup(args: argparse.Namespace, text: str | None) -> Setup:
         if phase_name is not None:
             wanted.phase = phase_name
             wanted.iterations = None if iterations is None else int(iterations)
-            wanted.lookahead = None if lookahead is None else int(lookahead)
+            vars(wanted).pop("lookahead", None)  # None is the whole signal
+            if lookahead is not None:
+                wanted.lookahead = int(lookahead)
     oracle = wanted.estimator in LIBRARY_ONLY
     if oracle:
         # It is made for each mixture; its phase recovery is the default one.
