@@ -45,8 +45,10 @@ def estimator(name: str, sources: np.ndarray):
 
 
 ONLINE = [name for name, settings in PHASES.items() if not getattr(settings(), "offline", False)]
+# Those in ordinary Python have files of their own.
+COMPILED = [name for name, settings in ESTIMATORS.items() if hasattr(settings, "State")]
 # Every estimator with the default phase recovery, every phase recovery with true magnitudes.
-PAIRS = [(name, "omisi") for name in ESTIMATORS] + [("oracle", PHASES[name]()) for name in ONLINE if name != "omisi"]
+PAIRS = [(name, "omisi") for name in COMPILED] + [("oracle", PHASES[name]()) for name in ONLINE if name != "omisi"]
 IDS = [f"{e}-{getattr(p, 'name', p)}" for e, p in PAIRS]
 CASES = PAIRS + [("oracle", phase) for phase in VARIANTS.values()]
 CASE_IDS = IDS + list(VARIANTS)
@@ -204,7 +206,7 @@ def test_equal_channels_get_equal_sources_and_the_image_stays(case):
     assert np.abs(heard[:, 1] - 0.5 * heard[:, 0]).max() < 1e-6
 
 
-@pytest.mark.parametrize("name", ESTIMATORS)
+@pytest.mark.parametrize("name", COMPILED)
 def test_an_estimator_without_compiled_step_gives_the_same_bits(name):
     sources = signals.voices(N)
     x = sources.sum(0)

@@ -2,7 +2,7 @@
 
     pip install ".[eval,peers]"
     rtsep mix --speech DIR --noise DIR -o mixtures
-    python bench/peers mixtures -o peers [--count 20]
+    python bench/peers mixtures -o peers [--count 20] [--gtcrn gtcrn_simple.onnx] [--dtln model_1.onnx model_2.onnx]
 
 Writes peers.json, peers.md and peers.png. Everything is measured here, in one run, engines taking turns.
 """
@@ -21,13 +21,14 @@ from typing import Any
 ROUNDS = 3  # of the cost, each in processes of their own; the median round counts
 COST_S = 20.0
 LATENCY_S = 2.0
-SCORES = ("si_sdr", "sdr", "stoi", "pesq")
+SCORES = ("si_sdr", "sdr", "stoi", "pesq", "dnsmos")
 COLUMNS = (
     "latency ms",
     "SI-SDR dB",
     "gain dB",
     "STOI",
     "PESQ",
+    "DNSMOS",
     "cost median",
     "p99",
     "max",
@@ -43,17 +44,22 @@ def main() -> None:
     parser.add_argument("corpus", type=Path, help="mixtures of `rtsep mix`, with a source called speech, 16 kHz")
     parser.add_argument("-o", "--output", type=Path, required=True, help="folder for peers.json, peers.md, peers.png")
     parser.add_argument("--count", type=int, default=20, help="mixtures to score (default: 20)")
+    parser.add_argument("--gtcrn", nargs=1, default=[], metavar="FILE", help="ONNX of streaming GTCRN")
+    parser.add_argument("--dtln", nargs=2, default=[], metavar="FILE", help="ONNX of both networks of DTLN, in order")
     args = parser.parse_args()
+    for file in (*args.gtcrn, *args.dtln):
+        if not Path(file).is_file():
+            parser.error(f"{file} is no file")
     os.environ.update(ONE_THREAD)
     args.output.mkdir(parents=True, exist_ok=True)
-    result = compare(args.corpus, args.count)
+    result = compare(args.corpus, args.count, {"GTCRN": args.gtcrn, "DTLN": args.dtln})
     (args.output / "peers.json").write_text(json.dumps(result, indent=1) + "\n")
     (args.output / "peers.md").write_text(table(result))
     draw(result, args.output / "peers.png")
     print(table(result))
 
 
-def compare(folder: Path, count: int) -> dict[str, Any]:
+def compare(folder: Path, count: int, files: dict[str, list[str]]) -> dict[str, Any]:
     import measure
     import numpy as np
     from engines import find_engines
@@ -64,7 +70,7 @@ def compare(folder: Path, count: int) -> dict[str, Any]:
     from rtsep.evaluation.summary import describe_values
 
     items = read_corpus(folder)[:count]
-    engines, missing = find_engines()
+    engines, missing = find_engines(files)
     found: dict[str, Any] = {name: {} for name in engines}
     for name, make in engines.items():
         x = signal(items, make().sr, LATENCY_S)
@@ -76,7 +82,8 @@ def compare(folder: Path, count: int) -> dict[str, Any]:
             np.save(Path(work, f"{name}.npy"), signal(items, make().sr, COST_S))
         for _ in range(ROUNDS):
             for name in engines:
-                command = [sys.executable, str(Path(__file__).with_name("cost.py")), name, f"{work}/{name}.npy"]
+                script = Path(__file__).with_name("cost.py")
+                command = [sys.executable, script, Path(work, f"{name}.npy"), name, *files.get(name, [])]
                 run = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True)
                 costs[name].append(json.loads(run.stdout.splitlines()[-1]))
     for name, rounds in costs.items():
@@ -141,6 +148,7 @@ def table(result: dict[str, Any]) -> str:
             f"{engine['gain']['si_sdr']['median']:+.2f}",
             f"{median['stoi']:.3f}",
             f"{median['pesq']:.2f}",
+            f"{median['dnsmos']:.2f}",
             f"{100 * cost['median']:.2f} %",
             f"{100 * cost['p99']:.2f} %",
             f"{100 * cost['max']:.1f} %",

@@ -1,4 +1,4 @@
-"""Cost of one engine, in a process that has loaded nothing else: `python cost.py ENGINE SIGNAL.npy`, prints JSON."""
+"""Cost of one engine, in a process that has loaded nothing else: `cost.py SIGNAL.npy ENGINE [FILE ...]` prints JSON."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ import numpy as np
 from engines import make_engine
 
 
-def cost(name: str, x: np.ndarray) -> dict[str, Any]:
+def cost(x: np.ndarray, name: str, files: Sequence[str]) -> dict[str, Any]:
     """Start-up with imports, time of each block as a share of its duration on one core, and peak memory.
 
     The time of a block includes what its package does in Python. Engines without blocks have one: the signal.
@@ -21,7 +22,7 @@ def cost(name: str, x: np.ndarray) -> dict[str, Any]:
     if hasattr(os, "sched_setaffinity"):
         os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
     begin = time.perf_counter()
-    engine = make_engine(name)
+    engine = make_engine(name, files)
     block = engine.block or x.size
     engine.process(x[:block].copy())
     start_s = time.perf_counter() - begin
@@ -52,4 +53,4 @@ def _peak_memory_mib() -> float:
 
 
 if __name__ == "__main__":
-    print(json.dumps(cost(sys.argv[1], np.load(sys.argv[2]))))
+    print(json.dumps(cost(np.load(sys.argv[1]), sys.argv[2], sys.argv[3:])))

@@ -22,6 +22,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--estimator", default="denoise", metavar="NAME", help="what tells the sources apart (default: %(default)s)"
     )
+    group.add_argument("--model", metavar="FILE", help="file of an estimator that is one's own: the network for `onnx`")
     group.add_argument("--phase", metavar="NAME", help="phase-recovery algorithm (default: what suits the estimator)")
     group.add_argument("--iterations", type=int, metavar="N", help="iterations of the phase recovery")
     group.add_argument(
@@ -58,15 +59,26 @@ def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
 
     if args.estimator in LIBRARY_ONLY:
         raise ConfigError(f"estimator={args.estimator!r} is for the library: {LIBRARY_ONLY[args.estimator]}")
+    own = {} if args.model is None else {"model": args.model}
+    _refuse_unknown("estimator", ESTIMATORS, args.estimator, own)
     options = {} if args.iterations is None else {"n_iter": args.iterations}
     if hasattr(args, "lookahead"):
         options["lookahead"] = args.lookahead
     # Who asks for iterations wants a phase recovery that has some.
     name = "omisi" if options and args.phase is None else args.phase
-    if name in PHASES:
-        for option, value in options.items():
-            if option not in {field.name for field in fields(PHASES[name])}:
-                raise ConfigError(f"phase={name!r} does not take {option}={value}")
-    estimator = create("estimator", ESTIMATORS, args.estimator, {})
+    _refuse_unknown("phase", PHASES, name, options)
+    estimator = create("estimator", ESTIMATORS, args.estimator, own)
     phase = create("phase", PHASES, name, options) if options else create_phase(name, estimator)
     return estimator, phase, Output(strength_db=args.strength)
+
+
+def takes(settings: type, option: str) -> bool:
+    """Whether an estimator or a phase recovery has a setting of this name."""
+    return option in {field.name for field in fields(settings)}
+
+
+def _refuse_unknown(kind: str, names: dict[str, type], name: str | None, options: dict[str, Any]) -> None:
+    if name in names:
+        for option, value in options.items():
+            if not takes(names[name], option):
+                raise ConfigError(f"{kind}={name!r} does not take {option}={value}")

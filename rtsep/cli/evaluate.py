@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import LIBRARY_ONLY, add_engine_options, engine_settings
+from rtsep.cli.engine import LIBRARY_ONLY, add_engine_options, engine_settings, takes
 from rtsep.cli.inputs import given_path
 from rtsep.cli.progress import progress_bar
 from rtsep.cli.score import add_scores_option
@@ -96,7 +96,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _setup(args: argparse.Namespace, text: str | None) -> Setup:
     """A setup from the options, or from `text` as `--compare` takes it."""
+    import rtsep.estimators  # noqa: F401  registers them
     from rtsep.evaluation.evaluate import ORACLE, Setup
+    from rtsep.stages.registry import ESTIMATORS
 
     wanted = argparse.Namespace(**vars(args))
     if text is not None:
@@ -104,10 +106,14 @@ def _setup(args: argparse.Namespace, text: str | None) -> Setup:
         if found is None:
             raise ConfigError(f"setup={text!r} is not ESTIMATOR[+PHASE[:ITERATIONS[:LOOKAHEAD]]]")
         wanted.estimator, phase_name, iterations, lookahead = found.groups()
+        if wanted.estimator in ESTIMATORS and not takes(ESTIMATORS[wanted.estimator], "model"):
+            wanted.model = None  # it is for the others
         if phase_name is not None:
             wanted.phase = phase_name
             wanted.iterations = None if iterations is None else int(iterations)
-            wanted.lookahead = None if lookahead is None else int(lookahead)
+            vars(wanted).pop("lookahead", None)  # None is the whole signal
+            if lookahead is not None:
+                wanted.lookahead = int(lookahead)
     oracle = wanted.estimator in LIBRARY_ONLY
     if oracle:
         # It is made for each mixture; its phase recovery is the default one.
