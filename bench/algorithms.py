@@ -384,7 +384,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
             )  # fmt: skip
     cost.axvline(10, color="grey", linestyle=":")
     cost.set(xscale="log", xlabel="share of the hop on one core, %")
-    cost.legend(fontsize=8, loc="lower right")
+    cost.legend(fontsize=8, loc="upper right")
     # A line between latencies, and what they are.
     latencies = [e["latency_ms"] for e in entries]
     starts = [0] + [i for i in range(1, len(entries)) if latencies[i] != latencies[i - 1]]
