@@ -37,6 +37,7 @@ from rtsep.kernels.jit import kernel
 from rtsep.phase import MISI, OMISI, RTPGHI, Bregman, ConsistentAnisotropicWiener, ConsistentWiener, MixturePhase
 from rtsep.phase.griffin_lim import GriffinLim
 from rtsep.phase.omisi import OMISIState
+from rtsep.phase.repeated_events import RepeatedEvents
 from rtsep.phase.window import Online
 from rtsep.stages.analysis import analyse, prepare_analysis
 from rtsep.stages.registry import PHASES, recover
@@ -146,6 +147,9 @@ def transforms(phase: Any, n_src: int = N_SRC) -> int:
         # Offline every frame is iterated on once, and the mixture is transformed as above.
         offline = phase.lookahead is None
         return 1 + offline + n_src * (1 + 2 * n_iter * (1 if offline else frames))
+    if isinstance(phase, RepeatedEvents):
+        # As everything else, and the spectra of the mixture once more; delays cost FFTs per event, not per hop.
+        return 2 + n_src
     if isinstance(phase, GriffinLim):
         return 1 + (phase.init == "mixture") + n_src * (1 + 2 * n_iter)
     # Everything else works on spectra, and each source becomes a signal once.
@@ -380,7 +384,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
             )  # fmt: skip
     cost.axvline(10, color="grey", linestyle=":")
     cost.set(xscale="log", xlabel="share of the hop on one core, %")
-    cost.legend(fontsize=8, loc="lower right")
+    cost.legend(fontsize=8, loc="upper right")
     # A line between latencies, and what they are.
     latencies = [e["latency_ms"] for e in entries]
     starts = [0] + [i for i in range(1, len(entries)) if latencies[i] != latencies[i - 1]]

@@ -150,3 +150,76 @@ def synthesis(spectra: np.ndarray, win_length: int, hop: int) -> np.ndarray:
     for t, frame in enumerate(np.fft.irfft(spectra, 2 * (n_bins - 1))[..., :win_length]):
         y[:, t * hop : t * hop + win_length] += frame * window
     return (y / overlap)[:, : n_frames * hop]
+
+
+def repeated_events(
+    mixture: np.ndarray,
+    v: np.ndarray,
+    hop: int,
+    n_fft: int,
+    onset: float,
+    *,
+    n_iter: int,
+    sigma: float | None,
+    span: int,
+) -> np.ndarray:
+    """exp(i phase) (n_frames, n_src, n_bins) of magnitudes of that shape and the mixture (n_frames, n_bins)."""
+    n_frames, n_src, n_bins = v.shape
+    k, delays = np.arange(n_bins), np.arange(-4 * hop, 4 * hop + 1) / 4
+    every_shift = np.exp(-2j * np.pi * k * delays[:, None] / n_fft)
+
+    def direction(z: np.ndarray, fallback: np.ndarray) -> np.ndarray:
+        return np.array([a / abs(a) if a else b for a, b in zip(z, fallback, strict=True)])
+
+    phase = np.array([[direction(x, np.ones(n_bins))] * n_src for x in mixture])
+    events, fixed = [], []  # of each source: the frames of each event; all these frames
+    for j in range(n_src):
+        rose = [
+            np.maximum(v[t, j] - (v[t - 1, j] if t else 0), 0).sum() > onset * v[t, j].sum() for t in range(n_frames)
+        ]
+        starts = [t for t in range(n_frames) if rose[t] and not (t and rose[t - 1])]
+        ends = [*starts[1:], n_frames]
+        events.append([range(a, min(a + span, b)) for a, b in zip(starts, ends, strict=False)])
+        fixed.append({0}.union(*events[j]))
+
+    def go_on(j: int) -> None:
+        for t in range(n_frames):
+            if t not in fixed[j]:
+                phase[t, j] = phase[t - 1, j] * np.exp(2j * np.pi * hop * weighted_frequencies(v[t, j], n_fft))
+
+    profiles = []
+    for j in range(n_src):
+        loudest = max(events[j], key=lambda event: sum((v[t, j] ** 2).sum() for t in event))
+        frames = [min(loudest[0] + i, n_frames - 1) for i in range(span)]
+        profiles.append(np.array([direction(mixture[t], np.ones(n_bins)) for t in frames]))
+    shifts = [np.ones((len(events[j]), n_bins), complex) for j in range(n_src)]
+    for _ in range(n_iter):
+        for j in range(n_src):
+            go_on(j)
+        spectra = v * phase
+        for j in range(n_src):
+            rest = mixture - spectra.sum(1) + spectra[:, j]
+
+            def nearest(t: int, model: np.ndarray, j: int = j, rest: np.ndarray = rest) -> np.ndarray:
+                return direction(rest[t] + sigma * v[t, j] * model, model)
+
+            y = {}
+            for event, shift in zip(events[j], shifts[j], strict=True):
+                for i, t in enumerate(event):
+                    y[t] = rest[t] if sigma is None else v[t, j] * nearest(t, profiles[j][i] * shift)
+            for m, event in enumerate(events[j]):
+                z = sum(v[t, j] * y[t] * profiles[j][i].conj() for i, t in enumerate(event))
+                shifts[j][m] = every_shift[np.argmax((z * every_shift.conj()).real.sum(1))]
+            for i in range(span):
+                z = np.zeros(n_bins, complex)
+                for event, shift in zip(events[j], shifts[j], strict=True):
+                    if i < len(event):
+                        z += v[event[i], j] * y[event[i]] * shift.conj()
+                profiles[j][i] = direction(z, profiles[j][i])
+            for event, shift in zip(events[j], shifts[j], strict=True):
+                for i, t in enumerate(event):
+                    model = profiles[j][i] * shift
+                    phase[t, j] = model if sigma is None else nearest(t, model)
+    for j in range(n_src):
+        go_on(j)
+    return phase

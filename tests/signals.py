@@ -20,6 +20,23 @@ def voices(n_samples: int = 16_000, sr: int = 16_000, n_src: int = 2, seed: int 
     return np.array(sources, np.float32)
 
 
+def struck(seed: int, count: int = 8) -> np.ndarray:
+    """Two sources (2, n_samples), each one sound that comes `count` times; the sources begin 20 ms apart at most."""
+    rng, n, period = np.random.default_rng(seed), np.arange(4_000), 4_500
+    sources = np.zeros((2, count * period + 3_000))
+    for source in sources:
+        hz, decay = rng.uniform(150, 500), rng.uniform(6, 12)
+        sound = rng.normal(size=n.size) * np.exp(-n / 100)
+        for h in range(1, 14):
+            partial = h * hz * (1 + rng.uniform(-0.02, 0.02)) / 16_000
+            sound += np.sin(2 * np.pi * partial * n + rng.uniform(0, 6)) * np.exp(-n / 16_000 * (decay + 2 * h)) / h
+        sound *= np.cos(np.pi / 2 * n / n.size) ** 2
+        for start in 1_000 + period * np.arange(count) + rng.integers(-160, 160, count):
+            source[start : start + n.size] += rng.uniform(0.3, 1) * sound
+        source *= 0.3 / np.abs(source).max()
+    return sources.astype(np.float32)
+
+
 def hostile(n_samples: int = 4_000) -> dict[str, np.ndarray]:
     """Signals that break careless code, (n_samples,) each."""
     rng = np.random.default_rng(1)

@@ -310,7 +310,7 @@ def test_onsets_as_impulses_give_more_consistent_spectra_than_none():
     assert with_onsets < 0.8 * without
 
 
-@pytest.mark.parametrize("name", ["griffin_lim", "fast_griffin_lim", "unwrapping"])
+@pytest.mark.parametrize("name", ["griffin_lim", "fast_griffin_lim", "unwrapping", "repeated_events"])
 def test_an_offline_algorithm_adds_up_to_the_mixture_and_has_no_stream(name):
     sources = signals.voices()
     x = sources.sum(0)

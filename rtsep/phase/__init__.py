@@ -10,6 +10,7 @@ from rtsep.phase.misi import MISI
 from rtsep.phase.mixture import MixturePhase
 from rtsep.phase.omisi import OMISI
 from rtsep.phase.pu_iter import PUIter
+from rtsep.phase.repeated_events import RepeatedEvents
 from rtsep.phase.retrieval import BregmanADMM, BregmanGradient
 from rtsep.phase.rtisi import GSRTISILA, RTISILA
 from rtsep.phase.rtpghi import RTPGHI
@@ -40,6 +41,7 @@ __all__ = [
     "MixInconsHardMag",
     "MixturePhase",
     "PUIter",
+    "RepeatedEvents",
     "Unwrapping",
     "Wiener",
     "von_mises_concentration",

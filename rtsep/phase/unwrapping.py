@@ -54,6 +54,15 @@ def onset_frames(magnitudes: np.ndarray, rise: float) -> np.ndarray:
     return np.flatnonzero(risen & ~np.concatenate([[False], risen[:-1]]))
 
 
+def overlapped(config: StreamConfig, spectra: np.ndarray, n_samples: int) -> np.ndarray:
+    """Signals (n_src, n_samples), float32, of the spectra (n_frames, n_src, n_bins) of all their frames."""
+    hop, length = config.hop, config.win_length
+    sources = np.zeros((spectra.shape[1], n_samples))
+    for t, frame in enumerate(spectra):
+        sources[:, t * hop : t * hop + length] += np.fft.irfft(frame, config.n_fft)[:, :length] * config.window
+    return aligned(sources / np.resize(config.envelope, n_samples))
+
+
 @register_phase("unwrapping")
 @dataclass(frozen=True)
 class Unwrapping:
@@ -119,10 +128,5 @@ class Unwrapping:
         sources : ndarray, float32, (n_src, n_samples)
             Without the mixing error that the output stage shares.
         """
-        hop, length = config.hop, config.win_length
-        sources = np.zeros((magnitudes.shape[1], line.size))
-        for j, source in enumerate(sources):
-            spectra = magnitudes[:, j] * self.phases(config, magnitudes[:, j])
-            for t, frame in enumerate(np.fft.irfft(spectra, config.n_fft)[:, :length] * config.window):
-                source[t * hop : t * hop + length] += frame
-        return aligned(sources / np.resize(config.envelope, line.size))
+        phases = [self.phases(config, magnitudes[:, j]) for j in range(magnitudes.shape[1])]
+        return overlapped(config, magnitudes * np.stack(phases, 1), line.size)
