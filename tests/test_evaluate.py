@@ -159,17 +159,17 @@ def test_another_evaluation_in_the_folder_is_refused_and_replaced_if_told(mixtur
 
 
 def test_setups_side_by_side_have_paired_differences_and_the_oracle_wins(mixtures, tmp_path):
-    options = ("--compare", "denoise+mixture", "oracle+mixture", "--jobs", 2, "--scores", "si-sdr,delay")
+    options = ("--compare", "denoise+mixture", "oracle+omisi", "--jobs", 2, "--scores", "si-sdr,delay")
     assert evaluate(mixtures, tmp_path, *options) == 0
     table, found = rows(tmp_path), load_summary(tmp_path)
     assert len(table) == 2 * 12
     assert [setup["estimator"]["name"] for setup in found["evaluation"]["setups"]] == ["denoise", "oracle"]
     differences = {(e["setup"], e["source"], e["column"]): e for e in found["differences"]}
     assert all(e["baseline"] == "denoise+mixture" for e in differences.values())
-    oracle = differences["oracle+mixture", "speech", "si_sdr"]
+    oracle = differences["oracle+omisi", "speech", "si_sdr"]
     assert (oracle["n"], oracle["higher"]) == (6, 1.0)
     values = {(row["setup"], row["id"]): row["si_sdr"] for row in table if row["source"] == "speech"}
-    expected = np.mean([values["oracle+mixture", str(i)] - values["denoise+mixture", str(i)] for i in range(6)])
+    expected = np.mean([values["oracle+omisi", str(i)] - values["denoise+mixture", str(i)] for i in range(6)])
     assert oracle["mean"] == pytest.approx(expected)
     assert 0 < oracle["ci_low"] < expected < oracle["ci_high"]
 
