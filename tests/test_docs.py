@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import re
 import sys
 from pathlib import Path
 
@@ -13,8 +15,11 @@ from rtsep.stages.registry import PHASES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import algorithms
+import oracle
+import pages
 
-DOCS = Path(__file__).parents[1] / "docs"
+ROOT = Path(__file__).parents[1]
+DOCS = ROOT / "docs"
 
 
 @pytest.fixture
@@ -29,6 +34,25 @@ def test_the_table_of_algorithms_is_the_one_that_was_measured(measured):
 def test_every_registered_phase_recovery_is_in_the_table(measured):
     ours = {name for name, kind in PHASES.items() if kind.__module__.startswith("rtsep.")}
     assert ours <= {entry["name"] for entry in measured["algorithms"]}
+
+
+def test_the_oracle_study_is_the_one_that_was_measured():
+    assert (DOCS / "oracle.md").read_text() == oracle.render(json.loads((DOCS / "oracle.json").read_text()))
+
+
+def test_the_table_of_peers_is_the_one_that_was_measured():
+    # bench/peers is run as a folder.
+    spec = importlib.util.spec_from_file_location("peers", ROOT / "bench" / "peers" / "__main__.py")
+    peers = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(peers)
+    assert (DOCS / "peers.md").read_text() == peers.table(json.loads((DOCS / "peers.json").read_text()))
+
+
+@pytest.mark.parametrize(("page", "names"), [("README.md", ["peers"]), ("docs/evaluation.md", ["evaluation"])])
+def test_tables_in_pages_are_those_that_were_measured(page, names):
+    text = (ROOT / page).read_text()
+    assert re.findall(r"<!-- measured: (\w+) -->", text) == names
+    assert text == pages.fill(text), "renew with: python bench/pages.py"
 
 
 @pytest.mark.parametrize(

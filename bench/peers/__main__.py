@@ -176,7 +176,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
         x = right if latency is None else latency
         y = engine["gain"]["si_sdr"]["median"]
         axis.scatter(x, y, 20 + 4000 * engine["cost"]["median"], color=f"C{k}", alpha=0.6)
-        axis.annotate(name, (x, y), (6, 6), textcoords="offset points", fontsize=8)
+        axis.annotate(name, (x, y), (0, 12), textcoords="offset points", fontsize=8, ha="center")
+    axis.margins(0.1)
     axis.axvline(0.5 * (right + max([*known, 20])), color="0.7", lw=0.8)
     axis.set_xlabel("algorithmic latency / ms, by experiment (far right: needs the whole file)")
     axis.set_ylabel("median gain in SI-SDR / dB")
