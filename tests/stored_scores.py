@@ -2,7 +2,7 @@
 
     python tests/stored_scores.py        # renew tests/data/scores.json on purpose; prints what changes
 
-Every estimator with its default and with every phase recovery of this package, default settings.
+Denoise, hpss and true magnitudes with their default and with every phase recovery of this package, default settings.
 """
 
 from __future__ import annotations
