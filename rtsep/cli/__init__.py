@@ -45,8 +45,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; status 0, 2 for an error, 3 if no sound device can be used, 130 or 143 if interrupted."""
+    """Run the command line; status 0, 2 for an error, 3 without a usable sound device, 129, 130 or 143 if interrupted."""
     args = argparse.Namespace()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     with stoppable() as started:
         try:
             for stream in (sys.stdout, sys.stderr):
