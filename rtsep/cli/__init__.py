@@ -45,7 +45,7 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; status 0, 2 for an error, 3 without a usable sound device, 129, 130 or 143 if interrupted."""
+    """Run the command line; status 0, 2 for an error, 3 without a usable device, 129, 130 or 143 if interrupted."""
     args = argparse.Namespace()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell

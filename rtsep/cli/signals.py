@@ -44,7 +44,7 @@ def _try_again(unraisable: Any) -> None:
         sys.__unraisablehook__(unraisable)
         return
     stop = unraisable.exc_value
-    number = signal.SIGINT if isinstance(stop, Interrupted) else int(stop.code) - 128
+    number = signal.SIGINT if isinstance(stop, Interrupted) else signal.Signals(int(stop.code or EXIT_TERMINATED) - 128)
 
     def soon() -> None:
         time.sleep(0.01)
