@@ -299,7 +299,8 @@ def resident_kb():
 
 
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
-def test_a_server_that_stands_still_holds_up_neither_set_nor_close(server):
+@pytest.mark.parametrize("pause_s", [0, 3])  # before and after it is noticed
+def test_a_server_that_stands_still_holds_up_neither_set_nor_stats_nor_close(server, pause_s):
     with LiveStream(Separator(StreamConfig(), "denoise")) as stream:
         wait_for(lambda: stream.stats.callbacks > 20)
         server.pause()
@@ -316,7 +317,8 @@ def test_a_server_that_stands_still_holds_up_neither_set_nor_close(server):
         wait_for(lambda: stream._live.gains[2] == 1)  # the last choice, though no callback has read it
         server.pause()
         try:
-            closing = threading.Thread(target=stream.close, daemon=True)
+            time.sleep(pause_s)
+            closing = threading.Thread(target=lambda: [stream.stats, stream.close()], daemon=True)
             closing.start()
             closing.join(30)
             assert not closing.is_alive()

@@ -73,6 +73,18 @@ def test_what_was_chosen_while_the_device_disappeared_is_heard_when_it_is_back(f
         assert live._live.goals.tolist() == [1, 0, 0]
 
 
+def test_a_separator_serves_one_stream_at_a_time(file_devices):
+    separator = Separator(StreamConfig(), Passthrough())
+    second = LiveStream(separator)
+    with LiveStream(separator):
+        with pytest.raises(LiveError, match="belongs to a stream that is running"):
+            LiveStream(separator)
+        with pytest.raises(LiveError, match="belongs to a stream that is running"):
+            second.start()
+    with second:
+        pass
+
+
 def test_a_start_that_fails_leaves_no_files_behind(file_devices, tmp_path):
     live = LiveStream(Separator(StreamConfig(), Passthrough()), record=tmp_path)
     file_devices.there = False

@@ -24,7 +24,7 @@ EXIT_DEVICE = 3  # no sound device can be used as asked
 EXIT_UNHEARD = 128 + 13  # SIGPIPE
 
 # Settings whose options have another name.
-OPTIONS = {"n_iter": "iterations", "strength_db": "strength", "sr": "rate", "block_size": "block"}
+OPTIONS = {"n_iter": "iterations", "strength_db": "strength", "sr": "rate", "block_size": "block", "level_db": "level"}
 
 
 class _Parser(argparse.ArgumentParser):

@@ -39,6 +39,7 @@ BACK_OFF_S = (0.25, 0.5, 1.0, 2.0, 4.0)  # before the attempts to reconnect; the
 PHASE_SHARE = 0.7  # of a hop, after which the phase recovery starts no further iteration
 SETTLING_S = 2.0  # for a bridge to learn what it needs; then the ledger is complete later
 PATIENCE_S = 0.2  # for the last fade-out
+STUCK_S = 5.0  # for an attempt to reconnect; then it is left alone, and ends when PortAudio lets it go on
 FOREVER = 1 << 62  # ns
 PREFILL_MS = 30.0
 
@@ -146,6 +147,7 @@ class LiveStream:
         check_choice("late", late, ("mixture", "silence", "wait"))
         check_choice("driver", driver, (None, "native", "worker"))  # type: ignore[arg-type]
         check_real("prefill_ms", prefill_ms, 0, 2000, " ms")
+        _check_free(separator)
         if driver == "native" and not separator.compiled:
             name = type(separator.estimator).__name__
             raise LiveError(f"estimator {name} is ordinary Python; use the worker driver")
@@ -280,6 +282,7 @@ class LiveStream:
                 return
             if self._closed:
                 raise LiveError("the stream is closed; make a new one")
+            _check_free(self.separator)
             config = self.separator.config
             self._reset()
             if self._record is not None:
@@ -333,7 +336,7 @@ class LiveStream:
         self._ending.set()
         watch = self._watch
         if watch and watch is not threading.current_thread():
-            watch.join()
+            watch.join(STUCK_S)
         with self._lock:
             self._watch = None
             lost = not self._fade_out()
@@ -528,22 +531,31 @@ class LiveStream:
         attempt = 0
         while not self._ending.wait(BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]):
             attempt += 1
-            with self._lock, _DEVICES:
-                try:
-                    if not any(stream._connection for stream in _OPEN):
+            try:
+                # Without the other lock: a JACK server that stands still keeps PortAudio waiting.
+                with _DEVICES:
+                    if not any(stream._connection for stream in list(_OPEN)):
                         rescan()
+                with self._lock, _DEVICES:
+                    if self._ending.is_set():
+                        return
                     self.input, self.output = self._find()
                     self._reset()
                     self._open()
-                except (LiveError, portaudio().PortAudioError) as problem:
-                    self._say(f"attempt {attempt}: {problem}")
-                    continue
-                self._reconnects += 1
+                    self._reconnects += 1
+            except (LiveError, portaudio().PortAudioError) as problem:
+                self._say(f"attempt {attempt}: {problem}")
+                continue
             self._say(f"running again on {self.input.name!r} and {self.output.name!r}")
             return
 
     def _say(self, message: str) -> None:
         self.messages.append(message)
+
+
+def _check_free(separator: Separator) -> None:
+    if any(stream.separator is separator and stream._watch for stream in list(_OPEN)):
+        raise LiveError("the separator belongs to a stream that is running; make another one for this stream")
 
 
 def _check_channels(name: str, channels: Sequence[int], n: int | None) -> list[int]:
