@@ -36,7 +36,7 @@ class FileDevices:
         self.opened = 0
         self.feedback: tuple[Any, Any] | None = None
         self.PortAudioError = PortAudioError
-        self._ffi, self._initialized = cffi.FFI(), 1
+        self._ffi, self._lib, self._initialized = cffi.FFI(), None, 1
         self.default = SimpleNamespace(device=(-1, -1), hostapi=0)
 
     def query_hostapis(self, index: int | None = None) -> Any:

@@ -92,9 +92,11 @@ def test_live_prints_a_line_a_second_and_a_summary_and_records(server, tmp_path)
     assert sf.info(tmp_path / "mixture.wav").duration > 1
 
 
-@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143)])
-def test_live_stops_cleanly_with_a_summary(server, number, status):
-    process = subprocess.Popen(LIVE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 0), (signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_live_stops_cleanly_with_a_summary_and_its_recording(server, number, status, tmp_path):
+    process = subprocess.Popen(
+        [*LIVE, "--record", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
     try:
         while " load median " not in process.stdout.readline():
             assert process.poll() is None
@@ -106,6 +108,15 @@ def test_live_stops_cleanly_with_a_summary(server, number, status):
     assert process.returncode == status
     assert "hops late" in stdout
     assert "Traceback" not in stderr
+    assert sf.info(tmp_path / "mixture.wav").duration > 0.5
+
+
+def test_nothing_is_said_where_standard_output_is_closed(server):
+    command = 'exec "$@" >&-'
+    run = subprocess.run(
+        ["sh", "-c", command, "sh", *LIVE, "--seconds", "0.2"], capture_output=True, text=True, timeout=180, check=False
+    )
+    assert (run.returncode, said(run.stderr)) == (0, [])
 
 
 @pytest.mark.parametrize(
@@ -114,6 +125,8 @@ def test_live_stops_cleanly_with_a_summary(server, number, status):
         (["--input", "nosuch"], 3, "nosuch"),
         (["--stereo"], 3, "channels"),
         (["--solo", "drums"], 2, "--solo='drums' is not one of signal"),
+        (["--rate", "0"], 2, "--rate=0 is not between"),
+        (["--seconds", "nan"], 2, "--seconds=nan is not between"),
         (["--window-ms", "0"], 2, "--window-ms=0.0 is not between 0.005 and 1000 ms"),
     ],
 )

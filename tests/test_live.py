@@ -230,6 +230,7 @@ def test_a_recording_replaces_no_file(server, tmp_path):
         stream.start()
     stream.close()
     assert (tmp_path / "signal.wav").read_text() == "mine"
+    assert not (tmp_path / "mixture.wav").exists()
 
 
 def test_without_portaudio_the_error_says_how_to_install_it():
@@ -295,3 +296,45 @@ def test_two_hundred_streams_leave_nothing_behind(server):
 def resident_kb():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") // 1024
+
+
+@pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
+@pytest.mark.parametrize("pause_s", [0, 3])  # before and after it is noticed
+def test_a_server_that_stands_still_holds_up_neither_set_nor_stats_nor_close(server, pause_s):
+    with LiveStream(Separator(StreamConfig(), "denoise")) as stream:
+        wait_for(lambda: stream.stats.callbacks > 20)
+        server.pause()
+        try:
+            # More changes than the ring to the callback holds; the last ones return once the device counts as gone.
+            changes = threading.Thread(target=lambda: [stream.set(solo=i % 2) for i in range(100)], daemon=True)
+            changes.start()
+            wait_for(lambda: stream.stats.state == "reconnecting")
+        finally:
+            server.go_on()
+        changes.join(30)
+        assert not changes.is_alive()
+        wait_for(lambda: stream.stats.state == "running")
+        wait_for(lambda: stream._live.gains[2] == 1)  # the last choice, though no callback has read it
+        server.pause()
+        try:
+            time.sleep(pause_s)
+            closing = threading.Thread(target=lambda: [stream.stats, stream.close()], daemon=True)
+            closing.start()
+            closing.join(30)
+            assert not closing.is_alive()
+        finally:
+            server.go_on()
+
+
+@pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
+def test_two_streams_come_back_when_their_server_does(server):
+    streams = [LiveStream(Separator(StreamConfig(), Passthrough())) for _ in range(2)]
+    with streams[0] as one, streams[1] as other:
+        wait_for(lambda: min(one.stats.callbacks, other.stats.callbacks) > 20)
+        server.kill()
+        wait_for(lambda: one.stats.state == other.stats.state == "reconnecting")
+        server.start()
+        wait_for(lambda: one.stats.state == other.stats.state == "running")
+        before = one.stats.callbacks, other.stats.callbacks
+        wait_for(lambda: one.stats.callbacks > before[0] and other.stats.callbacks > before[1])
+        assert (one.stats.reconnects, other.stats.reconnects) == (1, 1)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import signal
 from pathlib import Path
 
 import numpy as np
 import pytest
-from file_device import BLOCK, FileDevices
+import soundfile as sf
+from file_device import BLOCK, FileDevices, Stream
 from jackd import require_audio
 from scipy.signal import iirpeak
 from signals import voices
@@ -56,6 +58,73 @@ def test_a_device_that_is_pulled_out_and_put_back_goes_on_from_a_new_beginning(f
         "attempt 1",
         "running again on 'file' and 'file'",
     ]
+
+
+def test_what_was_chosen_while_the_device_disappeared_is_heard_when_it_is_back(file_devices):
+    with LiveStream(Separator(StreamConfig(), Halves()), late="wait") as live:
+        wait_for(lambda: file_devices.position > 20_000)
+        with live._lock:  # so that it is not noticed before
+            file_devices.there = False
+            wait_for(lambda: not live._connection.active)
+            live.set(solo="other", bypass=True)
+        wait_for(lambda: live.stats.state == "reconnecting")
+        file_devices.there = True
+        wait_for(lambda: live.stats.state == "running")
+        assert live._live.goals.tolist() == [1, 0, 0]
+
+
+def test_a_separator_serves_one_stream_at_a_time(file_devices):
+    separator = Separator(StreamConfig(), Passthrough())
+    second = LiveStream(separator)
+    with LiveStream(separator):
+        with pytest.raises(LiveError, match="belongs to a stream that is running"):
+            LiveStream(separator)
+        with pytest.raises(LiveError, match="belongs to a stream that is running"):
+            second.start()
+    with second:
+        pass
+
+
+def test_a_start_that_fails_leaves_no_files_behind(file_devices, tmp_path):
+    live = LiveStream(Separator(StreamConfig(), Passthrough()), record=tmp_path)
+    file_devices.there = False
+    with pytest.raises(LiveError):
+        live.start()
+    assert list(tmp_path.iterdir()) == []  # so that the same command works the second time
+
+
+def test_an_interrupted_start_leaves_no_callback_behind(file_devices, monkeypatch):
+    """Ctrl-C comes when the device already calls back; the memory that it works on goes with the stream."""
+    opened = []
+
+    class Interrupting(Stream):
+        def start(self):
+            super().start()
+            opened.append(self)
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(file_devices, "_StreamBase", lambda **asked: Interrupting(file_devices, asked))
+    live = LiveStream(Separator(StreamConfig(), Passthrough()))
+    with pytest.raises(KeyboardInterrupt):
+        live.start()
+    assert not opened[0].active
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit on the size of files")
+def test_a_recording_on_a_full_disk_ends_with_a_message_and_keeps_what_it_has(file_devices, tmp_path):
+    import resource
+
+    live = LiveStream(Separator(StreamConfig(), Passthrough()), record=tmp_path)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
+        with live:
+            wait_for(lambda: any(message.startswith("the recording to ") for message in live.messages))
+            heard = file_devices.position
+            wait_for(lambda: file_devices.position > heard + 10_000)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert sf.info(tmp_path / "mixture.wav").frames > 10_000
 
 
 def test_without_any_device_the_error_says_what_to_do(file_devices):

@@ -24,7 +24,7 @@ EXIT_DEVICE = 3  # no sound device can be used as asked
 EXIT_UNHEARD = 128 + 13  # SIGPIPE
 
 # Settings whose options have another name.
-OPTIONS = {"n_iter": "iterations", "strength_db": "strength", "sr": "rate", "block_size": "block"}
+OPTIONS = {"n_iter": "iterations", "strength_db": "strength", "sr": "rate", "block_size": "block", "level_db": "level"}
 
 
 class _Parser(argparse.ArgumentParser):
@@ -45,8 +45,11 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Run the command line; status 0, 2 for an error, 3 if no sound device can be used, 130 or 143 if interrupted."""
+    """Run the command line; status 0, 2 for an error, 3 without a usable device, 129, 130 or 143 if interrupted."""
     args = argparse.Namespace()
+    for name in ("stdout", "stderr"):
+        if getattr(sys, name) is None:  # closed by the shell
+            setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
     with stoppable() as started:
         try:
             for stream in (sys.stdout, sys.stderr):

@@ -84,7 +84,8 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     from rtsep.live.health import check_engine, check_machine, check_sound
 
     estimator, phase, _ = engine_settings(args)
-    StreamConfig.from_ms(args.rate or FALLBACK_RATE, args.window_ms, args.hop_ms)  # what is wrong is said at once
+    asked = FALLBACK_RATE if args.rate is None else args.rate
+    StreamConfig.from_ms(asked, args.window_ms, args.hop_ms)  # what is wrong is said at once
     yield from check_machine()
     with quiet():
         sound = list(check_sound(args.rate))

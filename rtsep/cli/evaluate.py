@@ -29,7 +29,7 @@ examples:
   rtsep evaluate mixtures -o results --scores si-sdr,stoi,pesq
   rtsep evaluate mixtures -o results --compare denoise denoise+mixture oracle+omisi:15:2
 
-Exit status: 0 if all mixtures are done, 2 if one is not, 130 or 143 if interrupted.
+Exit status: 0 if all mixtures are done, 2 if one is not, 129, 130 or 143 if interrupted.
 """
 
 

@@ -24,7 +24,7 @@ Many devices settle at another delay every time they are opened: run it more tha
 than half a second, such as some wireless headphones, is not found.
 
 Exit status: 0 if it was measured, whatever the result; 2 for wrong settings; 3 if the devices cannot be used
-or nothing comes back; 130 or 143 if interrupted.
+or nothing comes back; 129, 130 or 143 if interrupted.
 """
 
 
@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     from rtsep.separator import Separator
 
     estimator, phase, _ = engine_settings(args)
-    rate = args.rate or find_device(args.input, "input").sr
+    rate = find_device(args.input, "input").sr if args.rate is None else args.rate
     config = StreamConfig.from_ms(rate, args.window_ms, args.hop_ms)
     names: dict[str, str] = {}
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Stream until interrupted."""
     from rtsep.cli.panel import Panel, panel_fits
-    from rtsep.config import StreamConfig
+    from rtsep.config import StreamConfig, check_real
     from rtsep.live import LiveStream, find_device
     from rtsep.separator import Separator
 
@@ -70,12 +71,14 @@ def run(args: argparse.Namespace) -> int:
     in_panel = not args.plain and panel_fits()
     if in_panel:
         print("Getting ready; the first start compiles, which takes some seconds.", flush=True)
-    rate = args.rate or find_device(_device(args.input), "input").sr
+    if args.seconds is not None:
+        check_real("seconds", args.seconds, 0, math.inf, " s")
+    rate = find_device(args.input, "input").sr if args.rate is None else args.rate
     config = StreamConfig.from_ms(rate, args.window_ms, args.hop_ms, 2 if args.stereo else 1)
     stream = LiveStream(
         Separator(config, estimator, phase),
-        _device(args.input),
-        _device(args.output),
+        args.input,
+        args.output,
         args.block,
         input_channels=args.input_channels,
         output_channels=args.output_channels,
@@ -102,7 +105,7 @@ def run(args: argparse.Namespace) -> int:
         for message in panel.messages:
             print(message)
     _print_summary(stats)
-    # Ctrl-C is how a stream ends; a SIGTERM is passed on as such.
+    # Ctrl-C is how a stream ends; SIGTERM and SIGHUP are passed on as such.
     if isinstance(interrupted, SystemExit):
         raise interrupted
     return 0
@@ -110,10 +113,6 @@ def run(args: argparse.Namespace) -> int:
 
 def _channels(text: str) -> list[int]:
     return [int(number) for number in text.split(",")]
-
-
-def _device(choice: str | None) -> int | str | None:
-    return int(choice) if choice is not None and choice.isdecimal() else choice
 
 
 def _print_start(stream: LiveStream) -> None:

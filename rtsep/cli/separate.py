@@ -27,7 +27,7 @@ examples:
   rtsep separate recordings/ -o separated --format flac --plot
   rtsep separate song.mp3 -o . --estimator hpss --iterations 10 --lookahead 1
 
-Exit status: 0 if all files are done, 2 if one is not, 130 or 143 if interrupted.
+Exit status: 0 if all files are done, 2 if one is not, 129, 130 or 143 if interrupted.
 """
 
 

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM as exceptions, wherever they strike."""
+"""Ctrl-C, SIGTERM and the end of the terminal (SIGHUP) as exceptions, wherever they strike."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from types import FrameType
 from typing import Any
 
 EXIT_INTERRUPTED = 128 + 2  # SIGINT
 EXIT_TERMINATED = 128 + 15  # SIGTERM
-WORDS = {EXIT_INTERRUPTED: "interrupted", EXIT_TERMINATED: "terminated"}
+EXIT_HUNG_UP = 128 + 1  # SIGHUP
+WORDS = {EXIT_INTERRUPTED: "interrupted", EXIT_TERMINATED: "terminated", EXIT_HUNG_UP: "hung up"}
+NUMBERS = (signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hasattr(signal, "SIGHUP") else []))
 
 
 class Interrupted(KeyboardInterrupt):
@@ -27,12 +29,13 @@ class Interrupted(KeyboardInterrupt):
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    os.write(2, f"rtsep: {WORDS[128 + number]}\n".encode())
+    with suppress(OSError):
+        os.write(2, f"rtsep: {WORDS[128 + number]}\n".encode())
     os._exit(128 + number)
 
 
 def _raise(number: int, frame: FrameType | None) -> None:
-    raise SystemExit(EXIT_TERMINATED) if number == signal.SIGTERM else Interrupted
+    raise Interrupted if number == signal.SIGINT else SystemExit(128 + number)
 
 
 def _try_again(unraisable: Any) -> None:
@@ -40,7 +43,8 @@ def _try_again(unraisable: Any) -> None:
     if not isinstance(unraisable.exc_value, (Interrupted, SystemExit)):
         sys.__unraisablehook__(unraisable)
         return
-    number = signal.SIGINT if isinstance(unraisable.exc_value, Interrupted) else signal.SIGTERM
+    stop = unraisable.exc_value
+    number = signal.SIGINT if isinstance(stop, Interrupted) else signal.Signals(int(stop.code or EXIT_TERMINATED) - 128)
 
     def soon() -> None:
         time.sleep(0.01)
@@ -51,14 +55,14 @@ def _try_again(unraisable: Any) -> None:
 
 @contextmanager
 def stoppable() -> Iterator[Callable[[], None]]:
-    """Let SIGINT and SIGTERM end the process at once until the function that this gives is called; then raise.
+    """Let SIGINT, SIGTERM and SIGHUP end the process at once until the function that this gives is called; then raise.
 
     An exception is easily lost while modules are imported: many of them catch whatever comes.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
         return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    before = {number: signal.getsignal(number) for number in NUMBERS}
     ours = [number for number, handler in before.items() if handler not in (signal.SIG_IGN, None)]
 
     def handle(handler: Callable[[int, FrameType | None], None]) -> None:

@@ -60,6 +60,7 @@ class Connection:
         sr_out = sr if supports(output, "output", n_out, sr) else output.sr
         engine = compiled_callback()
         self._streams: list[Any] = []
+        self._library = portaudio()._lib
         # A device that was given up as lost may come back when the next connection works on the same state.
         self._connected = np.array([True])
         self._engine = self._handle = Handle(live._replace(connected=self._connected))
@@ -80,7 +81,7 @@ class Connection:
             capture, play = compiled_callbacks()
             self._open("input", input.index, sr_in, n_in, capture)
             self._open("output", output.index, sr_out, n_out, play)
-        except Exception:
+        except BaseException:  # Ctrl-C, too: the callbacks must not outlive what they work on
             self.close()
             raise
 
@@ -111,7 +112,12 @@ class Connection:
     @property
     def active(self) -> bool:
         """Whether PortAudio still takes the devices for running."""
-        return bool(self._streams) and all(stream.active for stream in self._streams)
+        return bool(self._streams) and not self._given_up and all(stream.active for stream in self._streams)
+
+    @property
+    def _given_up(self) -> bool:
+        """Whether another connection has found out that PortAudio has to be left as it is."""
+        return self._library is not portaudio()._lib
 
     @property
     def learning(self) -> bool:
@@ -144,10 +150,11 @@ class Connection:
     def close(self, lost: bool = False) -> None:
         """Let the devices go; `lost`: they are gone."""
         jack = any("JACK" in device.host_api for device in self._devices)
-        if self._streams and jack and (lost or not self.active):
+        if self._streams and (self._given_up or (jack and (lost or not self.active))):
             self._connected[0] = False
             _ABANDONED.append(self)
-            abandon()
+            if not self._given_up:
+                abandon()
         else:
             for stream in self._streams:
                 stream.abort(ignore_errors=True)

@@ -141,6 +141,8 @@ def list_devices() -> list[Device]:
         Where PortAudio is missing.
     """
     sounddevice = portaudio()
+    if not sounddevice._initialized:  # after `abandon`
+        sounddevice._initialize()
     apis, default = sounddevice.query_hostapis(), sounddevice.default.device
     return [
         Device(

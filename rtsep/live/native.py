@@ -43,7 +43,7 @@ class NativeDriver:
         Samples of delay that the driver adds: none.
     deadline, shed : ndarray, int64, (1,)
         Those of the phase recovery (see `rtsep.phase.omisi`), if it has them.
-    problem : Exception or None
+    problem : BaseException or None
         What ended the separation: never anything here.
     """
 
@@ -53,7 +53,7 @@ class NativeDriver:
         states = separator._states
         process = _hop_function(numba.typeof(states), separator.n_src, separator.config.n_channels)
         self._separator, self._handle = separator, Handle(states)
-        self.problem: Exception | None = None
+        self.problem: BaseException | None = None
         self.function, self.pointer = process.address, self._handle.address
         self.deadline: np.ndarray = getattr(states.phase, "deadline", zeros(1, np.int64))
         self.shed: np.ndarray = getattr(states.phase, "shed", zeros(1, np.int64))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ class Recorder:
     tap : Ring
         Rows of the mixture's channels and of each source's.
     folder : Path
-        Made if missing. Files in it are not replaced.
+        Made if missing. Files in it are not replaced; of a recording of nothing none is left.
     sources : tuple of str
     n_channels, sr : int
 
@@ -36,15 +37,17 @@ class Recorder:
     def __init__(self, tap: Ring, folder: Path, sources: tuple[str, ...], n_channels: int, sr: int) -> None:
         self._tap, self._n_channels = tap, n_channels
         self._files: list[sf.SoundFile] = []
+        self._paths: list[Path] = []
         self.n_samples = 0
         self.problem: Exception | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
             for name in ("mixture", *sources):
                 path = folder / f"{name}.wav"
+                path.open("xb").close()
                 # RF64 is a WAV that may grow beyond 4 GB; readers of WAV read it.
-                file = open(path, "xb")  # noqa: SIM115
-                self._files.append(sf.SoundFile(file, "w", sr, n_channels, "FLOAT", format="RF64"))
+                self._paths.append(path)
+                self._files.append(sf.SoundFile(path, "w", sr, n_channels, "FLOAT", format="RF64"))
         except (OSError, sf.LibsndfileError) as problem:
             self._close_files()
             raise LiveError(f"cannot record to {folder}: {problem}") from problem
@@ -58,7 +61,7 @@ class Recorder:
             while not self._ended.wait(INTERVAL_S):
                 self._write()
             self._write()
-        except (OSError, sf.LibsndfileError) as problem:
+        except Exception as problem:  # soundfile asserts that all was written
             self.problem = problem
         finally:
             self._close_files()
@@ -73,7 +76,11 @@ class Recorder:
 
     def _close_files(self) -> None:
         for file in self._files:
-            file.close()
+            with suppress(OSError, sf.LibsndfileError):  # a full disk has been reported
+                file.close()
+        if not self.n_samples:
+            for path in self._paths:
+                path.unlink(missing_ok=True)
 
     def close(self) -> None:
         """Write what is left and close the files; the callback must not use the tap any more."""

@@ -39,10 +39,12 @@ BACK_OFF_S = (0.25, 0.5, 1.0, 2.0, 4.0)  # before the attempts to reconnect; the
 PHASE_SHARE = 0.7  # of a hop, after which the phase recovery starts no further iteration
 SETTLING_S = 2.0  # for a bridge to learn what it needs; then the ledger is complete later
 PATIENCE_S = 0.2  # for the last fade-out
+STUCK_S = 5.0  # for an attempt to reconnect; then it is left alone, and ends when PortAudio lets it go on
 FOREVER = 1 << 62  # ns
 PREFILL_MS = 30.0
 
 _OPEN: WeakSet[LiveStream] = WeakSet()  # a new search for devices would end the streams of others
+_DEVICES = threading.RLock()  # who searches for devices, opens or closes them: PortAudio allows one thread at a time
 
 
 @cache
@@ -145,6 +147,7 @@ class LiveStream:
         check_choice("late", late, ("mixture", "silence", "wait"))
         check_choice("driver", driver, (None, "native", "worker"))  # type: ignore[arg-type]
         check_real("prefill_ms", prefill_ms, 0, 2000, " ms")
+        _check_free(separator)
         if driver == "native" and not separator.compiled:
             name = type(separator.estimator).__name__
             raise LiveError(f"estimator {name} is ordinary Python; use the worker driver")
@@ -156,7 +159,8 @@ class LiveStream:
         self._channels_out = None
         if output_channels is not None:
             self._channels_out = _check_channels("output_channels", output_channels, None)
-        self.input, self.output = self._find()
+        with _DEVICES:
+            self.input, self.output = self._find()
         self._driver: NativeDriver | WorkerDriver
         if driver == "worker" or not separator.compiled:
             self._driver = WorkerDriver(separator, prefill_ms)
@@ -242,13 +246,14 @@ class LiveStream:
         live = self._live
         counts, muted, limited = live.counts.copy(), live.monitor.muted.copy(), live.monitor.limited.copy()
         alarms = live.howling.alarms.copy()
-        taps, goals, shed = live.taps.copy(), live.goals.copy(), self._driver.shed.copy()
+        taps, shed = live.taps.copy(), self._driver.shed.copy()
         tap = live.tap.written.copy(), live.tap.read.copy()
         for array, values in zip(arrays(live), self._fresh, strict=True):
             np.copyto(array, values)
         live.counts[:], live.monitor.muted[:], live.monitor.limited[:] = counts, muted, limited
         live.howling.alarms[:] = alarms
-        live.taps[:], live.goals[:], live.gains[:] = taps, goals, goals
+        live.taps[:] = taps
+        live.goals[:] = live.gains[:] = self._goals()  # commands that no callback has read are gone
         live.tap.written[:], live.tap.read[:] = tap
         self._last_start_ns = self._last_block = 0
         self._put_right.update(self.separator.counts)
@@ -277,6 +282,7 @@ class LiveStream:
                 return
             if self._closed:
                 raise LiveError("the stream is closed; make a new one")
+            _check_free(self.separator)
             config = self.separator.config
             self._reset()
             if self._record is not None:
@@ -285,10 +291,9 @@ class LiveStream:
                 self._live.taps[0] = 1
             try:
                 self._open()
-            except LiveError:
+            except BaseException:  # Ctrl-C, too
                 self._stop_recording()
                 raise
-            self._ending.clear()
             self._watch = threading.Thread(target=self._watch_over, name="rtsep watch", daemon=True)
             self._watch.start()
             connection = self._connection
@@ -302,14 +307,15 @@ class LiveStream:
         _close_at_exit()
         self._driver.start()
         try:
-            self._connection = Connection(
-                self._live,
-                (self.input, self.output),
-                self._channels_in,
-                self.separator.config.sr,
-                self.block_size,
-            )
-        except LiveError:
+            with _DEVICES:
+                self._connection = Connection(
+                    self._live,
+                    (self.input, self.output),
+                    self._channels_in,
+                    self.separator.config.sr,
+                    self.block_size,
+                )
+        except BaseException:
             self._driver.stop()
             raise
         self._state = "running"
@@ -319,7 +325,8 @@ class LiveStream:
         if self._connection:
             self._connected = self._connection.ledger
             self._breaks += self._connection.breaks
-            self._connection.close(lost)
+            with _DEVICES:
+                self._connection.close(lost)
         self._connection = None
         self._driver.stop()
         self._state = "stopped"
@@ -327,26 +334,32 @@ class LiveStream:
     def close(self) -> None:
         """Stop, close the devices and the recording, release the memory. Harmless the second time."""
         self._ending.set()
-        if self._watch and self._watch is not threading.current_thread():
-            self._watch.join()
+        watch = self._watch
+        if watch and watch is not threading.current_thread():
+            watch.join(STUCK_S)
         with self._lock:
             self._watch = None
-            self._fade_out()
-            self._shut()
+            lost = not self._fade_out()
+            self._shut(lost)
             self._collect_times()
             self._stop_recording()
             self._closed = True
             self._driver.close()
 
-    def _fade_out(self) -> None:
-        """Let what is heard go down, and be played, before the devices stop."""
+    def _fade_out(self) -> bool:
+        """Let what is heard go down, and be played, before the devices stop; whether they still call back."""
         if not (self._connection and self._connection.active):
-            return
-        gains, end = self._live.gains, time.monotonic() + PATIENCE_S
+            return False
+        gains, counts, start = self._live.gains, self._live.counts, time.monotonic()
+        before = counts[cb.CALLBACKS]
         write(self._live.commands, np.zeros_like(gains), 1)
-        while gains.any() and time.monotonic() < end:
+        while gains.any() and time.monotonic() - start < PATIENCE_S:
             time.sleep(0.002)
         time.sleep(min(self._connection.ledger["device out"] / self.separator.config.sr, PATIENCE_S))
+        # PortAudio would wait minutes for a JACK server that stands still.
+        while counts[cb.CALLBACKS] == before and time.monotonic() - start < SILENT_S:
+            time.sleep(0.002)
+        return bool(counts[cb.CALLBACKS] != before)
 
     def _stop_recording(self) -> None:
         self._live.taps[0] = 0
@@ -377,18 +390,28 @@ class LiveStream:
             check_int("solo", solo, 0, len(sources) - 1)
         if strength is not None:
             check_real("strength", strength, 0, 1)
+        given = {"solo": solo, "strength": strength, "bypass": bypass}
         with self._lock:
-            given = {"solo": solo, "strength": strength, "bypass": bypass}
             self._choice.update({name: value for name, value in given.items() if value is not None})
-            goals = np.zeros_like(self._live.goals)
-            rest = 1.0 if self._choice["bypass"] else 1.0 - self._choice["strength"]
-            goals[0], goals[1 + self._choice["solo"]] = rest, 1 - rest
-            if self._state != "running":
-                self._live.goals[:] = self._live.gains[:] = goals
-                return
-            # A callback empties the ring; 64 changes between two callbacks are more than anybody makes.
-            while not write(self._live.commands, goals, 1) and self._state == "running":
-                time.sleep(0.001)
+        # A callback empties the ring. If none comes, the watching thread needs the lock to find that out.
+        while not self._pass_on():
+            time.sleep(0.001)
+
+    def _pass_on(self) -> bool:
+        """The present choice to the callback; False if its ring is full."""
+        with self._lock:
+            goals = self._goals()
+            if self._state == "running":
+                return bool(write(self._live.commands, goals, 1))
+            self._live.goals[:] = self._live.gains[:] = goals
+            return True
+
+    def _goals(self) -> np.ndarray:
+        """The gains of mixture and sources that the choice means."""
+        goals = np.zeros_like(self._live.goals)
+        rest = 1.0 if self._choice["bypass"] else 1.0 - self._choice["strength"]
+        goals[0], goals[1 + self._choice["solo"]] = rest, 1 - rest
+        return goals
 
     @property
     def choice(self) -> dict[str, Any]:
@@ -401,9 +424,10 @@ class LiveStream:
         """What the delay is made of, in samples."""
         separator = self.separator.ledger
         own = {"window": separator.window, "look-ahead": separator.lookahead, "worker": self._driver.prefill}
-        if self._connection:
-            self._connected = self._connection.ledger
-        return own | self._connected
+        with self._lock:
+            if self._connection:
+                self._connected = self._connection.ledger
+            return own | self._connected
 
     @property
     def latency(self) -> int:
@@ -463,12 +487,15 @@ class LiveStream:
     def _watch_over(self) -> None:
         """Collect the times; notice when the devices are gone, and get them back."""
         seen, since = -1, time.monotonic()
+        looked = since
         while not self._ending.wait(WATCH_S):
             with self._lock:
                 self._collect_times()
-                callbacks = int(self._live.counts[cb.CALLBACKS])
-                if callbacks != seen:
-                    seen, since = callbacks, time.monotonic()
+                callbacks, now = int(self._live.counts[cb.CALLBACKS]), time.monotonic()
+                # After a Ctrl-Z, this process stood still and not the device.
+                if callbacks != seen or now - looked > SILENT_S / 2:
+                    seen, since = callbacks, now
+                looked = now
                 self._report_problems()
                 lost = not (self._connection and self._connection.active) or time.monotonic() - since > SILENT_S
             if lost:
@@ -504,22 +531,31 @@ class LiveStream:
         attempt = 0
         while not self._ending.wait(BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]):
             attempt += 1
-            with self._lock:
-                try:
-                    if not any(stream._connection for stream in _OPEN):
+            try:
+                # Without the other lock: a JACK server that stands still keeps PortAudio waiting.
+                with _DEVICES:
+                    if not any(stream._connection for stream in list(_OPEN)):
                         rescan()
+                with self._lock, _DEVICES:
+                    if self._ending.is_set():
+                        return
                     self.input, self.output = self._find()
                     self._reset()
                     self._open()
-                except (LiveError, portaudio().PortAudioError) as problem:
-                    self._say(f"attempt {attempt}: {problem}")
-                    continue
-                self._reconnects += 1
+                    self._reconnects += 1
+            except (LiveError, portaudio().PortAudioError) as problem:
+                self._say(f"attempt {attempt}: {problem}")
+                continue
             self._say(f"running again on {self.input.name!r} and {self.output.name!r}")
             return
 
     def _say(self, message: str) -> None:
         self.messages.append(message)
+
+
+def _check_free(separator: Separator) -> None:
+    if any(stream.separator is separator and stream._watch for stream in list(_OPEN)):
+        raise LiveError("the separator belongs to a stream that is running; make another one for this stream")
 
 
 def _check_channels(name: str, channels: Sequence[int], n: int | None) -> list[int]:

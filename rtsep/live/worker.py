@@ -112,7 +112,7 @@ class WorkerDriver:
         self.deadline, self.shed = zeros(1, np.int64), zeros(1, np.int64)
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
-        self.problem: Exception | None = None
+        self.problem: BaseException | None = None
 
     def reset(self) -> None:
         """Back to the beginning, with the prefill in the ring; neither side may run."""
@@ -137,7 +137,7 @@ class WorkerDriver:
                 if not self.step():
                     # The callback cannot wake anybody without a lock; four looks a hop cost next to nothing.
                     self._ended.wait(self._separator.config.hop_s / 4)
-        except Exception as problem:
+        except BaseException as problem:  # whatever an estimator raises is reported
             self.problem = problem
 
     def step(self) -> bool:
