@@ -2,7 +2,8 @@
 
 from rtsep.estimators.denoise import Denoise
 from rtsep.estimators.hpss import HPSS
+from rtsep.estimators.learned import Speech, Talkers
 from rtsep.estimators.oracle import Oracle
 from rtsep.estimators.passthrough import Passthrough
 
-__all__ = ["HPSS", "Denoise", "Oracle", "Passthrough"]
+__all__ = ["HPSS", "Denoise", "Oracle", "Passthrough", "Speech", "Talkers"]
