@@ -29,7 +29,7 @@ def triangles(n_bands: int, frequencies: np.ndarray) -> np.ndarray:
     """Heights (n_bands, n) of the triangles at `frequencies` in Hz, zero above 8 kHz."""
     peaks = centres(n_bands)
     heights = [np.interp(frequencies, peaks, np.eye(n_bands)[b]) for b in range(n_bands)]
-    return np.array(heights) * (frequencies <= 8000)
+    return np.round(heights, 6) * (frequencies <= 8000)
 
 
 def features(power: np.ndarray, n_bands: int, config) -> np.ndarray:

@@ -52,6 +52,7 @@ def expansion_bands(n_bands: int, config: StreamConfig) -> Bands:
     centres = band_centres(n_bands)
     beyond = 2 * centres[-1] - centres[-2]
     position = np.interp(bin_frequencies(config), [*centres, beyond], np.arange(n_bands + 1))
+    position = position.round(6)  # rounding must not give a bin at a centre a share of the next band
     lower = zeros(config.n_bins, np.int64)
     lower[:] = np.minimum(position.astype(np.int64), n_bands - 1)
     return Bands(lower, aligned(position - lower))
