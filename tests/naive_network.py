@@ -39,21 +39,26 @@ def features(power: np.ndarray, n_bands: int, config) -> np.ndarray:
     totals = weights.sum(1, keepdims=True)
     weights = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
     silence = 1e-15 * (config.window**2).sum()
-    level, floor, n_seen, out = 1e30, np.zeros(n_bands), 0, []
+    level, n_seen, out = 1e30, 0, []
+    smoothed = floor = candidate = np.full(n_bands, 1e-30)
     for frame in power.astype(float):
-        bands = weights @ frame
-        log_bands = np.log10(np.maximum(bands, 1e-30))
-        now = bands.mean()
+        now = (weights @ frame).mean()
+        bands = np.maximum(weights @ frame, 1e-30)
         if now > silence:
             n_seen += 1
             rate = max(1 - np.exp(-hop_s / 1.0), 1 / n_seen)
             if n_seen > 1 and now < level / 1000:
                 rate /= 10
             level = now if n_seen == 1 else level + rate * (now - level)
-            rates = np.where(log_bands > floor, 1 - np.exp(-hop_s / 2.0), 1 - np.exp(-hop_s / 0.05))
-            floor = log_bands if n_seen <= 4 else floor + rates * (log_bands - floor)
-        over_level = np.clip(log_bands - np.log10(level), -6, 3) / 2
-        out.append(np.concatenate([over_level, np.clip(log_bands - floor, -1, 5) / 2]))
+            if n_seen <= 4:
+                smoothed = floor = candidate = bands
+            smoothed = smoothed + (1 - np.exp(-hop_s / 0.05)) * (bands - smoothed)
+            candidate = np.minimum(candidate, smoothed)
+            floor = np.minimum(floor, candidate)
+            if n_seen % round(0.75 / hop_s) == 0:
+                floor, candidate = candidate, smoothed
+        over_level = np.clip(np.log10(bands / level), -6, 3) / 2
+        out.append(np.concatenate([over_level, np.clip(np.log10(bands / floor), -1, 5) / 2]))
     return np.array(out)
 
 

@@ -18,7 +18,8 @@ from rtsep.kernels.memory import aligned, zeros
 LEVEL_S = 1.0  # the level is the mean of all powers so far, later of about the last second
 QUIET = np.float32(1e-3)  # frames 30 dB below the level
 QUIET_RATE = np.float32(0.1)  # count that much less, so that the level outlasts a pause
-RISE_S, FALL_S = 2.0, 0.05  # the floor of a band follows its log power, faster downwards
+POWER_S = 0.05  # the floor of a band is the least of its power, so smoothed,
+MINIMUM_S = 0.75  # since the last but one multiple of this time
 LEAD = 4  # frames of the first window, which still hold the silence before the stream
 SILENCE_DB = -150.0  # white noise of this level, in dBFS, is the least that says anything about levels
 TINY, HUGE = np.float32(1e-30), np.float32(1e30)
@@ -37,9 +38,12 @@ class FeatureState(NamedTuple):
     to_upper: np.ndarray  # (n_used,)
     bands: np.ndarray  # (n_bands + 1,) scratch: mean power of the bands
     level: np.ndarray  # (1,): power
-    floor: np.ndarray  # (n_bands,): log10 of power
+    smoothed: np.ndarray  # (n_bands,): power
+    floor: np.ndarray  # (n_bands,): least of it since the last but one multiple of MINIMUM_S
+    candidate: np.ndarray  # (n_bands,): since the last multiple
     n_seen: np.ndarray  # int64 (1,): frames that were not silent
-    rates: np.ndarray  # (3,): share of the new value per hop: level, rising floor, falling floor
+    span: np.ndarray  # int64 (1,): MINIMUM_S in hops
+    rates: np.ndarray  # (2,): share of the new value per hop: level, smoothed power
     silence: np.ndarray  # (1,): least power that says anything
 
 
@@ -58,9 +62,12 @@ def prepare_features(n_bands: int, config: StreamConfig) -> FeatureState:
         to_upper=aligned(share * inverse[lower + 1]),
         bands=zeros(n_bands + 1),
         level=aligned([HUGE]),
-        floor=zeros(n_bands),
+        smoothed=aligned(np.full(n_bands, TINY)),
+        floor=aligned(np.full(n_bands, TINY)),
+        candidate=aligned(np.full(n_bands, TINY)),
         n_seen=zeros(1, np.int64),
-        rates=aligned([1 - math.exp(-config.hop_s / s) for s in (LEVEL_S, RISE_S, FALL_S)]),
+        span=np.array([round(MINIMUM_S / config.hop_s)]),
+        rates=aligned([1 - math.exp(-config.hop_s / s) for s in (LEVEL_S, POWER_S)]),
         silence=aligned([10 ** (SILENCE_DB / 10) * (config.window**2).sum()]),
     )
 
@@ -83,7 +90,8 @@ def extract_features(state, power, features):
     -----
     Real-time safe. Frames of digital silence change no state.
     """
-    bands, floor, level = state.bands, state.floor, state.level
+    bands, level = state.bands, state.level
+    smoothed, floor, candidate = state.smoothed, state.floor, state.candidate
     n_bands = floor.size
     for b in range(n_bands + 1):
         bands[b] = np.float32(0)
@@ -106,16 +114,23 @@ def extract_features(state, power, features):
         if n_seen == 1:
             level[0] = now
     log_level = np.float32(math.log10(max(level[0], TINY)))
+    renew = state.n_seen[0] % state.span[0] == 0
     for b in range(n_bands):
-        log_power = np.float32(math.log10(max(bands[b], TINY)))
+        p = max(bands[b], TINY)
         if heard:
-            rate = state.rates[1] if log_power > floor[b] else state.rates[2]
             if state.n_seen[0] <= LEAD:
-                rate = np.float32(1)
-            floor[b] += rate * (log_power - floor[b])
+                smoothed[b] = floor[b] = candidate[b] = p
+            smoothed[b] += state.rates[1] * (p - smoothed[b])
+            candidate[b] = min(candidate[b], smoothed[b])
+            floor[b] = min(floor[b], candidate[b])
+            if renew:
+                floor[b] = candidate[b]
+                candidate[b] = smoothed[b]
+        log_power = np.float32(math.log10(p))
         features[b] = SCALE * min(max(log_power - log_level, LEAST), MOST)
         if features.size > n_bands:
-            features[n_bands + b] = SCALE * min(max(log_power - floor[b], LEAST_ABOVE), MOST_ABOVE)
+            above = log_power - np.float32(math.log10(floor[b]))
+            features[n_bands + b] = SCALE * min(max(above, LEAST_ABOVE), MOST_ABOVE)
 
 
 @kernel
