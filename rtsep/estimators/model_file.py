@@ -145,7 +145,7 @@ def write_model(
         "sources": list(sources),
         "manifest": manifest,
     }
-    content = {**weights, "golden_power": golden_power, "golden_heads": golden_heads}
+    content: dict[str, Any] = {**weights, "golden_power": golden_power, "golden_heads": golden_heads}
     header["sha256"] = _digest(header, content)
     part = path.with_suffix(".part.npz")
     np.savez_compressed(part, header=np.array(json.dumps(header)), **content)
