@@ -97,10 +97,10 @@ def heads(power: np.ndarray, model, config) -> np.ndarray:
 def gains(power: np.ndarray, model, config, target: str) -> np.ndarray:
     """Magnitudes over those of the mixture, (n_frames, n_src, n_bins)."""
     bands, n_src = heads(power, model, config), model.shape.n_src
+    masks, ratios, confidence = bands[:, :n_src], bands[:, n_src:-1], bands[:, -1:]
+    bands = masks if target == "mask" else confidence * ratios + (1 - confidence) * masks
     frequencies = np.arange(config.n_bins) * config.sr / config.n_fft
     peaks = centres(model.shape.bands_out)
     peaks = np.append(peaks, 2 * peaks[-1] - peaks[-2])
     bands = np.concatenate([bands, bands[:, :, -4:].mean(2, keepdims=True)], 2)
-    bins = np.apply_along_axis(lambda row: np.interp(frequencies, peaks, row), 2, bands)
-    masks, ratios, confidence = bins[:, :n_src], bins[:, n_src:-1], bins[:, -1:]
-    return masks if target == "mask" else confidence * ratios + (1 - confidence) * masks
+    return np.apply_along_axis(lambda row: np.interp(frequencies, peaks, row), 2, bands)

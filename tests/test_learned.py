@@ -25,7 +25,6 @@ from rtsep.estimators.features import extract_all_features, prepare_features
 from rtsep.estimators.learned import estimate_learned, prepare_network, run_network
 from rtsep.estimators.model_file import Shape, read_model, write_model
 from rtsep.kernels.jit import kernel
-from rtsep.kernels.memory import zeros
 from rtsep.kernels.network import affine, gru_step, leaky_relu, panels, scaled_sigmoid, sigmoid, tanh
 from rtsep.kernels.simd import limit, load, store
 from rtsep.phase import MISI, OMISI
@@ -53,14 +52,15 @@ def scene(n_samples: int = 16_000, sr: int = 16_000) -> np.ndarray:
 
 
 @kernel
-def run_all(network, features, rows, out):
+def run_all(network, features, out):
+    n_heads, n_bands = out.shape[1:]
     for t in range(len(features)):
         for i in range(features.shape[1]):
             network.features[i] = features[t, i]
-        run_network(network, rows)
-        for j in range(rows.shape[0]):
-            for b in range(out.shape[2]):
-                out[t, j, b] = rows[j, b]
+        run_network(network, n_heads // 2, n_bands)
+        for j in range(n_heads):
+            for b in range(n_bands):
+                out[t, j, b] = network.said[j * n_bands + b]
 
 
 @kernel
@@ -77,7 +77,7 @@ def heads(model, power: np.ndarray) -> np.ndarray:
     features = np.zeros((len(power), shape.n_features), np.float32)
     extract_all_features(prepare_features(shape.bands_in, CONFIG), power, features)
     out = np.zeros((len(power), shape.n_heads, shape.bands_out), np.float32)
-    run_all(prepare_network(model), features, zeros((shape.n_heads, shape.bands_out + 1)), out)
+    run_all(prepare_network(model), features, out)
     return out
 
 

@@ -67,10 +67,11 @@ def test_heads_have_the_shapes_and_ranges_that_they_promise():
     power = torch.from_numpy(np.stack([golden_power()] * 3))
     with torch.no_grad():
         heads, state = untrained(SMALL)(power)
-    assert heads.masks.shape == heads.ratios.shape == heads.gains.shape == (3, 2, 50, 257)
-    assert heads.confidence.shape == (3, 50, 257)
+    assert heads.masks.shape == heads.gains.shape == (3, 2, 50, 257)
+    assert heads.bands.shape == (3, 50, 5, 32)
     assert state.hidden.shape == (2, 3, 24)
-    for head, most in ((heads.masks, 1), (heads.ratios, 4), (heads.confidence, 1)):
+    masks, ratios, confidence = heads.bands.split([2, 2, 1], 2)
+    for head, most in ((heads.masks, 1), (heads.gains, 4), (masks, 1), (ratios, 4), (confidence, 1)):
         assert 0 <= head.min() < 0.4 * most < head.max() <= most
 
 

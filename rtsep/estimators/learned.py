@@ -44,7 +44,7 @@ class NetworkState(NamedTuple):
     first: np.ndarray  # scratch: output of the dense layer
     a: np.ndarray  # scratch of the GRUs
     b: np.ndarray  # scratch of the GRUs
-    said: np.ndarray  # scratch: the heads, one after the other
+    said: np.ndarray  # scratch: the heads, n_bands values each: n_src masks, n_src ratios, confidence
 
 
 class LearnedState(NamedTuple):
@@ -53,7 +53,7 @@ class LearnedState(NamedTuple):
     features: FeatureState
     network: NetworkState
     bands: Bands  # of the heads
-    rows: np.ndarray  # float32 (n_heads, bands_out + 1): masks, ratios, confidence; the last is for all bins above
+    gains: np.ndarray  # float32 (n_src, bands_out + 1) scratch: of the bands; the last is for all bins above
     masks_only: np.ndarray  # bool (1,)
 
 
@@ -82,15 +82,15 @@ def prepare_network(model: Model) -> NetworkState:
 
 
 @kernel
-def run_network(network, rows):
-    """One step of the network from `network.features` to the heads.
+def run_network(network, n_src, n_bands):
+    """One step of the network from `network.features` to `network.said`.
 
     Parameters
     ----------
     network : NetworkState
         Updated in place.
-    rows : ndarray, float32, (2 * n_src + 1, bands_out + 1)
-        Overwritten: masks, ratios, confidence; each with the mean of its last bands at the end.
+    n_src, n_bands : int
+        Sources, and bands of a head.
 
     Notes
     -----
@@ -106,18 +106,10 @@ def run_network(network, rows):
     for i in range(n):
         first[i] += hidden[n_layers - 1, i]
     affine(network.heads, 0, first, 0, n, said)
-    n_heads, n_bands = rows.shape[0], rows.shape[1] - 1
-    n_src = n_heads // 2
-    scaled_sigmoid(said, 0, n_src * n_bands, ZERO, ONE)
-    scaled_sigmoid(said, n_src * n_bands, 2 * n_src * n_bands, np.float32(-RATIO_OFFSET), np.float32(MAX_RATIO))
-    scaled_sigmoid(said, 2 * n_src * n_bands, n_heads * n_bands, ZERO, ONE)
-    for row in range(n_heads):
-        for b in range(n_bands):
-            rows[row, b] = said[row * n_bands + b]
-        total = ZERO
-        for b in range(n_bands - TOP_BANDS, n_bands):
-            total += rows[row, b]
-        rows[row, n_bands] = total / np.float32(TOP_BANDS)
+    ratios, confidence = n_src * n_bands, 2 * n_src * n_bands
+    scaled_sigmoid(said, 0, ratios, ZERO, ONE)
+    scaled_sigmoid(said, ratios, confidence, np.float32(-RATIO_OFFSET), np.float32(MAX_RATIO))
+    scaled_sigmoid(said, confidence, confidence + n_bands, ZERO, ONE)
 
 
 @kernel
@@ -139,22 +131,28 @@ def estimate_learned(state, mixture, power, magnitudes):
     -----
     Real-time safe.
     """
+    said, gains = state.network.said, state.gains
+    n_src, n_bands = gains.shape[0], gains.shape[1] - 1
     extract_features(state.features, power, state.network.features)
-    rows = state.rows
-    run_network(state.network, rows)
-    lower, share = state.bands.lower, state.bands.share
-    n_src = magnitudes.shape[0]
+    run_network(state.network, n_src, n_bands)
     masks_only = state.masks_only[0]
+    for j in range(n_src):
+        above = ZERO
+        for b in range(n_bands):
+            gain = said[j * n_bands + b]
+            if not masks_only:
+                confidence = said[2 * n_src * n_bands + b]
+                gain += confidence * (said[(n_src + j) * n_bands + b] - gain)
+            gains[j, b] = gain
+            if b >= n_bands - TOP_BANDS:
+                above += gain
+        gains[j, n_bands] = above / np.float32(TOP_BANDS)
+    lower, share = state.bands.lower, state.bands.share
     for k in range(power.size):
         b, up = lower[k], share[k]
         size = np.float32(math.sqrt(power[k]))
-        c = rows[2 * n_src, b] + up * (rows[2 * n_src, b + 1] - rows[2 * n_src, b])
-        if masks_only:
-            c = ZERO
         for j in range(n_src):
-            m = rows[j, b] + up * (rows[j, b + 1] - rows[j, b])
-            r = rows[n_src + j, b] + up * (rows[n_src + j, b + 1] - rows[n_src + j, b])
-            magnitudes[j, k] = size * (m + c * (r - m))
+            magnitudes[j, k] = size * (gains[j, b] + up * (gains[j, b + 1] - gains[j, b]))
 
 
 @dataclass(frozen=True)
@@ -212,7 +210,7 @@ class _Learned:
             features=prepare_features(shape.bands_in, config),
             network=prepare_network(model),
             bands=expansion_bands(shape.bands_out, config),
-            rows=zeros((shape.n_heads, shape.bands_out + 1)),
+            gains=zeros((shape.n_src, shape.bands_out + 1)),
             masks_only=np.array([self.target == "mask"]),
         )
 

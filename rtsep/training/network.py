@@ -19,17 +19,11 @@ GOLDEN_FRAMES = 50
 
 
 class Heads(NamedTuple):
-    """What the network says about every bin; (batch, n_src, n_frames, n_bins) unless said."""
+    """What the network says about every bin, (batch, n_src, n_frames, n_bins), and about the bands behind that."""
 
-    masks: Tensor  # 0 to 1: gain for the phase of the mixture
-    ratios: Tensor  # 0 to 4: |S_j| / |X|
-    confidence: Tensor  # (batch, n_frames, n_bins), 0 to 1: share of the ratio in the magnitudes
-
-    @property
-    def gains(self) -> Tensor:
-        """Magnitudes for phase recovery over those of the mixture, shaped like `ratios`."""
-        c = self.confidence[:, None]
-        return c * self.ratios + (1 - c) * self.masks
+    masks: Tensor  # 0 to 1: gains for the phase of the mixture
+    gains: Tensor  # 0 to 4: magnitudes for phase recovery over those of the mixture, confidence * ratio + rest * mask
+    bands: Tensor  # (batch, n_frames, n_heads, bands_out): masks, ratios (0 to 4), confidence (0 to 1)
 
 
 class State(NamedTuple):
@@ -97,8 +91,9 @@ class Network(nn.Module):
     def expand(self, bands: Tensor) -> Heads:
         """Heads for every bin from those of the bands."""
         n_src = self.shape.n_src
-        bins = (bands @ self.expansion).transpose(1, 2)
-        return Heads(bins[:, :n_src], bins[:, n_src : 2 * n_src], bins[:, -1])
+        masks, ratios, confidence = bands.transpose(1, 2).split([n_src, n_src, 1], 1)
+        gains = masks + confidence * (ratios - masks)
+        return Heads(masks @ self.expansion, gains @ self.expansion, bands)
 
     def features(self, power: Tensor, states: list[FeatureState]) -> Tensor:
         """Features (batch, n_frames, n_features) by the compiled kernel; `states` are updated in place."""
