@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -104,10 +105,19 @@ class Split:
     training: Pool
     validation: Pool
 
+    def as_dict(self) -> dict[str, Any]:
+        """What there is, for the manifest of the model."""
+        contents = sorted(clip.digest for clip in self.training.clips)
+        return {
+            "hours": round(self.training.seconds / 3600, 3),
+            "recordings": len(contents),
+            "sha256": hashlib.sha256("".join(contents).encode()).hexdigest(),
+            "validation": sorted({clip.group for clip in self.validation.clips}),
+        }
+
 
 def load_corpora(
-    corpora: Sequence[Corpus],
-    folder: Path,
+    corpora: Sequence[tuple[Corpus, Path]],
     kind: str,
     skipped: Skipped,
     progress: Callable[[int, int], None] | None = None,
@@ -116,9 +126,8 @@ def load_corpora(
 
     Parameters
     ----------
-    corpora : list of Corpus
-        Their folders are below `folder`.
-    folder : Path
+    corpora : list of (Corpus, Path)
+        With the folder that each is in; `Corpus.folder` is not used.
     kind : {"speech", "noise", "music"}
     skipped : callable
         Called with file and reason for each that cannot be read.
@@ -136,8 +145,7 @@ def load_corpora(
         If a folder is missing or has no recordings, or if something is on both sides.
     """
     found: list[tuple[Corpus, list[Recording]]] = []
-    for corpus in corpora:
-        below = folder / corpus.folder
+    for corpus, below in corpora:
         if not below.is_dir():
             raise ConfigError(f"{below}: there is no such folder; {corpus.name!r} is from {corpus.source}")
         recordings = [r for r in find_recordings(below, skipped) if not _excluded(corpus, r)]
@@ -160,12 +168,12 @@ def load_corpora(
             if progress:
                 progress(done, total)
         if not clips:
-            raise ConfigError(f"{folder / corpus.folder}: no recordings that can be read and last 0.1 s")
+            raise ConfigError(f"{corpus.name!r}: no recordings that can be read and last 0.1 s")
         for side, part in zip((training, validation), _split(corpus, clips), strict=True):
             side.append((corpus.weight, part))
     split = Split(Pool(training), Pool(validation))
-    known = [f"{corpus.name}/" for corpus in corpora if corpus.known]
-    check_disjoint(split.training.clips, (c for c in split.validation.clips if not c.name.startswith(tuple(known))))
+    known = tuple(f"{corpus.name}/" for corpus, _ in corpora if corpus.known)
+    check_disjoint(split.training.clips, (clip for clip in split.validation.clips if not clip.name.startswith(known)))
     return split
 
 

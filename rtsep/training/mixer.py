@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Sequence
 from functools import cache
 
 import numpy as np
@@ -161,38 +159,6 @@ class Mixer:
             limit = rng.uniform(*CLIPPED_AT) * np.abs(mixture).max()
             sources[-1] += np.clip(mixture, -limit, limit) - mixture
         return sources
-
-
-class Batches:
-    """Batches in their order, made ahead in a thread of their own while the network learns.
-
-    Parameters
-    ----------
-    mixer : Mixer
-    size, n : int
-        Mixtures in a batch, samples of each.
-    first, last : int
-        Batches from `first` to before `last`.
-    workers : int
-        Threads: most of the work is in NumPy, which lets others run.
-    """
-
-    def __init__(self, mixer: Mixer, size: int, n: int, first: int, last: int, workers: int = 1) -> None:
-        self._mixer, self._size, self._n = mixer, size, n
-        self._range, self._workers = range(first, last), workers
-
-    def __iter__(self) -> Iterator[np.ndarray]:
-        pool = ThreadPoolExecutor(self._workers)
-        coming: deque[Future[np.ndarray]] = deque()
-        try:
-            for index in self._range:
-                coming.append(pool.submit(self._mixer.batch, index * self._size, self._size, self._n))
-                if len(coming) > self._workers:
-                    yield coming.popleft().result()
-            while coming:
-                yield coming.popleft().result()
-        finally:
-            pool.shutdown(wait=True, cancel_futures=True)
 
 
 def active_power(x: np.ndarray) -> float:
