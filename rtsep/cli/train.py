@@ -125,7 +125,8 @@ def run(args: argparse.Namespace) -> int:
     done = training.progress
     _say(
         f"{args.output}: {'complete' if complete else 'stopped'} after {done.step} of {recipe.steps} steps, "
-        f"{done.audio_s / 3600:.1f} h of mixtures in {done.elapsed_s / 3600:.2f} h; best {recipe.select} {done.best:.2f} dB"
+        f"{done.audio_s / 3600:.1f} h of mixtures in {done.elapsed_s / 3600:.2f} h; "
+        f"best {recipe.select} {done.best:.2f} dB"
     )
     return 0
 

@@ -19,7 +19,8 @@ from rtsep.config import ConfigError
 from rtsep.estimators.model_file import Model
 from rtsep.training.checkpoint import read_checkpoint, write_checkpoint
 from rtsep.training.corpus import SR
-from rtsep.training.losses import N_ITER, best_order, istft, losses, misi, share_error, si_sdr, stft
+from rtsep.training.expansion import expand
+from rtsep.training.losses import N_ITER, best_order, istft, losses, magnitude_of, misi, share_error, si_sdr, stft
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import Network, export, with_weights
 from rtsep.training.recipe import Recipe, Stage
@@ -233,7 +234,7 @@ class Training:
         leaf = bands.detach().requires_grad_()
         chunk, value = max(1, CHUNK // n), 0.0
         for part, x, s in zip(leaf.split(chunk), spectrum.split(chunk), sources.split(chunk), strict=True):
-            loss = losses(self.network.expand(part), x, s, stage).total.sum()
+            loss = losses(expand(part), x, s, stage).total.sum()
             loss.backward()
             value += loss.item()
         return value, list(torch.autograd.grad(bands, parameters, leaf.grad))
@@ -323,8 +324,8 @@ def _improvements(network: Network, sources: Tensor) -> Tensor:
         n = mixture.shape[-1]
         spectrum = stft(mixture)
         heads, _ = network(power_of(spectrum))
-        size = spectrum.abs()[:, None]
-        order = best_order((heads.masks * size).sqrt(), stft(sources).abs().sqrt())[:, :-1]
+        size = magnitude_of(spectrum)[:, None]
+        order = best_order((heads.masks * size).sqrt(), magnitude_of(stft(sources)).sqrt())[:, :-1]
         talkers = talkers[torch.arange(len(order))[:, None], order]
         heard = (
             istft(share_error(heads.masks) * spectrum[:, None], n),
