@@ -110,10 +110,10 @@ def run(args: argparse.Namespace) -> int:
         check_unseen(split.training.clips, args.test, _say_skipped)
     mixers = {}
     for side in ("training", "validation"):
-        pools = [getattr(splits[kind], side) for kind in KINDS]
-        if not len(pools[0]):
+        speech, noise, music = (getattr(splits[kind], side) for kind in KINDS)
+        if not len(speech):
             raise ConfigError(f"no speech is left for {side}: more than one speaker is needed, or a larger share")
-        mixers[side] = Mixer(recipe.mixtures, *pools, seed=recipe.seed + (side == "validation"))
+        mixers[side] = Mixer(recipe.mixtures, speech, noise, music, recipe.seed + (side == "validation"))
     data = {kind: split.as_dict() for kind, split in splits.items() if len(split.training)}
     jobs = args.jobs or cores()
     training = Training(recipe, mixers["training"], mixers["validation"], args.output, data, jobs, start)

@@ -64,6 +64,7 @@ def _rows(x: Tensor) -> np.ndarray:
 
 def expand(bands: Tensor) -> Heads:
     """As `Network.expand`, for heads (batch, n_frames, 2 * n_src + 1, n_bands)."""
-    bins = _Interpolate.apply(bands.transpose(1, 2).contiguous())
     n_src = bands.shape[2] // 2
-    return Heads(bins[:, :n_src], bins[:, n_src : 2 * n_src], bins[:, -1])
+    masks, ratios, confidence = bands.transpose(1, 2).split([n_src, n_src, 1], 1)
+    gains = masks + confidence * (ratios - masks)
+    return Heads(_Interpolate.apply(masks.contiguous()), _Interpolate.apply(gains), bands)

@@ -79,8 +79,8 @@ def _overlap_add(spectra: Tensor) -> Tensor:
     frames = torch.fft.irfft(spectra, N_FFT)[..., :WIN] * _window()
     parts = frames.unflatten(-1, (WIN // HOP, HOP))
     late = WIN // HOP - 1
-    total = sum(torch.nn.functional.pad(parts[..., i, :], (0, 0, i, late - i)) for i in range(late + 1))
-    return total.flatten(-2)
+    shifted = [torch.nn.functional.pad(parts[..., i, :], (0, 0, i, late - i)) for i in range(late + 1)]
+    return torch.stack(shifted).sum(0).flatten(-2)
 
 
 def misi(mixture: Tensor, magnitudes: Tensor, n_iter: int) -> Tensor:
@@ -177,14 +177,16 @@ def losses(heads: Heads, spectrum: Tensor, sources: Tensor, stage: Stage) -> Los
         towards = 2 * wanted * (some * targets.conj()).real / (size * sizes + TINY)
         audible = sources.square().mean(-1) > AUDIBLE
 
-    masks, gains = heads.masks[..., ::EVERY], Heads(*(head[..., ::EVERY] for head in heads)).gains
+    masks, gains = heads.masks[..., ::EVERY], heads.gains[..., ::EVERY]
     magnitude = _lopsided(_compress(masks * mixture) - wanted) + _lopsided(_compress(gains * mixture) - wanted)
     # What is heard: the mask after the output stage, at the phase of the mixture.
     output = _compress(share_error(masks).clamp(min=0) * mixture)
     complex_loss = (output * (output - towards) + wanted.square()).mean((1, 2, 3))
 
     def ratio(spectra: Tensor) -> Tensor:
-        scores = si_sdr(istft(spectra, sources.shape[-1]), sources)
+        talkers = istft(spectra[:, :-1], sources.shape[-1])
+        # The spectra sum to the mixture.
+        scores = si_sdr(torch.cat([talkers, sources.sum(1, True) - talkers.sum(1, True)], 1), sources)
         return (scores * audible).sum(1) / audible.sum(1).clamp(min=1)
 
     zero = torch.zeros(len(sources))

@@ -171,7 +171,7 @@ def active_power(x: np.ndarray) -> float:
 def _piece(rng: np.random.Generator, group: Sequence[Clip], n: int) -> np.ndarray:
     """At most `n` samples of a clip of the group, that are not silent; with ramps, float32."""
     for _ in range(TRIES):
-        samples = group[rng.integers(len(group))].samples
+        samples = group[int(rng.integers(len(group)))].samples
         start = int(rng.integers(samples.size - n + 1)) if samples.size > n else 0
         piece = samples[start : start + n].astype(np.float32) / np.float32(32768)
         if np.mean(piece**2) > SILENT:

@@ -29,7 +29,7 @@ def modulated(rng: np.random.Generator, n: int) -> np.ndarray:
 def hum(rng: np.random.Generator, n: int) -> np.ndarray:
     """Mains at 50 or 60 Hz, or a motor up to 200 Hz, with up to 30 harmonics."""
     f0 = rng.choice([50.0, 60.0]) if rng.random() < 0.5 else rng.uniform(40, 200)
-    count = int(min(rng.integers(3, 30), 0.45 * SR / f0))
+    count = min(int(rng.integers(3, 30)), int(0.45 * SR / f0))
     k = np.arange(1, count + 1)
     size = rng.uniform(0.1, 1, count) * k ** -rng.uniform(0.5, 2)
     return _tones(f0 * k, size, rng.uniform(0, 2 * np.pi, count), n)

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_type_hints
+from typing import Any, get_origin, get_type_hints
 
 from rtsep.config import ConfigError
 from rtsep.estimators.learned import Speech, Talkers
@@ -97,9 +97,9 @@ class Mixtures:
     """
 
     talkers: int = 1
-    snr_db: tuple[float, ...] = (5.0, 7.0, -7.0, 20.0)
-    talkers_db: tuple[float, ...] = (-5.0, 5.0)
-    level_db: tuple[float, ...] = (-45.0, -10.0)
+    snr_db: tuple[float, float, float, float] = (5.0, 7.0, -7.0, 20.0)
+    talkers_db: tuple[float, float] = (-5.0, 5.0)
+    level_db: tuple[float, float] = (-45.0, -10.0)
     speed: float = 0.08
     noise: float = 0.9
     noise_only: float = 0.05
@@ -117,7 +117,7 @@ class Mixtures:
             _check(name, getattr(self, name), 0, 1)
         _check("speed", self.speed, 0, 0.2)
         for name, n in (("snr_db", 4), ("talkers_db", 2), ("level_db", 2)):
-            values = getattr(self, name)
+            values: tuple[float, ...] = getattr(self, name)
             if len(values) != n or values[-2] > values[-1]:
                 raise ConfigError(f"{name}={list(values)} is not {n} numbers that end in a range")
         if self.synthetic + self.babble + self.music > 1:
@@ -276,7 +276,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is float and number:
         return float(value)
-    if kind == tuple[float, ...]:
+    if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
         return tuple(_convert(v, float, where) for v in value)
     if kind in (int, str, bool, float) and type(value) is not kind:
         raise ConfigError(f"{where}={value!r} is not of type {kind.__name__}")
