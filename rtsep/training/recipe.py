@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
-from typing import Any, get_origin, get_type_hints
+from typing import Any, get_args, get_origin, get_type_hints
 
 from rtsep.config import ConfigError
 from rtsep.estimators.learned import Speech, Talkers
@@ -277,7 +277,7 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     if kind is float and number:
         return float(value)
     if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
-        return tuple(_convert(v, float, where) for v in value)
+        return tuple(_convert(v, get_args(kind)[0], where) for v in value)
     if kind in (int, str, bool, float) and type(value) is not kind:
         raise ConfigError(f"{where}={value!r} is not of type {kind.__name__}")
     return value
