@@ -104,7 +104,8 @@ def run(args: argparse.Namespace) -> int:
     for kind in KINDS:
         with progress_bar(f"reading {kind}") as progress:
             splits[kind] = load_corpora(_places(args, recipe, kind), kind, _say_skipped, progress)
-            for side in ("training", "validation"):
+        for side in ("training", "validation"):
+            if _places(args, recipe, kind):
                 _say(f"{kind}, {side}: {_describe(splits[kind], side)}")
     for split in splits.values():
         check_unseen(split.training.clips, args.test, _say_skipped)
