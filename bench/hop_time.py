@@ -5,6 +5,7 @@
 `test_phase_recovery` is analysis and phase recovery in a compiled loop, two sources, 16 kHz, window 256, hop
 128, FFT 512; `test_numpy` is the same in plain NumPy (`numpy_omisi.py`) and the yardstick of the ratios.
 `test_window` are the members of `rtsep.phase.window` at their default settings and 75 % overlap.
+`test_network` are the learned estimators, features and expansion included, at four sizes (parameters in the name).
 `test_process` is `Separator.process`, one hop per call from Python, with everything in it; `share` is its part
 of the hop time. `test_callback` is the live callback, called from Python, with what can be switched on in it.
 `us_per_hop` of each result is the median over the rounds.
@@ -21,6 +22,9 @@ import pytest
 from numpy_omisi import NumpyOMISI
 
 from rtsep import Separator, StreamConfig
+from rtsep.estimators import Speech
+from rtsep.estimators.learned import estimate_learned
+from rtsep.estimators.model_file import Shape
 from rtsep.kernels.jit import kernel
 from rtsep.phase import OMISI
 from rtsep.phase.window import WindowState, recover_window
@@ -28,6 +32,7 @@ from rtsep.stages.analysis import analyse, prepare_analysis
 from rtsep.stages.registry import PHASES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import models
 import signals
 from test_live_callback import Device
 
@@ -115,6 +120,28 @@ def test_window(benchmark, name, sr):
     analysis, state = prepare_analysis(config, phase.lookahead), phase.prepare(config, 2)
     out = np.zeros((2, 1, config.hop), np.float32)
     benchmark.pedantic(run_window_hops, (analysis, state, hops, magnitudes, out), rounds=20, warmup_rounds=2)
+    record(benchmark, config.hop_s, N_HOPS)
+
+
+@kernel
+def run_estimates(state, mixture, powers, magnitudes):
+    for t in range(len(powers)):
+        estimate_learned(state, mixture, powers[t], magnitudes)
+
+
+# 30, 127, 277 and 841 thousand parameters.
+SHAPES = [Shape(32, 40, 2, 48, 2, False), Shape(64, 80), Shape(64, 128), Shape(64, 240)]
+
+
+@pytest.mark.parametrize("sr", [16_000, 48_000])
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda s: f"{s.n_parameters // 1000}k")
+def test_network(benchmark, shape, sr, tmp_path):
+    config = StreamConfig(sr)
+    estimator = Speech(models.random_model(tmp_path / "model.npz", shape, Speech.sources))
+    state, magnitudes = estimator.prepare(config), np.zeros((2, config.n_bins), np.float32)
+    powers = scene(config)[1][:, 0] ** 2
+    mixture = np.zeros((1, 2, config.n_bins), np.float32)
+    benchmark.pedantic(run_estimates, (state, mixture, powers, magnitudes), rounds=50, warmup_rounds=2)
     record(benchmark, config.hop_s, N_HOPS)
 
 

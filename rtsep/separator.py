@@ -184,6 +184,8 @@ class Separator:
         self.config = config
         self.estimator = create("estimator", ESTIMATORS, estimator, {})
         self.phase = create_phase(phase, self.estimator)
+        if hasattr(self.estimator, "suited"):
+            self.estimator = self.estimator.suited(self.phase)
         self.output = Output() if output is None else output
         check_type("config", config, StreamConfig)
         check_type("output", self.output, Output)

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tracemalloc
 
+import models
 import numpy as np
 import pytest
 import signals
 from numba.core.runtime import _nrt_python, rtsys
 
 from rtsep import Output, Separator, StreamConfig, separate
-from rtsep.estimators import Oracle
+from rtsep.estimators import Oracle, Speech, Talkers
 from rtsep.phase import MISI, OMISI, BregmanADMM, BregmanGradient
 from rtsep.separator import process_block
 from rtsep.stages.registry import ESTIMATORS, PHASES
@@ -41,7 +42,10 @@ VARIANTS = {
 
 
 def estimator(name: str, sources: np.ndarray):
-    return Oracle(sources) if name == "oracle" else ESTIMATORS[name]()
+    settings = ESTIMATORS[name]
+    if settings in (Speech, Talkers):
+        return settings(models.tiny(settings))
+    return Oracle(sources) if name == "oracle" else settings()
 
 
 ONLINE = [name for name, settings in PHASES.items() if not getattr(settings(), "offline", False)]

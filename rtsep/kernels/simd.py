@@ -199,6 +199,18 @@ def square_root(typingctx, value):
     return lanes(value), codegen
 
 
+@intrinsic
+def limit(typingctx, value, low, high):
+    """Each lane of `value`, at least `low` and at most `high`, both float32; NaN becomes `low`."""
+
+    def codegen(context, builder, sig, args):
+        value, low, high = args[0], _splat(builder, args[1]), _splat(builder, args[2])
+        value = builder.select(builder.fcmp_ordered(">", value, low), value, low)
+        return builder.select(builder.fcmp_ordered("<", value, high), value, high)
+
+    return lanes(value, types.float32, types.float32), codegen
+
+
 def _permutation(order: list[int], doc: str) -> Any:
     """An intrinsic of two lanes whose result picks the lanes `order` of their concatenation."""
 

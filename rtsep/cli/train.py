@@ -1,0 +1,182 @@
+"""`rtsep train`: a model from folders of recordings."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rtsep.cli.inputs import given_path
+from rtsep.cli.progress import progress_bar
+from rtsep.errors import ConfigError
+
+if TYPE_CHECKING:
+    from rtsep.training.corpus import Split
+    from rtsep.training.recipe import Recipe
+
+DESCRIPTION = """\
+Train a learned estimator from folders of recordings, on the processor, in hours; or adapt one to a few minutes of
+voices or noises, in minutes. Needs PyTorch: pip install 'rtsep[train]'.
+"""
+EPILOG = """\
+examples:
+  rtsep train speech --speech voices/ --noise noises/ -o my_speech.npz --hours 4
+  rtsep train speech --speech voices/ --noise noises/ -o my_speech.npz --resume
+  rtsep train --adapt speech.npz --speech me/ -o me.npz
+  rtsep train --adapt talkers.npz --speech us/ -o us.npz     (a folder for each voice in us/)
+  rtsep separate --estimator speech --set model=my_speech.npz talk.wav
+
+A recipe names its corpora with their licences, and where to get them; each is a folder below DIR. Speakers and noises
+for validation are taken out of the training. The model is written after each validation in which it is the best so far,
+and beside it a checkpoint, from which --resume goes on exactly. Ctrl-C loses a minute at most.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "train",
+        help="train a learned estimator, or adapt one to known voices",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("recipe", nargs="?", type=given_path, metavar="RECIPE", help="a TOML file, speech or talkers")
+    parser.add_argument("--adapt", type=given_path, metavar="MODEL", help="adapt this model; no recipe is needed")
+    recordings = parser.add_argument_group("recordings", "Folders.")
+    recordings.add_argument(
+        "--speech", type=given_path, metavar="DIR", help="speech; to adapt: a subfolder for a voice"
+    )
+    recordings.add_argument("--noise", type=given_path, metavar="DIR", help="noise")
+    recordings.add_argument("--music", type=given_path, metavar="DIR", help="music, which is one more noise")
+    recordings.add_argument(
+        "--general-speech",
+        type=given_path,
+        metavar="DIR",
+        help="with --adapt: other speech, so that it is not forgotten",
+    )
+    recordings.add_argument("--general-noise", type=given_path, metavar="DIR", help="with --adapt: other noise")
+    recordings.add_argument(
+        "--test",
+        type=given_path,
+        metavar="DIR",
+        action="append",
+        default=[],
+        help="refuse to train on what is in this folder; may be repeated",
+    )
+    parser.add_argument("-o", "--output", type=given_path, required=True, metavar="FILE", help="the model, *.npz")
+    parser.add_argument("--hours", type=float, metavar="H", help="stop after so many, over all runs (default: never)")
+    parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
+    parser.add_argument("--overwrite", action="store_true", help="replace model and checkpoint")
+    parser.add_argument("--jobs", type=int, metavar="N", help="threads (default: cores)")
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read recordings, train, write."""
+    _check(args)
+    # First, for the error without PyTorch.
+    from rtsep.training.adapt import adapt_recipe  # isort: skip
+    from rtsep.estimators.model_file import read_model
+    from rtsep.evaluation.workers import cores
+    from rtsep.training.corpus import check_unseen, load_corpora
+    from rtsep.training.mixer import Mixer
+    from rtsep.training.recipe import KINDS, read_recipe
+    from rtsep.training.train import Training, checkpoint_of
+
+    if args.output.suffix != ".npz":
+        raise ConfigError(f"{args.output} does not end in .npz")
+    kept = checkpoint_of(args.output)
+    if args.resume and not kept.exists():
+        raise ConfigError(f"checkpoint {kept}: there is none to resume from")
+    for path in (args.output, kept):
+        if path.exists() and not (args.resume or args.overwrite):
+            raise ConfigError(f"{path} exists (--resume goes on, --overwrite starts again)")
+    start = read_model(args.adapt) if args.adapt else None
+    if start:
+        own = tuple(kind for kind in ("speech", "noise") if getattr(args, kind))
+        general = tuple(kind for kind in ("speech", "noise") if getattr(args, f"general_{kind}"))
+        recipe = adapt_recipe(start, own, general)
+    else:
+        recipe = read_recipe(args.recipe)
+    splits: dict[str, Split] = {}
+    for kind in KINDS:
+        with progress_bar(f"reading {kind}") as progress:
+            splits[kind] = load_corpora(_places(args, recipe, kind), kind, _say_skipped, progress)
+        for side in ("training", "validation"):
+            if _places(args, recipe, kind):
+                _say(f"{kind}, {side}: {_describe(splits[kind], side)}")
+    for split in splits.values():
+        check_unseen(split.training.clips, args.test, _say_skipped)
+    mixers = {}
+    for side in ("training", "validation"):
+        speech, noise, music = (getattr(splits[kind], side) for kind in KINDS)
+        if not len(speech):
+            raise ConfigError(f"no speech is left for {side}: more than one speaker is needed, or a larger share")
+        mixers[side] = Mixer(recipe.mixtures, speech, noise, music, recipe.seed + (side == "validation"))
+    data = {kind: split.as_dict() for kind, split in splits.items() if len(split.training)}
+    jobs = args.jobs or cores()
+    training = Training(recipe, mixers["training"], mixers["validation"], args.output, data, jobs, start)
+    if args.resume:
+        training.resume()
+        _say(f"resumed at step {training.progress.step} of {recipe.steps}")
+    with progress_bar("training") as progress:
+        complete = training.run(3600 * args.hours if args.hours else float("inf"), _say_scores, progress)
+    done = training.progress
+    _say(
+        f"{args.output}: {'complete' if complete else 'stopped'} after {done.step} of {recipe.steps} steps, "
+        f"{done.audio_s / 3600:.1f} h of mixtures in {done.elapsed_s / 3600:.2f} h; "
+        f"best {recipe.select} {done.best:.2f} dB"
+    )
+    return 0
+
+
+def _check(args: argparse.Namespace) -> None:
+    if (args.recipe is None) == (args.adapt is None):
+        raise ConfigError("give either a RECIPE or --adapt MODEL")
+    if args.hours is not None and not args.hours > 0:
+        raise ConfigError(f"hours={args.hours:g} is not above 0")
+    if args.jobs is not None and not 1 <= args.jobs <= 64:
+        raise ConfigError(f"jobs={args.jobs} is not between 1 and 64")
+    if args.adapt:
+        if not (args.speech or args.noise):
+            raise ConfigError("what is there to adapt to? --speech DIR, --noise DIR or both")
+    elif args.general_speech or args.general_noise:
+        raise ConfigError("--general-speech and --general-noise are for --adapt")
+
+
+def _places(args: argparse.Namespace, recipe: Recipe, kind: str) -> list[tuple[Any, Path]]:
+    """The corpora of a kind, with the folders they are in."""
+    corpora = recipe.corpora.get(kind, ())
+    if args.adapt:
+        folders = {"own": getattr(args, kind), "general": getattr(args, f"general_{kind}", None)}
+        return [(corpus, folders[corpus.name]) for corpus in corpora]
+    folder = getattr(args, kind)
+    if corpora and folder is None:
+        raise ConfigError(f"recipe {recipe.name!r} needs {kind}: --{kind} DIR")
+    if folder and not corpora:
+        raise ConfigError(f"recipe {recipe.name!r} has no [[{kind}]]: leave out --{kind}")
+    return [(corpus, folder / corpus.folder) for corpus in corpora]
+
+
+def _describe(split: Split, side: str) -> str:
+    pool = getattr(split, side)
+    return f"{pool.seconds / 3600:.2f} h, {sum(1 for _ in pool.clips)} recordings, {len(pool)} speakers or origins"
+
+
+def _say_scores(entry: dict[str, Any]) -> None:
+    scores = ", ".join(f"{name} {entry[name]:+.2f}" for name in ("mask", "magnitudes", "misi"))
+    _say(
+        f"step {entry['step']} ({entry['stage']}, {entry['audio_h']:.1f} h in {entry['hours']:.2f} h): "
+        f"loss {entry['loss']:.3f}; SI-SDR {scores} dB"
+        f"{' *' if entry.get('best') else ''}"
+    )
+
+
+def _say(text: str) -> None:
+    print(text, flush=True)
+
+
+def _say_skipped(path: Path, reason: str) -> None:
+    print(f"rtsep: {path}: {reason}; skipped", file=sys.stderr)

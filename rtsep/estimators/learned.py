@@ -1,0 +1,251 @@
+"""Learned estimators: a small recurrent network on bands of power, one frame after the other, no look-ahead.
+
+The network says for every source a mask for the phase of the mixture, from 0 to 1, and the ratio |S| / |X|, which may
+exceed one and need not sum to one over the sources: masks that do leave phase recovery nothing to gain. A
+confidence blends the two: magnitudes that are far off are worth less than the mask.
+
+`rtsep.training` makes the model files, `rtsep.estimators.model_file` reads them.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from rtsep.config import ConfigError, StreamConfig, check_choice
+from rtsep.estimators.bands import Bands, expansion_bands
+from rtsep.estimators.features import FeatureState, extract_features, prepare_features
+from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Model, read_model
+from rtsep.kernels.jit import kernel
+from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.network import PANEL, affine, gru_step, leaky_relu, panels, scaled_sigmoid
+from rtsep.stages.registry import register_estimator
+
+WINDOW_S, HOP_S = 0.016, 0.004  # what the networks are trained for
+TOLERANCE = 0.05
+SHIPPED = Path(__file__).resolve().parents[1] / "data"
+
+ZERO, ONE = np.float32(0), np.float32(1)
+
+
+class NetworkState(NamedTuple):
+    """Weights in panels, and what the network remembers; float32."""
+
+    dense: np.ndarray  # (1, n_panels, 1 + n_features, PANEL)
+    into: np.ndarray  # (n_layers, n_panels, 1 + hidden, PANEL)
+    within: np.ndarray  # (n_layers, n_panels, 1 + hidden, PANEL)
+    heads: np.ndarray  # (1, n_panels, 1 + hidden, PANEL)
+    hidden: np.ndarray  # (n_layers, hidden)
+    features: np.ndarray  # (n_features,) scratch
+    first: np.ndarray  # scratch: output of the dense layer
+    a: np.ndarray  # scratch of the GRUs
+    b: np.ndarray  # scratch of the GRUs
+    said: np.ndarray  # scratch: the heads, n_bands values each: n_src masks, n_src ratios, confidence
+
+
+class LearnedState(NamedTuple):
+    """State of a learned estimator."""
+
+    features: FeatureState
+    network: NetworkState
+    bands: Bands  # of the heads
+    gains: np.ndarray  # float32 (n_src, bands_out + 1) scratch: of the bands; the last is for all bins above
+    masks_only: np.ndarray  # bool (1,)
+
+
+def prepare_network(model: Model) -> NetworkState:
+    """Fresh state with the weights of a model. Not real-time safe."""
+    shape, weights = model.shape, model.weights
+
+    def layer(name: str) -> np.ndarray:
+        return panels(weights[f"{name}_weight"], weights[f"{name}_bias"])
+
+    layers = range(shape.n_layers)
+    dense, heads = aligned(layer("dense")[None]), aligned(layer("heads")[None])
+    into = aligned([layer(f"gru{i}_input") for i in layers])
+    return NetworkState(
+        dense=dense,
+        into=into,
+        within=aligned([layer(f"gru{i}_hidden") for i in layers]),
+        heads=heads,
+        hidden=zeros((shape.n_layers, shape.hidden)),
+        features=zeros(shape.n_features),
+        first=zeros(dense.shape[1] * PANEL),
+        a=zeros(into.shape[1] * PANEL),
+        b=zeros(into.shape[1] * PANEL),
+        said=zeros(heads.shape[1] * PANEL),
+    )
+
+
+@kernel
+def run_network(network, n_src, n_bands):
+    """One step of the network from `network.features` to `network.said`.
+
+    Parameters
+    ----------
+    network : NetworkState
+        Updated in place.
+    n_src, n_bands : int
+        Sources, and bands of a head.
+
+    Notes
+    -----
+    Real-time safe.
+    """
+    first, hidden, said = network.first, network.hidden, network.said
+    n_layers, n = hidden.shape
+    affine(network.dense, 0, network.features, 0, network.features.size, first)
+    leaky_relu(first, n, np.float32(LEAK))
+    gru_step(network.into, network.within, 0, first, 0, n, hidden, network.a, network.b)
+    for layer in range(1, n_layers):
+        gru_step(network.into, network.within, layer, hidden, (layer - 1) * n, n, hidden, network.a, network.b)
+    for i in range(n):
+        first[i] += hidden[n_layers - 1, i]
+    affine(network.heads, 0, first, 0, n, said)
+    ratios, confidence = n_src * n_bands, 2 * n_src * n_bands
+    scaled_sigmoid(said, 0, ratios, ZERO, ONE)
+    scaled_sigmoid(said, ratios, confidence, np.float32(-RATIO_OFFSET), np.float32(MAX_RATIO))
+    scaled_sigmoid(said, confidence, confidence + n_bands, ZERO, ONE)
+
+
+@kernel
+def estimate_learned(state, mixture, power, magnitudes):
+    """Magnitudes of the sources in the newest frame.
+
+    Parameters
+    ----------
+    state : LearnedState
+        Updated in place.
+    mixture : ndarray, float32, (n_channels, 2, n_bins)
+        Read only, not used.
+    power : ndarray, float32, (n_bins,)
+        Squared magnitude, mean over the channels. Read only.
+    magnitudes : ndarray, float32, (n_src, n_bins)
+        Overwritten.
+
+    Notes
+    -----
+    Real-time safe.
+    """
+    said, gains = state.network.said, state.gains
+    n_src, n_bands = gains.shape[0], gains.shape[1] - 1
+    extract_features(state.features, power, state.network.features)
+    run_network(state.network, n_src, n_bands)
+    masks_only = state.masks_only[0]
+    for j in range(n_src):
+        above = ZERO
+        for b in range(n_bands):
+            gain = said[j * n_bands + b]
+            if not masks_only:
+                confidence = said[2 * n_src * n_bands + b]
+                gain += confidence * (said[(n_src + j) * n_bands + b] - gain)
+            gains[j, b] = gain
+            if b >= n_bands - TOP_BANDS:
+                above += gain
+        gains[j, n_bands] = above / np.float32(TOP_BANDS)
+    lower, share = state.bands.lower, state.bands.share
+    for k in range(power.size):
+        b, up = lower[k], share[k]
+        size = np.float32(math.sqrt(power[k]))
+        for j in range(n_src):
+            magnitudes[j, k] = size * (gains[j, b] + up * (gains[j, b + 1] - gains[j, b]))
+
+
+@dataclass(frozen=True)
+class _Learned:
+    """What the learned estimators have in common."""
+
+    model: str | Path | None = None
+    target: str | None = None
+
+    sources: ClassVar[tuple[str, ...]]
+    shipped: ClassVar[str]  # file in rtsep/data
+    State: ClassVar[type] = LearnedState
+    step: ClassVar[Any] = estimate_learned
+
+    def __post_init__(self) -> None:
+        if self.model is not None and not isinstance(self.model, (str, Path)):
+            raise ConfigError(f"model={self.model!r} is not the path of a model file")
+        if self.target is not None:
+            check_choice("target", self.target, ("mask", "magnitudes"))
+
+    def suited(self, phase: Any) -> _Learned:
+        """These settings for a phase recovery: masks for one that leaves the phase of the mixture alone."""
+        if self.target is not None:
+            return self
+        iterates = getattr(phase, "name", "") != "mixture" and getattr(phase, "n_iter", 1) > 0
+        return replace(self, target="magnitudes" if iterates else "mask")
+
+    def load(self) -> Model:
+        """The model: that of the settings or the shipped one. Raises `ConfigError`."""
+        path = SHIPPED / self.shipped if self.model is None else Path(self.model)
+        name = type(self).name  # type: ignore[attr-defined]
+        if self.model is None and not path.exists():
+            raise ConfigError(f"estimator={name!r} has no model: give model=PATH, a file made by `rtsep train`")
+        model = read_model(path)
+        if model.sources != self.sources:
+            raise ConfigError(
+                f"{path} separates {', '.join(model.sources)}; estimator={name!r} is for {', '.join(self.sources)}"
+            )
+        return model
+
+    def prepare(self, config: StreamConfig) -> LearnedState:
+        """Fresh state. Not real-time safe. Raises `ConfigError` for a framing it is not trained for."""
+        for what, seconds, trained in (
+            ("hop", config.hop_s, HOP_S),
+            ("win_length", config.win_length / config.sr, WINDOW_S),
+        ):
+            if abs(seconds / trained - 1) > TOLERANCE:
+                raise ConfigError(
+                    f"{what}={getattr(config, what)} is {1e3 * seconds:.4g} ms; the learned estimators need a window "
+                    f"of {1e3 * WINDOW_S:g} ms with a hop of {1e3 * HOP_S:g} ms"
+                )
+        model = self.load()
+        shape = model.shape
+        return LearnedState(
+            features=prepare_features(shape.bands_in, config),
+            network=prepare_network(model),
+            bands=expansion_bands(shape.bands_out, config),
+            gains=zeros((shape.n_src, shape.bands_out + 1)),
+            masks_only=np.array([self.target == "mask"]),
+        )
+
+
+@register_estimator("speech")
+@dataclass(frozen=True)
+class Speech(_Learned):
+    """Speech and the rest, learned: voices of any speaker, noises of any kind.
+
+    Parameters
+    ----------
+    model : path, optional
+        Model file made by `rtsep train`. Default: the shipped one.
+    target : {"mask", "magnitudes"}, optional
+        What the network is asked for: masks suit the phase of the mixture, magnitudes a phase recovery. Default:
+        what suits the phase recovery that follows.
+    """
+
+    sources: ClassVar[tuple[str, ...]] = ("speech", "residual")
+    shipped: ClassVar[str] = "speech.npz"
+    phase: ClassVar[str] = "mixture"
+
+
+@register_estimator("talkers")
+@dataclass(frozen=True)
+class Talkers(_Learned):
+    """Two talkers and the rest, learned.
+
+    Parameters
+    ----------
+    model : path, optional
+        Model file made by `rtsep train`. Default: the shipped one.
+    target : {"mask", "magnitudes"}, optional
+        As for `Speech`.
+    """
+
+    sources: ClassVar[tuple[str, ...]] = ("talker1", "talker2", "residual")
+    shipped: ClassVar[str] = "talkers.npz"

@@ -1,0 +1,231 @@
+"""Model files: the weights of a learned estimator in an .npz without pickles, with everything needed to trust them.
+
+A file holds the arrays of `Model.weights` (float16 or float32, named and oriented as PyTorch has them, (n_out,
+n_in)), a golden vector (`golden_power`, `golden_heads`) and `header`, a JSON text: format, version, shape, names
+of the sources, training manifest, and the SHA-256 of all else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtsep.config import ConfigError, check_int
+from rtsep.estimators.bands import MAX_BANDS
+from rtsep.kernels.simd import LANES
+
+FORMAT = "rtsep-gru"
+VERSION = 1  # of the format, the features and the network; a change of any of their constants is a new version
+MAX_BYTES = 64 << 20
+
+LEAK = 0.2  # slope of the dense layer for negative values
+MAX_RATIO = 4.0  # |S| / |X|: at 2 a quarter of what phase recovery can gain is lost, at 1 all but a third
+RATIO_OFFSET = 1.1  # an untrained network says a ratio of one
+TOP_BANDS = 4  # bins above the uppermost band get the mean of that many
+
+
+@dataclass(frozen=True)
+class Shape:
+    """Sizes of the network.
+
+    Parameters
+    ----------
+    bands_in : int
+        Bands that the network hears, 8 to 128.
+    hidden : int
+        Units of the dense layer and of every GRU, a multiple of 8 up to 1024.
+    n_layers : int
+        GRUs, 1 to 4.
+    bands_out : int
+        Bands of each head, a multiple of 8 up to 128.
+    n_src : int
+        Sources, 1 to 8.
+    floor_cue : bool
+        Also hear each band relative to its floor (`rtsep.estimators.features`).
+    """
+
+    bands_in: int = 64
+    hidden: int = 128
+    n_layers: int = 2
+    bands_out: int = 96
+    n_src: int = 2
+    floor_cue: bool = True
+
+    def __post_init__(self) -> None:
+        check_int("bands_in", self.bands_in, 8, MAX_BANDS)
+        check_int("hidden", self.hidden, LANES, 1024)
+        check_int("n_layers", self.n_layers, 1, 4)
+        check_int("bands_out", self.bands_out, LANES, MAX_BANDS)
+        check_int("n_src", self.n_src, 1, 8)
+        for name in ("hidden", "bands_out"):
+            if getattr(self, name) % LANES:
+                raise ConfigError(f"{name}={getattr(self, name)} is not a multiple of {LANES}")
+        if not isinstance(self.floor_cue, bool):
+            raise ConfigError(f"floor_cue={self.floor_cue!r} is neither True nor False")
+
+    @property
+    def n_features(self) -> int:
+        """Inputs of the dense layer."""
+        return self.bands_in * (1 + self.floor_cue)
+
+    @property
+    def n_heads(self) -> int:
+        """Rows of `bands_out` values: masks, ratios, confidence."""
+        return 2 * self.n_src + 1
+
+    @property
+    def weights(self) -> dict[str, tuple[int, ...]]:
+        """Shapes of all weights by name."""
+        n, n_out = self.hidden, self.n_heads * self.bands_out
+        shapes: dict[str, tuple[int, ...]] = {"dense_weight": (n, self.n_features), "dense_bias": (n,)}
+        for layer in range(self.n_layers):
+            for part in ("input", "hidden"):
+                # Gates in PyTorch's order: reset, update, new.
+                shapes |= {f"gru{layer}_{part}_weight": (3 * n, n), f"gru{layer}_{part}_bias": (3 * n,)}
+        return shapes | {"heads_weight": (n_out, n), "heads_bias": (n_out,)}
+
+    @property
+    def n_parameters(self) -> int:
+        """Number of weights."""
+        return sum(int(np.prod(shape)) for shape in self.weights.values())
+
+
+@dataclass(frozen=True, eq=False)
+class Model:
+    """What a model file holds.
+
+    Attributes
+    ----------
+    shape : Shape
+    sources : tuple of str
+        Names, in the order of the heads.
+    manifest : dict
+        How it was trained.
+    weights : dict
+        float32 arrays, shaped as `shape.weights` says.
+    golden_power : ndarray, float32, (n_frames, 257)
+        Powers of consecutive frames at 16 kHz from the start of a stream.
+    golden_heads : ndarray, float32, (n_frames, n_heads, bands_out)
+        What PyTorch made of them.
+    sha256 : str
+        Of the content.
+    """
+
+    shape: Shape
+    sources: tuple[str, ...]
+    manifest: dict[str, Any]
+    weights: dict[str, np.ndarray]
+    golden_power: np.ndarray
+    golden_heads: np.ndarray
+    sha256: str
+
+
+def write_model(
+    path: Path,
+    shape: Shape,
+    sources: tuple[str, ...],
+    manifest: dict[str, Any],
+    weights: dict[str, np.ndarray],
+    golden_power: np.ndarray,
+    golden_heads: np.ndarray,
+) -> None:
+    """Write a model file at once: it is complete or not there. Raises `ConfigError` for what `read_model` refuses."""
+    if path.suffix != ".npz":
+        raise ConfigError(f"{path} does not end in .npz")
+    header = {
+        "format": FORMAT,
+        "version": VERSION,
+        "shape": asdict(shape),
+        "sources": list(sources),
+        "manifest": manifest,
+    }
+    content: dict[str, Any] = {**weights, "golden_power": golden_power, "golden_heads": golden_heads}
+    header["sha256"] = _digest(header, content)
+    part = path.with_suffix(".part.npz")
+    np.savez_compressed(part, header=np.array(json.dumps(header)), **content)
+    try:
+        read_model(part)
+    except ConfigError:
+        part.unlink()
+        raise
+    os.replace(part, path)
+
+
+def read_model(path: Path | str) -> Model:
+    """Read a model file and check all of it.
+
+    Raises
+    ------
+    ConfigError
+        One line with the name of the file and what is wrong with it.
+    """
+    path = Path(path)
+
+    def refuse(reason: str) -> ConfigError:
+        return ConfigError(f"{path} cannot be used as a model: {reason}")
+
+    if not path.is_file():
+        raise refuse("there is no such file")
+    if path.stat().st_size > MAX_BYTES:
+        raise refuse(f"it has {path.stat().st_size} bytes, more than {MAX_BYTES}")
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            content = {name: file[name] for name in file.files}
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds
+        raise refuse(f"it is damaged or no .npz file ({_one_line(error)})") from None
+    try:
+        header = json.loads(str(content.pop("header")))
+        kind, version = header["format"], header["version"]
+    except (KeyError, TypeError, ValueError):
+        raise refuse("it has no header") from None
+    if kind != FORMAT:
+        raise refuse(f"its format is {kind!r}, not {FORMAT!r}")
+    if version != VERSION:
+        raise refuse(f"its version is {version!r}; this rtsep reads {VERSION}")
+    sha256 = header.pop("sha256", None)
+    if sha256 != _digest(header, content):
+        raise refuse("its content does not match its SHA-256")
+    try:
+        shape = Shape(**header["shape"])
+        sources, manifest = tuple(header["sources"]), header["manifest"]
+    except (ConfigError, KeyError, TypeError) as error:
+        raise refuse(f"its header is wrong ({_one_line(error)})") from None
+    n_frames = len(content.get("golden_power", ()))
+    expected = shape.weights | {
+        "golden_power": (n_frames, 257),
+        "golden_heads": (n_frames, shape.n_heads, shape.bands_out),
+    }
+    if len(sources) != shape.n_src:
+        raise refuse(f"it names {len(sources)} sources and has heads for {shape.n_src}")
+    if set(content) != set(expected):
+        raise refuse(f"it has other arrays: {', '.join(sorted(set(content) ^ set(expected)))}")
+    for name, array in content.items():
+        if array.shape != expected[name]:
+            raise refuse(f"{name} has shape {array.shape}, not {expected[name]}")
+        if array.dtype not in (np.float16, np.float32):
+            raise refuse(f"{name} is {array.dtype}, neither float16 nor float32")
+        if not np.isfinite(array).all():
+            raise refuse(f"{name} is not finite")
+    content = {name: array.astype(np.float32) for name, array in content.items()}
+    golden = content.pop("golden_power"), content.pop("golden_heads")
+    return Model(shape, sources, manifest, content, *golden, sha256)
+
+
+def _digest(header: dict[str, Any], content: dict[str, np.ndarray]) -> str:
+    """SHA-256 of the header, and of name, type, shape and bytes of every array in the order of the names."""
+    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
+    for name in sorted(content):
+        array = np.ascontiguousarray(content[name])
+        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
+        digest.update(array.tobytes())
+    return digest.hexdigest()
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split()) or type(error).__name__

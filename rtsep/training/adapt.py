@@ -1,0 +1,61 @@
+"""Adaptation: a recipe for a few minutes of known voices or noises."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from rtsep.config import ConfigError
+from rtsep.estimators.learned import Speech, Talkers
+from rtsep.estimators.model_file import Model
+from rtsep.training.recipe import Corpus, Mixtures, Recipe, Stage, recipe_from
+
+STEPS, BATCH, SECONDS, LR = 300, 32, 2.0, 2e-4
+OWN = "own"
+GENERAL = "general"
+
+
+def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -> Recipe:
+    """A recipe that adapts a model.
+
+    Parameters
+    ----------
+    model : Model
+    own : tuple of str
+        Kinds ("speech", "noise") of which there are recordings to adapt to. The end of each is for validation.
+    general : tuple of str
+        Kinds of which there are other recordings, which are drawn as often so that the rest is not forgotten.
+
+    Raises
+    ------
+    ConfigError
+        If the model is for other sources, or there is no speech at all.
+    """
+    made = _made_by(model)
+    mixtures = made.mixtures if made else Mixtures(talkers=_talkers(model))
+    corpora = {}
+    for kind in ("speech", "noise"):
+        known = Corpus(OWN, "as given", "as given", validation=0.15, known=True)
+        other = Corpus(GENERAL, "as given", "as given")
+        corpora[kind] = ((known,) if kind in own else ()) + ((other,) if kind in general else ())
+    if not corpora["speech"]:
+        raise ConfigError("an adaptation to noises needs speech as well: --general-speech DIR")
+    stage = Stage("adapt", STEPS, BATCH, SECONDS, LR)
+    # A voice that is known is not to become another one.
+    mixtures = replace(mixtures, speed=mixtures.speed / 4 if "speech" in own else mixtures.speed)
+    return Recipe("adapted", model.shape, mixtures, (stage,), corpora, epoch=50, validation=24, select="mask")
+
+
+def _made_by(model: Model) -> Recipe | None:
+    table: Any = model.manifest.get("recipe")
+    try:
+        return recipe_from(table) if isinstance(table, dict) else None
+    except ConfigError:  # by another version
+        return None
+
+
+def _talkers(model: Model) -> int:
+    for talkers, estimator in ((1, Speech), (2, Talkers)):
+        if model.sources == estimator.sources:
+            return talkers
+    raise ConfigError(f"a model that separates {', '.join(model.sources)} cannot be adapted")

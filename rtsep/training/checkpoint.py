@@ -1,0 +1,46 @@
+"""Checkpoints: all that a training needs to go on, complete or not there, refused if damaged."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from rtsep.config import ConfigError
+
+MAGIC = b"rtsep checkpoint 1\n"
+DIGEST = 64 + 1  # hexadecimal, and a newline
+
+
+def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
+    """Write at once: an interruption leaves the former file. Raises `OSError`."""
+    buffer = io.BytesIO()
+    torch.save(content, buffer)
+    data = buffer.getvalue()
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with open(part, "wb") as file:
+            file.write(MAGIC + hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """What was written. Raises `ConfigError` for any other file."""
+    try:
+        text = path.read_bytes()
+    except OSError as problem:
+        raise ConfigError(f"checkpoint {path}: {problem.strerror}") from None
+    if not text.startswith(MAGIC):
+        raise ConfigError(f"checkpoint {path}: is no checkpoint of this rtsep")
+    digest, data = text[len(MAGIC) : len(MAGIC) + DIGEST - 1], text[len(MAGIC) + DIGEST :]
+    if hashlib.sha256(data).hexdigest().encode() != digest:
+        raise ConfigError(f"checkpoint {path}: is damaged: its content does not match its SHA-256; start again without")
+    return torch.load(io.BytesIO(data), weights_only=True)

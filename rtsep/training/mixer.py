@@ -1,0 +1,222 @@
+"""Mixtures for training, made while they are needed: every one from its own stream of random numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+
+import numpy as np
+from scipy.signal import firwin, resample_poly
+
+from rtsep.kernels.jit import kernel
+from rtsep.training.corpus import SR, Clip, Pool
+from rtsep.training.noises import synthetic
+from rtsep.training.recipe import Mixtures
+from rtsep.training.rooms import draw_response, draw_room, in_room
+
+RESAMPLED = 50  # speeds are fractions of this
+FRAME = SR // 50  # in which speech is active or not
+ACTIVE_DB = -35.0  # below the loudest frames
+SILENT = 1e-7  # mean power of a piece that is drawn again: -70 dBFS
+RAMP = SR // 200  # 5 ms at cuts
+SELF_NOISE_DB = (-90.0, -60.0)  # dBFS, of the microphone
+SPREAD = 3 / 8  # of the coefficients of random filters (Valin, "A hybrid DSP/deep learning approach", 2018)
+GAP_S = (0.1, 1.0)
+BABBLE = (3, 9)  # talkers
+SECOND_NOISE = 0.25  # share of noises that are two, and the second's level
+SECOND_NOISE_DB = (-10.0, 0.0)
+ABSENT = 0.05  # share of two-talker mixtures with one of them
+CLIPPED_AT = (0.3, 0.8)  # of the peak
+PEAK = 0.99
+TRIES = 10
+
+
+class Mixer:
+    """Makes mixtures.
+
+    Parameters
+    ----------
+    mixtures : Mixtures
+        What they are to be.
+    speech, noise, music : Pool
+        May be empty but for `speech`; what is missing is replaced by synthetic noise.
+    seed : int
+    """
+
+    def __init__(self, mixtures: Mixtures, speech: Pool, noise: Pool, music: Pool, seed: int) -> None:
+        self.mixtures, self.speech, self.noise, self.music, self.seed = mixtures, speech, noise, music, seed
+
+    def make(self, index: int, n: int) -> np.ndarray:
+        """One mixture.
+
+        Parameters
+        ----------
+        index : int
+            Which of them; the same one every time.
+        n : int
+            Samples.
+
+        Returns
+        -------
+        sources : ndarray, float32, (n_src, n)
+            The talkers, and last the residual; their sum is the mixture.
+        """
+        rng, mixtures = np.random.default_rng((self.seed, index)), self.mixtures
+        talkers = np.zeros((mixtures.talkers, n), np.float32)
+        heard: list[str] = []
+        noise_only = rng.random() < mixtures.noise_only
+        absent = 1 if mixtures.talkers == 2 and rng.random() < ABSENT else None
+        for j in range(mixtures.talkers):
+            if noise_only or j == absent:
+                continue
+            talkers[j] = self._talk(rng, n, heard)
+            level = 0.0 if j == 0 else rng.uniform(*mixtures.talkers_db)
+            talkers[j] *= np.float32(10 ** (level / 20) / np.sqrt(active_power(talkers[j])))
+        late = np.zeros(n, np.float32)
+        if rng.random() < mixtures.rooms:
+            t60 = draw_room(rng)
+            for j in range(mixtures.talkers):
+                talkers[j], more = in_room(talkers[j], *draw_response(rng, t60))
+                late += more
+        for j in range(mixtures.talkers):
+            if rng.random() < mixtures.pauses:
+                silence = self._silence(rng, n)
+                talkers[j] *= silence
+                late *= silence if mixtures.talkers == 1 else 1
+        residual = late
+        if noise_only or rng.random() < mixtures.noise:
+            residual = residual + self._scaled_noise(rng, n, talkers)
+        return self._through_microphone(rng, np.concatenate([talkers, residual[None]]))
+
+    def batch(self, first: int, size: int, n: int) -> np.ndarray:
+        """Mixtures `first` to `first + size - 1`: float32 (size, n_src, n)."""
+        return np.stack([self.make(index, n) for index in range(first, first + size)])
+
+    def _talk(self, rng: np.random.Generator, n: int, heard: list[str]) -> np.ndarray:
+        """A talker: pieces of one speaker, in random intervals where the recordings are short."""
+        group = self.speech.draw(rng, heard)
+        heard.append(group[0].group)
+        steps = int(self.mixtures.speed * RESAMPLED + 0.5)
+        speed = RESAMPLED + int(rng.integers(-steps, steps + 1))
+        out = np.zeros(n, np.float32)
+        at = int(rng.uniform(0, 0.5) * n) if rng.random() < 0.2 else 0
+        while at < n:
+            piece = _piece(rng, group, -(-(n - at) * speed // RESAMPLED))
+            if speed != RESAMPLED:
+                piece = resample_poly(piece, RESAMPLED, speed, window=_low_pass(speed))
+            piece = piece[: n - at]
+            out[at : at + piece.size] = piece
+            at += piece.size + int(rng.uniform(*GAP_S) * SR)
+        return _filtered(rng, out)
+
+    def _silence(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        """A gain that is zero for a stretch of a fifth to three fifths."""
+        length = rng.uniform(0.2, 0.6) * n
+        middle = rng.uniform(0, n)
+        distance = np.abs(np.arange(n, dtype=np.float32) - np.float32(middle))
+        return np.clip((distance - np.float32(length / 2)) / RAMP, 0, 1)
+
+    def _noise(self, rng: np.random.Generator, n: int) -> np.ndarray:
+        mixtures, drawn = self.mixtures, rng.random()
+        if drawn < mixtures.babble:
+            x = np.zeros(n, np.float32)
+            for _ in range(rng.integers(*BABBLE)):
+                piece = _repeated(rng, self.speech.draw(rng), n)
+                x += piece * np.float32(10 ** (rng.uniform(-6, 0) / 20) / (piece.std() + 1e-6))
+        elif drawn < mixtures.babble + mixtures.music and len(self.music):
+            x = _repeated(rng, self.music.draw(rng), n)
+        elif drawn < mixtures.babble + mixtures.music + mixtures.synthetic or not len(self.noise):
+            x = synthetic(rng, n)
+        else:
+            x = _repeated(rng, self.noise.draw(rng), n)
+        x = _filtered(rng, x)
+        return x / np.float32(np.sqrt(active_power(x)))
+
+    def _scaled_noise(self, rng: np.random.Generator, n: int, talkers: np.ndarray) -> np.ndarray:
+        """Noise at the SNR that was drawn, or of power one if there is no speech."""
+        x = self._noise(rng, n)
+        if rng.random() < SECOND_NOISE:
+            x = x + self._noise(rng, n) * np.float32(10 ** (rng.uniform(*SECOND_NOISE_DB) / 20))
+        if rng.random() < self.mixtures.pauses / 2:
+            x = x * self._silence(rng, n)
+        mean, deviation, low, high = self.mixtures.snr_db
+        snr_db = np.clip(rng.normal(mean, deviation), low, high)
+        speech = active_power(talkers.sum(0)) if talkers.any() else 1.0
+        return x * np.float32(np.sqrt(speech / active_power(x)) * 10 ** (-snr_db / 20))
+
+    def _through_microphone(self, rng: np.random.Generator, sources: np.ndarray) -> np.ndarray:
+        """Filter, level, self-noise and clipping."""
+        sources = _filtered(rng, sources)
+        mixture = sources.sum(0)
+        level_db = rng.uniform(*self.mixtures.level_db)
+        gain = 10 ** (level_db / 20) / np.sqrt(np.mean(mixture**2) + 1e-12)
+        gain = min(gain, PEAK / (np.abs(mixture).max() + 1e-9))
+        sources *= np.float32(gain)
+        noise_db = rng.uniform(*SELF_NOISE_DB)
+        sources[-1] += np.float32(10 ** (noise_db / 20)) * rng.standard_normal(sources.shape[1], np.float32)
+        if rng.random() < self.mixtures.clipping:
+            mixture = sources.sum(0)
+            limit = rng.uniform(*CLIPPED_AT) * np.abs(mixture).max()
+            sources[-1] += np.clip(mixture, -limit, limit) - mixture
+        return sources
+
+
+def active_power(x: np.ndarray) -> float:
+    """Mean power of the frames of 20 ms that are at most 35 dB below the loudest; at least 1e-12."""
+    frames = x[: x.size // FRAME * FRAME].reshape(-1, FRAME)
+    power = np.einsum("ij,ij->i", frames, frames) / FRAME if len(frames) else np.array([np.mean(x**2)])
+    return max(float(power[power >= power.max() * 10 ** (ACTIVE_DB / 10)].mean()), 1e-12)
+
+
+def _piece(rng: np.random.Generator, group: Sequence[Clip], n: int) -> np.ndarray:
+    """At most `n` samples of a clip of the group, that are not silent; with ramps, float32."""
+    for _ in range(TRIES):
+        samples = group[int(rng.integers(len(group)))].samples
+        start = int(rng.integers(samples.size - n + 1)) if samples.size > n else 0
+        piece = samples[start : start + n].astype(np.float32) / np.float32(32768)
+        if np.mean(piece**2) > SILENT:
+            break
+    ramp = min(RAMP, piece.size // 2)
+    slope = np.arange(1, ramp + 1, dtype=np.float32) / ramp
+    piece[:ramp] *= slope
+    piece[piece.size - ramp :] *= slope[::-1]
+    return piece
+
+
+def _repeated(rng: np.random.Generator, group: Sequence[Clip], n: int) -> np.ndarray:
+    """`n` samples: pieces one after the other, or with gaps."""
+    out, at = np.zeros(n, np.float32), 0
+    gap_s = rng.uniform(0, 1) if rng.random() < 0.3 else 0
+    while at < n:
+        piece = _piece(rng, group, n - at)
+        out[at : at + piece.size] = piece
+        at += piece.size + int(rng.uniform(0, gap_s) * SR)
+    return out
+
+
+def _filtered(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
+    """Through a random filter of second order, which is stable and within about 12 dB of flat; float32."""
+    b1, b2, a1, a2 = rng.uniform(-SPREAD, SPREAD, 4).astype(np.float32)
+    out = np.empty(x.shape, np.float32)
+    filter_rows(np.atleast_2d(x), b1, b2, a1, a2, np.atleast_2d(out))
+    return out
+
+
+@kernel
+def filter_rows(x, b1, b2, a1, a2, out):
+    """Filter rows (n_rows, n_samples) by (1 + b1 z^-1 + b2 z^-2) / (1 + a1 z^-1 + a2 z^-2), from rest."""
+    zero = np.float32(0)
+    for row in range(x.shape[0]):
+        x1, x2, y1, y2 = zero, zero, zero, zero
+        for i in range(x.shape[1]):
+            x0 = x[row, i]
+            y0 = x0 + b1 * x1 + b2 * x2 - a1 * y1 - a2 * y2
+            out[row, i] = y0
+            x1, x2, y1, y2 = x0, x1, y0, y1
+
+
+@cache
+def _low_pass(speed: int) -> np.ndarray:
+    """Filter for `resample_poly`, as it would design it every time."""
+    most = max(RESAMPLED, speed)
+    return firwin(20 * most + 1, 1 / most, window=("kaiser", 5.0)).astype(np.float32)

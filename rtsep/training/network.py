@@ -1,0 +1,189 @@
+"""The network of the learned estimators in PyTorch: the twin of `rtsep.kernels.network` that can be trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from rtsep.config import StreamConfig
+from rtsep.estimators.bands import expansion_bands
+from rtsep.estimators.features import FeatureState, extract_all_features, prepare_features
+from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Shape, write_model
+
+CONFIG = StreamConfig(16_000)  # the only framing that is trained
+GOLDEN_FRAMES = 50
+
+
+class Heads(NamedTuple):
+    """What the network says about every bin, (batch, n_src, n_frames, n_bins), and about the bands behind that."""
+
+    masks: Tensor  # 0 to 1: gains for the phase of the mixture
+    gains: Tensor  # 0 to 4: magnitudes for phase recovery over those of the mixture, confidence * ratio + rest * mask
+    bands: Tensor  # (batch, n_frames, n_heads, bands_out): masks, ratios (0 to 4), confidence (0 to 1)
+
+
+class State(NamedTuple):
+    """What a batch remembers from one call to the next."""
+
+    features: list[FeatureState]  # one for each sequence; updated in place
+    hidden: Tensor  # (n_layers, batch, hidden)
+
+
+class Network(nn.Module):
+    """Dense layer, GRUs with a residual connection around them, heads.
+
+    Parameters
+    ----------
+    shape : Shape
+        Sizes.
+
+    Notes
+    -----
+    16 kHz with the default framing (257 bins, hop 4 ms). The features are those of the compiled kernel that runs
+    in the hop; no gradient goes through them.
+    """
+
+    expansion: Tensor
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.dense = nn.Linear(shape.n_features, shape.hidden)
+        self.gru = nn.GRU(shape.hidden, shape.hidden, shape.n_layers, batch_first=True)
+        self.heads = nn.Linear(shape.hidden, shape.n_heads * shape.bands_out)
+        self.register_buffer("expansion", torch.from_numpy(expansion_matrix(shape.bands_out)), persistent=False)
+
+    def forward(self, power: Tensor, state: State | None = None) -> tuple[Heads, State]:
+        """Heads for consecutive frames.
+
+        Parameters
+        ----------
+        power : Tensor, float32, (batch, n_frames, n_bins)
+            Squared magnitudes of the mixture.
+        state : State, optional
+            As returned by the call for the frames before; None for the start of a stream. Detach `hidden` to
+            cut the gradient there.
+
+        Returns
+        -------
+        heads : Heads
+        state : State
+        """
+        bands, state = self.run_bands(power, state)
+        return self.expand(bands), state
+
+    def run_bands(self, power: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """The heads before their expansion to bins: (batch, n_frames, n_heads, bands_out), and the state."""
+        tracked = state.features if state else [prepare_features(self.shape.bands_in, CONFIG) for _ in power]
+        x = self.features(power, tracked)
+        x = nn.functional.leaky_relu(self.dense(x), LEAK)
+        y, hidden = self.gru(x, state.hidden if state else None)
+        raw = self.heads(y + x).unflatten(-1, (self.shape.n_heads, self.shape.bands_out))
+        n_src = self.shape.n_src
+        masks, ratios, confidence = raw.split([n_src, n_src, 1], -2)
+        ratios = MAX_RATIO * torch.sigmoid(ratios - RATIO_OFFSET)
+        return torch.cat([masks.sigmoid(), ratios, confidence.sigmoid()], -2), State(tracked, hidden)
+
+    def expand(self, bands: Tensor) -> Heads:
+        """Heads for every bin from those of the bands."""
+        n_src = self.shape.n_src
+        masks, ratios, confidence = bands.transpose(1, 2).split([n_src, n_src, 1], 1)
+        gains = masks + confidence * (ratios - masks)
+        return Heads(masks @ self.expansion, gains @ self.expansion, bands)
+
+    def features(self, power: Tensor, states: list[FeatureState]) -> Tensor:
+        """Features (batch, n_frames, n_features) by the compiled kernel; `states` are updated in place."""
+        powers = power.detach().to("cpu", torch.float32).contiguous().numpy()
+        features = np.empty((*powers.shape[:2], self.shape.n_features), np.float32)
+        for state, sequence, out in zip(states, powers, features, strict=True):
+            extract_all_features(state, sequence, out)
+        return torch.from_numpy(features).to(power.device)
+
+
+def expansion_matrix(n_bands: int) -> np.ndarray:
+    """Weights (n_bands, n_bins) by which values of bands become values of bins at 16 kHz."""
+    lower, share = expansion_bands(n_bands, CONFIG)
+    matrix = np.zeros((n_bands + 1, CONFIG.n_bins), np.float32)
+    k = np.arange(CONFIG.n_bins)
+    matrix[lower, k] = 1 - share
+    matrix[lower + 1, k] += share
+    # The band beyond the uppermost one is the mean of the last ones.
+    matrix[n_bands - TOP_BANDS : n_bands] += matrix[n_bands] / TOP_BANDS
+    return matrix[:n_bands]
+
+
+def weights_of(network: Network, dtype: Any = np.float32) -> dict[str, np.ndarray]:
+    """All weights by their names in the model file, each as PyTorch has it, (n_out, n_in)."""
+    parameters = {"dense_weight": network.dense.weight, "dense_bias": network.dense.bias}
+    for layer in range(network.shape.n_layers):
+        for ours, torchs in (("input", "ih"), ("hidden", "hh")):
+            for kind in ("weight", "bias"):
+                parameters[f"gru{layer}_{ours}_{kind}"] = getattr(network.gru, f"{kind}_{torchs}_l{layer}")
+    parameters |= {"heads_weight": network.heads.weight, "heads_bias": network.heads.bias}
+    return {name: value.detach().cpu().numpy().astype(dtype) for name, value in parameters.items()}
+
+
+def with_weights(shape: Shape, weights: dict[str, np.ndarray]) -> Network:
+    """A network with weights named as in the model file."""
+    network = Network(shape)
+    state = {}
+    for name, value in weights.items():
+        module, _, rest = name.partition("_")
+        if module.startswith("gru"):
+            part, kind = rest.split("_")
+            key = f"gru.{kind}_{'ih' if part == 'input' else 'hh'}_l{module.removeprefix('gru')}"
+        else:
+            key = f"{module}.{rest}"
+        state[key] = torch.from_numpy(value.astype(np.float32))
+    network.load_state_dict(state)
+    return network
+
+
+def export(
+    network: Network,
+    path: Path | str,
+    manifest: dict[str, Any],
+    *,
+    sources: tuple[str, ...],
+    dtype: Any = np.float16,
+) -> None:
+    """Write a model file.
+
+    Parameters
+    ----------
+    network : Network
+    path : path
+        Replaced if it exists; ends in .npz.
+    manifest : dict
+        How the network was trained: whatever JSON can hold.
+    sources : tuple of str
+        Names of the sources in the order of the heads, which the estimator must have too.
+    dtype : dtype
+        How the weights are stored: float16 or float32.
+
+    Raises
+    ------
+    ConfigError
+        For weights that are not finite.
+    """
+    weights = weights_of(network, dtype)
+    # The golden vector is that of the weights as they are stored.
+    stored = with_weights(network.shape, weights).eval()
+    power = golden_power()
+    with torch.no_grad():
+        heads = stored.run_bands(torch.from_numpy(power)[None])[0][0].numpy()
+    write_model(Path(path), network.shape, sources, manifest, weights, power, heads)
+
+
+def golden_power() -> np.ndarray:
+    """Power of frames like those of speech in noise, float32 (GOLDEN_FRAMES, n_bins): bursts of a sloping spectrum."""
+    rng = np.random.default_rng(0)
+    burst = np.where(np.arange(GOLDEN_FRAMES) % 20 < 12, 1.0, 1e-3)[:, None]
+    slope = 10.0 ** (-3 * np.arange(CONFIG.n_bins) / CONFIG.n_bins)
+    power = rng.exponential(size=(GOLDEN_FRAMES, CONFIG.n_bins)) * (burst * slope + 1e-5)
+    power[0] = 0
+    return power.astype(np.float32)

@@ -1,0 +1,288 @@
+"""Recipes: everything that makes a model, in one TOML file."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable
+from dataclasses import MISSING, asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, get_args, get_origin, get_type_hints
+
+from rtsep.config import ConfigError
+from rtsep.estimators.learned import Speech, Talkers
+from rtsep.estimators.model_file import Shape
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+SHIPPED = Path(__file__).parent / "recipes"
+KINDS = ("speech", "noise", "music")
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """Recordings of one origin.
+
+    Parameters
+    ----------
+    name, licence, source : str
+        What it is, under which licence, and where anyone can get it.
+    folder : str
+        Below the folder of its kind.
+    group : str
+        Regular expression; what it finds in the name of a file below `folder` (its first group, if it has one) names
+        the speaker, or whatever else must not be both in training and in validation. Default: the subfolder; without
+        subfolders all speech is of one speaker, and every other recording is a group of its own.
+    exclude : str
+        Regular expression for names of files that are left out.
+    weight : float
+        How often it is drawn, against the other corpora of its kind.
+    validation : float
+        Share of the groups that are held out for validation, 0 to 0.5.
+    known : bool
+        Validate with known voices: not groups are held out, but the end of every recording.
+    """
+
+    name: str
+    licence: str
+    source: str
+    folder: str = "."
+    group: str = ""
+    exclude: str = ""
+    weight: float = 1.0
+    validation: float = 0.1
+    known: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("group", "exclude"):
+            try:
+                re.compile(getattr(self, name))
+            except re.error as problem:
+                raise ConfigError(f"{name}={getattr(self, name)!r} is no regular expression: {problem}") from None
+        _check("weight", self.weight, 0, 1e6)
+        _check("validation", self.validation, 0, 0.5)
+
+
+@dataclass(frozen=True)
+class Mixtures:
+    """How recordings are mixed; shares are of the mixtures, 0 to 1.
+
+    Parameters
+    ----------
+    talkers : int
+        1 or 2. Their sources are those of the estimators `speech` and `talkers`.
+    snr_db : list of 4 numbers
+        Active speech to noise in dB: mean and standard deviation, least and most.
+    talkers_db : list of 2 numbers
+        Range of the level of the second talker against the first.
+    level_db : list of 2 numbers
+        Range of the RMS of the mixture in dBFS.
+    speed : float
+        Largest change of speed and pitch of speech, 0 to 0.2.
+    noise : float
+        Mixtures with noise; the others have that of a microphone alone.
+    noise_only : float
+        Mixtures without speech.
+    pauses : float
+        Talkers that are silent for a stretch, and noises for half as many.
+    rooms : float
+        Mixtures in a simulated room: the target is the early part, the rest belongs to the residual.
+    clipping : float
+        Mixtures that are clipped; the distortion belongs to the residual.
+    synthetic, babble, music : float
+        Noises made by a generator, made of training speech, and taken from music.
+    """
+
+    talkers: int = 1
+    snr_db: tuple[float, float, float, float] = (5.0, 7.0, -7.0, 20.0)
+    talkers_db: tuple[float, float] = (-5.0, 5.0)
+    level_db: tuple[float, float] = (-45.0, -10.0)
+    speed: float = 0.08
+    noise: float = 0.9
+    noise_only: float = 0.05
+    pauses: float = 0.3
+    rooms: float = 0.3
+    clipping: float = 0.03
+    synthetic: float = 0.2
+    babble: float = 0.1
+    music: float = 0.1
+
+    def __post_init__(self) -> None:
+        if self.talkers not in (1, 2):
+            raise ConfigError(f"talkers={self.talkers} is neither 1 nor 2")
+        for name in ("noise", "noise_only", "pauses", "rooms", "clipping", "synthetic", "babble", "music"):
+            _check(name, getattr(self, name), 0, 1)
+        _check("speed", self.speed, 0, 0.2)
+        for name, n in (("snr_db", 4), ("talkers_db", 2), ("level_db", 2)):
+            values: tuple[float, ...] = getattr(self, name)
+            if len(values) != n or values[-2] > values[-1]:
+                raise ConfigError(f"{name}={list(values)} is not {n} numbers that end in a range")
+        if self.synthetic + self.babble + self.music > 1:
+            raise ConfigError("synthetic, babble and music are together more than 1")
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources: those of the estimator."""
+        return (Speech if self.talkers == 1 else Talkers).sources
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of the training with its own batches, loss and learning rate.
+
+    Parameters
+    ----------
+    name : str
+    steps, batch : int
+        Updates of the weights; mixtures in each.
+    seconds : float
+        Length of a mixture.
+    lr : float
+        Learning rate after the warm-up; it falls by a cosine to a twentieth.
+    magnitude, complex, si_sdr, misi : float
+        Weights of the losses (`rtsep.training.losses`); `misi` is that of the SI-SDR in dB after phase recovery.
+    """
+
+    name: str
+    steps: int
+    batch: int
+    seconds: float
+    lr: float = 1e-3
+    magnitude: float = 10.0
+    complex: float = 5.0
+    si_sdr: float = 0.1
+    misi: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check("steps", self.steps, 1, 10_000_000)
+        _check("batch", self.batch, 1, 4096)
+        _check("seconds", self.seconds, 0.25, 600)
+        _check("lr", self.lr, 1e-8, 1)
+        for name in ("magnitude", "complex", "si_sdr", "misi"):
+            _check(name, getattr(self, name), 0, 1e4)
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What makes a model.
+
+    Parameters
+    ----------
+    name : str
+    network : Shape
+    mixtures : Mixtures
+    stages : list of Stage
+    corpora : dict of str to list of Corpus
+        Of the kinds "speech", "noise", "music".
+    seed : int
+    epoch : int
+        Steps from one validation to the next.
+    validation, validation_s : int, float
+        Mixtures for validation, and the length of each.
+    select : {"mask", "misi"}
+        Which score makes the best model.
+    """
+
+    name: str
+    network: Shape
+    mixtures: Mixtures
+    stages: tuple[Stage, ...]
+    corpora: dict[str, tuple[Corpus, ...]] = field(default_factory=dict)
+    seed: int = 0
+    epoch: int = 200
+    validation: int = 40
+    validation_s: float = 4.0
+    select: str = "mask"
+
+    def __post_init__(self) -> None:
+        if not self.stages:
+            raise ConfigError("there are no stages")
+        if self.network.n_src != len(self.mixtures.sources):
+            raise ConfigError(f"n_src={self.network.n_src}, but the mixtures have {len(self.mixtures.sources)} sources")
+        if not self.corpora.get("speech"):
+            raise ConfigError("there is no [[speech]]")
+        _check("seed", self.seed, 0, 2**63 - 1)
+        _check("epoch", self.epoch, 1, 1_000_000)
+        _check("validation", self.validation, 1, 10_000)
+        _check("validation_s", self.validation_s, 0.25, 600)
+        if self.select not in ("mask", "misi"):
+            raise ConfigError(f"select={self.select!r} is neither 'mask' nor 'misi'")
+
+    @property
+    def steps(self) -> int:
+        """Of all stages."""
+        return sum(stage.steps for stage in self.stages)
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values, for the manifest of the model: what `recipe_from` takes."""
+        values = asdict(self)
+        return {k: v for k, v in values.items() if k != "corpora"} | values["corpora"]
+
+
+def read_recipe(path: Path) -> Recipe:
+    """A recipe from a file, or a shipped one by its name ("speech"). Raises `ConfigError`."""
+    if not path.suffix and not path.exists():
+        path = SHIPPED / f"{path.name}.toml"
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as problem:
+        names = ", ".join(sorted(p.stem for p in SHIPPED.glob("*.toml")))
+        reason = getattr(problem, "strerror", None) or "is not text"
+        raise ConfigError(f"recipe {path}: {reason}; shipped ones: {names}") from None
+    try:
+        return recipe_from(tomllib.loads(text))
+    except (tomllib.TOMLDecodeError, ConfigError) as problem:
+        raise ConfigError(f"recipe {path}: {problem}") from None
+
+
+def recipe_from(table: dict[str, Any]) -> Recipe:
+    """A recipe from plain values. Raises `ConfigError`."""
+    table = dict(table)
+    tables: dict[str, Callable[[Any], Any]] = {
+        "network": lambda part: _build(Shape, part, "[network]"),
+        "mixtures": lambda part: _build(Mixtures, part, "[mixtures]"),
+        "stages": lambda parts: tuple(_build(Stage, part, "[[stages]]") for part in parts),
+    }
+    corpora = {kind: tuple(_build(Corpus, part, f"[[{kind}]]") for part in table.pop(kind, ())) for kind in KINDS}
+    parts = {name: make(table.pop(name, {})) for name, make in tables.items()}
+    return _build(Recipe, table | parts | {"corpora": corpora}, "the recipe")
+
+
+def _build(cls: type, table: Any, where: str) -> Any:
+    """An instance of a dataclass, with all names and types checked."""
+    if not isinstance(table, dict):
+        raise ConfigError(f"{where} is not a table")
+    known = {f.name: f for f in fields(cls)}
+    for name in table:
+        if name not in known:
+            raise ConfigError(f"{where} has {name!r}; known are {', '.join(known)}")
+    hints = get_type_hints(cls)
+    values = {}
+    for name, f in known.items():
+        if name in table:
+            values[name] = _convert(table[name], hints[name], f"{where}: {name}")
+        elif f.default is MISSING and f.default_factory is MISSING:
+            raise ConfigError(f"{where} has no {name!r}")
+    try:
+        return cls(**values)
+    except ConfigError as problem:
+        raise ConfigError(f"{where}: {problem}") from None
+
+
+def _convert(value: Any, kind: Any, where: str) -> Any:
+    number = isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and number:
+        return float(value)
+    if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+        return tuple(_convert(v, get_args(kind)[0], where) for v in value)
+    if kind in (int, str, bool, float) and type(value) is not kind:
+        raise ConfigError(f"{where}={value!r} is not of type {kind.__name__}")
+    return value
+
+
+def _check(name: str, value: float, low: float, high: float) -> None:
+    if not low <= value <= high:
+        raise ConfigError(f"{name}={value} is not between {low:g} and {high:g}")

@@ -1,0 +1,340 @@
+"""The training: stages of a recipe, from mixtures to a model file, interrupted and resumed at will."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rtsep import __version__
+from rtsep.config import ConfigError
+from rtsep.estimators.model_file import Model
+from rtsep.training.checkpoint import read_checkpoint, write_checkpoint
+from rtsep.training.corpus import SR
+from rtsep.training.expansion import expand
+from rtsep.training.losses import N_ITER, best_order, istft, losses, magnitude_of, misi, share_error, si_sdr, stft
+from rtsep.training.mixer import Mixer
+from rtsep.training.network import Network, export, with_weights
+from rtsep.training.recipe import Recipe, Stage
+
+WARM_UP = 100  # steps from nothing to the full learning rate, in each stage
+LAST = 0.05  # share of the learning rate that is left at the end of a stage
+CLIP = 1.0  # norm of the gradient
+EMA = 0.999  # of the weights that are validated and exported
+CHUNK = 16 * SR  # samples of mixtures in one piece of the loss, so that it stays in the cache
+SAVE_S = 60.0  # between checkpoints
+MOST_MIXTURES = 4096  # in a batch
+
+
+class Scores(NamedTuple):
+    """Means over the validation mixtures: SI-SDR improvement of the talkers in dB, by what is made of the heads."""
+
+    mask: float  # masks, phase of the mixture
+    magnitudes: float  # magnitudes, phase of the mixture
+    misi: float  # magnitudes, after offline MISI
+
+
+@dataclass
+class Progress:
+    """How far a training is.
+
+    Attributes
+    ----------
+    step : int
+        Updates done, of all stages.
+    audio_s : float
+        Seconds of mixtures so far.
+    elapsed_s : float
+        Seconds spent so far, over all runs.
+    best : float
+        Highest validation score.
+    history : list of dict
+        An entry for each validation.
+    """
+
+    step: int = 0
+    audio_s: float = 0.0
+    elapsed_s: float = 0.0
+    best: float = -math.inf
+    history: list[dict[str, Any]] = field(default_factory=list)
+
+
+class Training:
+    """A training that can be interrupted after any step.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    mixer, validation : Mixer
+        Of recordings for training, and of others.
+    output : Path
+        The model file: after each validation, the best model so far.
+    data : dict
+        What the recordings are, for the manifest.
+    jobs : int
+        Threads. Batches are split among them, so that another number gives other roundings; a resumed training keeps
+        that of its start.
+    start : Model, optional
+        Weights to start from.
+
+    Notes
+    -----
+    Each thread makes its part of the batch, runs the network on it and gets its gradients, all on one core: a barrier
+    in every matrix product, as PyTorch's own threads have it, costs more than these small products, and very much
+    more where the cores have other work. Results depend on recipe, recordings, `jobs` and the machine's arithmetic
+    alone.
+    """
+
+    def __init__(
+        self,
+        recipe: Recipe,
+        mixer: Mixer,
+        validation: Mixer,
+        output: Path,
+        data: dict[str, Any],
+        jobs: int = 2,
+        start: Model | None = None,
+    ) -> None:
+        torch.set_num_threads(1)
+        self.recipe, self.mixer, self.output, self.data, self.jobs = recipe, mixer, output, data, jobs
+        self.start = start.sha256 if start else None
+        torch.manual_seed(recipe.seed)
+        self.network = with_weights(start.shape, start.weights) if start else Network(recipe.network)
+        self.average = Network(recipe.network)
+        self.average.load_state_dict(self.network.state_dict())
+        self.optimizer = torch.optim.Adam(self.network.parameters())
+        self.progress = Progress()
+        n = round(recipe.validation_s * SR)
+        # The same ones every time.
+        self.held_out = torch.from_numpy(validation.batch(0, recipe.validation, n))
+
+    @property
+    def checkpoint(self) -> Path:
+        """Where the state is kept between runs."""
+        return checkpoint_of(self.output)
+
+    def save(self) -> None:
+        """Write the checkpoint."""
+        write_checkpoint(
+            self.checkpoint,
+            {
+                "recipe": repr(self.recipe),
+                "data": repr(self.data),
+                "start": self.start,
+                "jobs": self.jobs,
+                "network": self.network.state_dict(),
+                "average": self.average.state_dict(),
+                "optimizer": self.optimizer.state_dict(),
+                "progress": asdict(self.progress),
+            },
+        )
+
+    def resume(self) -> None:
+        """Go on from the checkpoint. Raises `ConfigError` if it is damaged, or of another training."""
+        content = read_checkpoint(self.checkpoint)
+        for name, mine in (("recipe", repr(self.recipe)), ("data", repr(self.data)), ("start", self.start)):
+            if content.get(name) != mine:
+                what = {"recipe": "recipe", "data": "set of recordings", "start": "model to adapt"}[name]
+                raise ConfigError(f"checkpoint {self.checkpoint}: is of another {what}; start again without --resume")
+        self.network.load_state_dict(content["network"])
+        self.average.load_state_dict(content["average"])
+        self.optimizer.load_state_dict(content["optimizer"])
+        self.progress, self.jobs = Progress(**content["progress"]), content["jobs"]
+
+    def run(
+        self,
+        seconds: float = math.inf,
+        report: Callable[[dict[str, Any]], None] = lambda entry: None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> bool:
+        """Train until the end of the recipe, or until the time is used up.
+
+        Parameters
+        ----------
+        seconds : float
+            Of all runs together.
+        report : callable
+            Called after each validation with its entry of the history.
+        progress : callable, optional
+            Called with the steps done and those in all.
+
+        Returns
+        -------
+        bool
+            Whether all steps are done.
+
+        Raises
+        ------
+        ConfigError
+            If the loss is no longer finite.
+        """
+        recipe, done = self.recipe, self.progress
+        started, before = time.monotonic(), done.elapsed_s
+        saved = started
+        total: list[float] = []
+        with ThreadPoolExecutor(self.jobs) as pool:
+            while done.step < recipe.steps and done.elapsed_s < seconds:
+                stage, local = stage_at(recipe, done.step)
+                total.append(self._step(pool, stage, local))
+                done.step += 1
+                done.audio_s += stage.batch * stage.seconds
+                done.elapsed_s = before + time.monotonic() - started
+                if progress:
+                    progress(done.step, recipe.steps)
+                last = done.step == recipe.steps or done.elapsed_s >= seconds
+                if done.step % recipe.epoch == 0 or last:
+                    entry = {"step": done.step, "stage": stage.name, "loss": float(np.mean(total))}
+                    total.clear()
+                    self._validate(pool, entry)
+                    done.elapsed_s = before + time.monotonic() - started
+                    report(entry | {"audio_h": done.audio_s / 3600, "hours": done.elapsed_s / 3600})
+                if last or time.monotonic() - saved > SAVE_S:
+                    self.save()
+                    saved = time.monotonic()
+        return done.step == recipe.steps
+
+    def _step(self, pool: ThreadPoolExecutor, stage: Stage, local: int) -> float:
+        """One update; the loss."""
+        n = round(stage.seconds * SR)
+        # No mixture comes twice: each step has indices of its own, whatever the batches before were.
+        first = self.progress.step * MOST_MIXTURES
+        parts = [len(part) for part in np.array_split(np.arange(stage.batch), self.jobs)]
+        starts = first + np.cumsum([0, *parts[:-1]])
+        results = list(pool.map(lambda s, k: self._gradients(stage, int(s), k, n), starts, parts))
+        value = sum(loss for loss, _ in results) / stage.batch
+        if not math.isfinite(value):
+            raise ConfigError(f"the loss is {value} at step {self.progress.step} of stage {stage.name!r}: lower its lr")
+        for parameter, *gradients in zip(self.network.parameters(), *(g for _, g in results), strict=True):
+            parameter.grad = torch.stack(gradients).sum(0) / stage.batch
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
+        for group in self.optimizer.param_groups:
+            group["lr"] = learning_rate(stage, local)
+        self.optimizer.step()
+        self._follow()
+        return value
+
+    def _gradients(self, stage: Stage, first: int, size: int, n: int) -> tuple[float, list[Tensor]]:
+        """Loss and gradients of a part of a batch, as sums over its mixtures."""
+        torch.set_num_threads(1)
+        parameters = list(self.network.parameters())
+        if not size:
+            return 0.0, [torch.zeros_like(p) for p in parameters]
+        sources = torch.from_numpy(self.mixer.batch(first, size, n))
+        spectrum = stft(sources.sum(1))
+        bands, _ = self.network.run_bands(power_of(spectrum))
+        # The heads of a chunk after the other: what the loss needs then fits into the cache.
+        leaf = bands.detach().requires_grad_()
+        chunk, value = max(1, CHUNK // n), 0.0
+        for part, x, s in zip(leaf.split(chunk), spectrum.split(chunk), sources.split(chunk), strict=True):
+            loss = losses(expand(part), x, s, stage).total.sum()
+            loss.backward()
+            value += loss.item()
+        return value, list(torch.autograd.grad(bands, parameters, leaf.grad))
+
+    def _follow(self) -> None:
+        """The running mean of the weights, over few steps at first."""
+        step = self.progress.step + 1
+        decay = min(EMA, step / (step + 10))
+        with torch.no_grad():
+            for mean, value in zip(self.average.parameters(), self.network.parameters(), strict=True):
+                mean.lerp_(value, 1 - decay)
+
+    def _validate(self, pool: ThreadPoolExecutor, entry: dict[str, Any]) -> None:
+        scores = evaluate(self.average, self.held_out, pool)
+        entry.update(scores._asdict())
+        self.progress.history.append(dict(entry))
+        score = getattr(scores, self.recipe.select)
+        if score > self.progress.best:
+            self.progress.best = score
+            entry["best"] = True
+            export(self.average, self.output, self.manifest(entry), sources=self.recipe.mixtures.sources)
+
+    def manifest(self, entry: dict[str, Any]) -> dict[str, Any]:
+        """How the model was made, for its file."""
+        return {
+            "rtsep": __version__,
+            "torch": str(torch.__version__),
+            "recipe": self.recipe.as_dict(),
+            "recordings": self.data,
+            "adapted_from": self.start,
+            "step": self.progress.step,
+            "audio_h": round(self.progress.audio_s / 3600, 3),
+            "hours": round(self.progress.elapsed_s / 3600, 3),
+            "jobs": self.jobs,
+            "validation": {name: round(float(entry[name]), 3) for name in Scores._fields},
+        }
+
+
+def checkpoint_of(output: Path) -> Path:
+    """The checkpoint of a training whose model is `output`."""
+    return output.with_suffix(".checkpoint")
+
+
+def power_of(spectrum: Tensor) -> Tensor:
+    """Squared magnitudes."""
+    return spectrum.real.square() + spectrum.imag.square()
+
+
+def stage_at(recipe: Recipe, step: int) -> tuple[Stage, int]:
+    """The stage that a step belongs to, and the steps of it before."""
+    for stage in recipe.stages:
+        if step < stage.steps:
+            return stage, step
+        step -= stage.steps
+    raise IndexError(step)
+
+
+def learning_rate(stage: Stage, local: int) -> float:
+    """Linear warm-up, then a cosine down to a twentieth."""
+    warm = min(WARM_UP, stage.steps // 10)
+    if local < warm:
+        return stage.lr * (local + 1) / warm
+    share = (local - warm) / max(1, stage.steps - warm)
+    return stage.lr * (LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * share)))
+
+
+def evaluate(network: Network, sources: Tensor, pool: ThreadPoolExecutor) -> Scores:
+    """SI-SDR improvement on mixtures, each in its best order of the talkers.
+
+    Parameters
+    ----------
+    network : Network
+    sources : Tensor, float32, (n_mixtures, n_src, n_samples)
+        Talkers, and last the residual. Silent talkers, and talkers alone, do not count.
+    pool : ThreadPoolExecutor
+    """
+    parts = list(pool.map(lambda part: _improvements(network, part), sources.split(4)))
+    mean = torch.cat(parts, 1).mean(1) if parts else torch.zeros(3)
+    return Scores(*(float(value) for value in mean.nan_to_num()))
+
+
+def _improvements(network: Network, sources: Tensor) -> Tensor:
+    """(3, number of talkers that count), in dB."""
+    torch.set_num_threads(1)
+    with torch.no_grad():
+        mixture, talkers = sources.sum(1), sources[:, :-1]
+        n = mixture.shape[-1]
+        spectrum = stft(mixture)
+        heads, _ = network(power_of(spectrum))
+        size = magnitude_of(spectrum)[:, None]
+        order = best_order((heads.masks * size).sqrt(), magnitude_of(stft(sources)).sqrt())[:, :-1]
+        talkers = talkers[torch.arange(len(order))[:, None], order]
+        heard = (
+            istft(share_error(heads.masks) * spectrum[:, None], n),
+            istft(share_error(heads.gains) * spectrum[:, None], n),
+            istft(misi(spectrum, heads.gains * size, N_ITER), n),
+        )
+        scale = mixture.square().mean(-1).clamp(min=1e-12).rsqrt()[:, None, None]
+        before = si_sdr((mixture[:, None] * scale).expand_as(talkers), talkers * scale)
+        after = torch.stack([si_sdr(x[:, :-1] * scale, talkers * scale) for x in heard])
+        power = (talkers * scale).square().mean(-1)
+        counts = (power > 1e-4) & (before < 25)
+        return (after - before)[:, counts]

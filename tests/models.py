@@ -1,0 +1,36 @@
+"""Model files with random weights, made without PyTorch."""
+
+from __future__ import annotations
+
+import tempfile
+from functools import cache
+from pathlib import Path
+
+import naive_network
+import numpy as np
+
+from rtsep import StreamConfig
+from rtsep.estimators.model_file import Model, Shape, write_model
+
+FOLDER = tempfile.TemporaryDirectory(prefix="rtsep_models_")  # removed when Python ends
+
+
+def random_model(path: Path, shape: Shape, sources: tuple[str, ...], seed: int = 0, scale: float = 2) -> Path:
+    """A model file whose weights are `scale` times as large as those of PyTorch's untrained layers."""
+    rng = np.random.default_rng(seed)
+    weights = {}
+    for name, size in shape.weights.items():
+        bound = scale / np.sqrt(shape.n_features if "dense" in name else shape.hidden)
+        weights[name] = rng.uniform(-bound, bound, size).astype(np.float32)
+    power = (rng.exponential(size=(20, 257)) * 10 ** rng.uniform(-3, 0, (20, 1))).astype(np.float32)
+    unproven = Model(shape, sources, {}, weights, power, power, "")
+    heads = naive_network.heads(power, unproven, StreamConfig(16_000)).astype(np.float32)
+    write_model(path, shape, sources, {"weights": "random", "seed": seed}, weights, power, heads)
+    return path
+
+
+@cache
+def tiny(settings: type) -> Path:
+    """A small random model for `Speech` or `Talkers`."""
+    shape = Shape(16, 24, 2, 32, len(settings.sources))
+    return random_model(Path(FOLDER.name) / f"{settings.name}.npz", shape, settings.sources, seed=1)

@@ -1,0 +1,106 @@
+"""Slow, obvious NumPy twins of the learned estimators, in float64."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def sigmoid(x: np.ndarray) -> np.ndarray:
+    return 1 / (1 + np.exp(-x))
+
+
+def centres(n_bands: int) -> np.ndarray:
+    """Band centres by a fine search for the distance in ERB that ends at 8 kHz."""
+
+    def walk(step: float) -> list[float]:
+        found = [0.0]
+        while len(found) < n_bands:
+            found.append(found[-1] + max(62.5, step * 24.7 * (1 + 0.00437 * found[-1])))
+        return found
+
+    low, high = 0.0, 20.0
+    while high - low > 1e-12:
+        middle = (low + high) / 2
+        low, high = (low, middle) if walk(middle)[-1] > 8000 else (middle, high)
+    return np.array(walk(low)) * 8000 / walk(low)[-1]
+
+
+def triangles(n_bands: int, frequencies: np.ndarray) -> np.ndarray:
+    """Heights (n_bands, n) of the triangles at `frequencies` in Hz, zero above 8 kHz."""
+    peaks = centres(n_bands)
+    heights = [np.interp(frequencies, peaks, np.eye(n_bands)[b]) for b in range(n_bands)]
+    return np.round(heights, 6) * (frequencies <= 8000)
+
+
+def features(power: np.ndarray, n_bands: int, config) -> np.ndarray:
+    """Features (n_frames, 2 * n_bands) of powers (n_frames, n_bins)."""
+    hop_s = config.hop / config.sr
+    weights = triangles(n_bands, np.arange(config.n_bins) * config.sr / config.n_fft)
+    totals = weights.sum(1, keepdims=True)
+    weights = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
+    silence = 1e-15 * (config.window**2).sum()
+    level, n_seen, out = 1e30, 0, []
+    smoothed = floor = candidate = np.full(n_bands, 1e-30)
+    for frame in power.astype(float):
+        now = (weights @ frame).mean()
+        bands = np.maximum(weights @ frame, 1e-30)
+        if now > silence:
+            n_seen += 1
+            rate = max(1 - np.exp(-hop_s / 1.0), 1 / n_seen)
+            if n_seen > 1 and now < level / 1000:
+                rate /= 10
+            level = now if n_seen == 1 else level + rate * (now - level)
+            if n_seen <= 4:
+                smoothed = floor = candidate = bands
+            smoothed = smoothed + (1 - np.exp(-hop_s / 0.05)) * (bands - smoothed)
+            candidate = np.minimum(candidate, smoothed)
+            floor = np.minimum(floor, candidate)
+            if n_seen % round(0.75 / hop_s) == 0:
+                floor, candidate = candidate, smoothed
+        over_level = np.clip(np.log10(bands / level), -6, 3) / 2
+        out.append(np.concatenate([over_level, np.clip(np.log10(bands / floor), -1, 5) / 2]))
+    return np.array(out)
+
+
+def gru(x: np.ndarray, weights: dict[str, np.ndarray], layer: int) -> np.ndarray:
+    """Outputs (n_frames, n) of one GRU for inputs (n_frames, n_in), weights as in a model file."""
+    w, u, b, c = (
+        weights[f"gru{layer}_{part}_{kind}"].astype(float)
+        for kind in ("weight", "bias")
+        for part in ("input", "hidden")
+    )
+    h, out = np.zeros(u.shape[1]), []
+    for frame in x:
+        (ir, iz, inew), (hr, hz, hnew) = np.split(w @ frame + b, 3), np.split(u @ h + c, 3)
+        z = sigmoid(iz + hz)
+        h = (1 - z) * np.tanh(inew + sigmoid(ir + hr) * hnew) + z * h
+        out.append(h)
+    return np.array(out)
+
+
+def heads(power: np.ndarray, model, config) -> np.ndarray:
+    """Masks, ratios and confidence of the bands, (n_frames, 2 * n_src + 1, bands_out)."""
+    shape, weights = model.shape, model.weights
+    heard = features(power, shape.bands_in, config)[:, : shape.n_features]
+    x = heard @ weights["dense_weight"].astype(float).T + weights["dense_bias"]
+    x = y = np.where(x > 0, x, 0.2 * x)
+    for layer in range(shape.n_layers):
+        y = gru(y, weights, layer)
+    raw = (x + y) @ weights["heads_weight"].astype(float).T + weights["heads_bias"]
+    raw = raw.reshape(len(power), shape.n_heads, shape.bands_out)
+    ratios = slice(shape.n_src, 2 * shape.n_src)
+    out = sigmoid(raw)
+    out[:, ratios] = 4 * sigmoid(raw[:, ratios] - 1.1)
+    return out
+
+
+def gains(power: np.ndarray, model, config, target: str) -> np.ndarray:
+    """Magnitudes over those of the mixture, (n_frames, n_src, n_bins)."""
+    bands, n_src = heads(power, model, config), model.shape.n_src
+    masks, ratios, confidence = bands[:, :n_src], bands[:, n_src:-1], bands[:, -1:]
+    bands = masks if target == "mask" else confidence * ratios + (1 - confidence) * masks
+    frequencies = np.arange(config.n_bins) * config.sr / config.n_fft
+    peaks = centres(model.shape.bands_out)
+    peaks = np.append(peaks, 2 * peaks[-1] - peaks[-2])
+    bands = np.concatenate([bands, bands[:, :, -4:].mean(2, keepdims=True)], 2)
+    return np.apply_along_axis(lambda row: np.interp(frequencies, peaks, row), 2, bands)

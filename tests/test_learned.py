@@ -1,0 +1,486 @@
+"""The learned estimators: kernels against PyTorch and their twins, model files, and what the hop promises."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import models
+import naive
+import naive_network
+import numpy as np
+import pytest
+import signals
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.signal import resample
+from scipy.special import expit
+
+from rtsep import ConfigError, Output, Separator, StreamConfig, separate
+from rtsep.estimators import Speech, Talkers
+from rtsep.estimators.bands import band_centres, expansion_bands
+from rtsep.estimators.features import extract_all_features, prepare_features
+from rtsep.estimators.learned import estimate_learned, prepare_network, run_network
+from rtsep.estimators.model_file import Shape, read_model, write_model
+from rtsep.kernels.jit import kernel
+from rtsep.kernels.network import affine, gru_step, leaky_relu, panels, scaled_sigmoid, sigmoid, tanh
+from rtsep.kernels.simd import limit, load, store
+from rtsep.phase import MISI, OMISI
+
+REFERENCE = Path(__file__).parent / "data" / "learned_reference.npz"  # made by PyTorch: test_training_network.py
+CONFIG = StreamConfig(16_000)
+SHAPES = [Shape(16, 24, 2, 32, 2), Shape(40, 48, 1, 96, 3, floor_cue=False), Shape(64, 128, 3, 128, 1)]
+
+
+@pytest.fixture(params=SHAPES, ids=str)
+def model(request, tmp_path):
+    sources = tuple("abc"[: request.param.n_src])
+    return read_model(models.random_model(tmp_path / "model.npz", request.param, sources))
+
+
+def powers(x: np.ndarray, config: StreamConfig) -> np.ndarray:
+    """(n_frames, n_bins)."""
+    sizes = config.win_length, config.hop, config.n_fft
+    return (np.abs(naive.stft(x, *sizes, x.size // config.hop)) ** 2).astype(np.float32)
+
+
+def scene(n_samples: int = 16_000, sr: int = 16_000) -> np.ndarray:
+    noise = np.random.default_rng(5).normal(size=n_samples)
+    return signals.voices(n_samples, sr).sum(0) + 0.003 * noise
+
+
+@kernel
+def run_all(network, features, out):
+    n_heads, n_bands = out.shape[1:]
+    for t in range(len(features)):
+        for i in range(features.shape[1]):
+            network.features[i] = features[t, i]
+        run_network(network, n_heads // 2, n_bands)
+        for j in range(n_heads):
+            for b in range(n_bands):
+                out[t, j, b] = network.said[j * n_bands + b]
+
+
+@kernel
+def estimate_all(state, power, magnitudes):
+    """Magnitudes (n_frames, n_src, n_bins)."""
+    mixture = np.zeros((1, 2, power.shape[1]), np.float32)
+    for t in range(len(power)):
+        estimate_learned(state, mixture, power[t], magnitudes[t])
+
+
+def heads(model, power: np.ndarray) -> np.ndarray:
+    """What the kernels make of consecutive frames, (n_frames, n_heads, bands_out)."""
+    shape = model.shape
+    features = np.zeros((len(power), shape.n_features), np.float32)
+    extract_all_features(prepare_features(shape.bands_in, CONFIG), power, features)
+    out = np.zeros((len(power), shape.n_heads, shape.bands_out), np.float32)
+    run_all(prepare_network(model), features, out)
+    return out
+
+
+def gains(estimator, power: np.ndarray, config: StreamConfig = CONFIG) -> np.ndarray:
+    """Magnitudes over those of the mixture, (n_frames, n_src, n_bins)."""
+    magnitudes = np.zeros((len(power), len(estimator.sources), config.n_bins), np.float32)
+    estimate_all(estimator.prepare(config), power, magnitudes)
+    return magnitudes / np.sqrt(np.maximum(power, 1e-30))[:, None]
+
+
+def test_the_kernels_say_what_pytorch_says():
+    reference = read_model(REFERENCE)
+    assert reference.golden_heads.std() > 0.1
+    assert np.abs(heads(reference, reference.golden_power) - reference.golden_heads).max() < 1e-5
+
+
+def test_the_kernels_equal_their_twins(model):
+    power = powers(scene(4_000), CONFIG)
+    power[20:24] = 0
+    assert np.abs(heads(model, power) - naive_network.heads(power, model, CONFIG)).max() < 1e-5
+
+
+@pytest.mark.parametrize("sr", [8_000, 16_000, 44_100, 48_000])
+def test_the_features_equal_their_twin_at_any_rate(sr):
+    config = StreamConfig(sr)
+    power = powers(scene(sr // 2, sr), config)
+    power[30:50] *= 1e-5
+    power[60:64] = 0
+    for n_bands in (8, 64, 128):
+        features = np.zeros((len(power), 2 * n_bands), np.float32)
+        extract_all_features(prepare_features(n_bands, config), power, features)
+        assert np.abs(features - naive_network.features(power, n_bands, config)).max() < 1e-4
+
+
+@pytest.mark.parametrize("sr", [8_000, 16_000, 48_000])
+@pytest.mark.parametrize("target", ["mask", "magnitudes"])
+def test_the_magnitudes_are_the_blend_of_mask_and_ratio_that_the_network_says(target, sr):
+    config = StreamConfig(sr)
+    power = powers(scene(sr // 4, sr), config)
+    path = models.tiny(Talkers)
+    expected = naive_network.gains(power, read_model(path), config, target)
+    assert np.abs(gains(Talkers(path, target), power, config) - expected).max() < 1e-4
+
+
+@pytest.mark.parametrize("n_bands", [8, 48, 64, 96, 128])
+def test_band_centres_rise_from_0_to_8_khz_and_are_never_closer_than_a_window_resolves(n_bands):
+    centres = band_centres(n_bands)
+    assert np.abs(centres - naive_network.centres(n_bands)).max() < 1e-3
+    assert centres[0] == 0
+    assert centres[-1] == pytest.approx(8_000)
+    assert np.diff(centres).min() > 62.49
+
+
+def test_tanh_and_sigmoid_are_exact_to_2e_7_and_know_no_nan():
+    @kernel
+    def run(x, a, b, c):
+        for i in range(0, x.size, 8):
+            v = load(x, i)
+            store(a, i, tanh(v))
+            store(b, i, sigmoid(v))
+            store(c, i, limit(v, np.float32(-1), np.float32(2)))
+
+    x = np.linspace(-20, 20, 80_000).astype(np.float32)
+    x[:8] = np.nan, np.inf, -np.inf, 0, -0.0, 1e-40, 3e38, -3e38
+    a, b, c = np.zeros((3, x.size), np.float32)
+    run(x, a, b, c)
+    exact = np.where(np.isnan(x), -np.inf, x.astype(float))
+    assert np.abs(a - np.tanh(exact)).max() < 2e-7
+    assert np.abs(b - expit(exact)).max() < 1e-7
+    assert np.array_equal(c, np.clip(exact, -1, 2).astype(np.float32))
+
+
+@pytest.mark.parametrize(("n_in", "n_out"), [(1, 1), (7, 64), (33, 65), (128, 384)])
+def test_layers_equal_their_twins(n_in, n_out):
+    rng = np.random.default_rng(n_in)
+    weight, bias, x = rng.normal(size=(n_out, n_in)), rng.normal(size=n_out), rng.normal(size=n_in + 3)
+    packed = np.stack([np.zeros_like(panels(weight, bias)), panels(weight, bias)])
+    out = np.full(packed.shape[1] * 64, np.nan, np.float32)
+    affine(packed, 1, x.astype(np.float32), 3, n_in, out)
+    exact = weight @ x[3:] + bias
+    assert np.abs(out[:n_out] - exact).max() < 1e-5 * max(1, np.abs(exact).max())
+    assert (out[n_out:] == 0).all()
+    y = out.copy()
+    leaky_relu(y, n_out, np.float32(0.2))
+    assert np.array_equal(y[:n_out], np.where(out > 0, out, np.float32(0.2) * out)[:n_out])
+    y = np.linspace(-4, 4, 24).astype(np.float32)
+    scaled = y.copy()
+    scaled_sigmoid(scaled, 8, 16, np.float32(-1.1), np.float32(4))
+    y[8:16] = 4 * naive_network.sigmoid(y[8:16] - 1.1)
+    assert np.abs(scaled - y).max() < 1e-6
+
+
+def test_a_gru_equals_its_twin_frame_by_frame(model):
+    n = model.shape.hidden
+    rng = np.random.default_rng(3)
+    x = rng.normal(size=(30, n)).astype(np.float32)
+    network = prepare_network(model)
+    last = model.shape.n_layers - 1
+    actual = []
+    for frame in x:
+        gru_step(network.into, network.within, last, frame, 0, n, network.hidden, network.a, network.b)
+        actual.append(network.hidden[last].copy())
+    assert np.abs(np.array(actual) - naive_network.gru(x, model.weights, last)).max() < 2e-6
+    assert (network.hidden[:last] == 0).all()
+
+
+@pytest.mark.parametrize("settings_class", [Speech, Talkers])
+def test_between_50_and_10_db_below_full_scale_the_level_changes_nothing(settings_class):
+    x = scene()
+    x *= 10 ** (-10 / 20) / np.sqrt((x**2).mean())
+    estimator = settings_class(models.tiny(settings_class), "magnitudes")
+    reference = gains(estimator, powers(x, CONFIG))
+    assert reference.std() > 0.05
+    for db in (-3, -10, -20, -30, -40):
+        scaled = gains(estimator, powers(10 ** (db / 20) * x, CONFIG))
+        assert np.abs(scaled - reference).max() < 1e-3
+    heard = separate(x, 16_000, estimator, "mixture", output=Output(ceiling_db=math.inf))
+    quiet = separate(0.01 * x, 16_000, estimator, "mixture", output=Output(ceiling_db=math.inf))
+    assert np.abs(100 * quiet - heard).max() < 1e-4
+
+
+def test_48_khz_gives_the_masks_of_16_khz_and_above_8_khz_the_mean_of_the_last_bands():
+    sr = 48_000
+    rng = np.random.default_rng(2)
+    spectrum = np.fft.rfft(scene(sr, sr) + 0.01 * rng.normal(size=sr))
+    spectrum[7_800:] = 0
+    x = np.fft.irfft(spectrum)
+    at_16, at_48 = powers(resample(x, sr // 3), CONFIG), powers(x, StreamConfig(sr))
+    estimator = Speech(models.tiny(Speech), "magnitudes")
+    low, high = gains(estimator, at_16), gains(estimator, at_48, StreamConfig(sr))
+    k = 7_500 * 512 // 16_000
+    assert np.abs(low[10:, :, :k] - high[10:, :, :k]).max() < 0.02
+    beyond = high[:, :, 300:]
+    loud = at_48[:, None, 300:] > 1e-20
+    assert np.abs(np.where(loud, beyond - beyond[:, :, :1], 0)).max() < 1e-3
+    masks = naive_network.gains(at_48, read_model(models.tiny(Speech)), StreamConfig(sr), "mask")
+    peaks = band_centres(32)[-4:]
+    around = [np.argmin(np.abs(np.arange(769) * 31.25 - hz)) for hz in peaks]
+    assert np.abs(masks[:, :, -1] - masks[:, :, around].mean(2)).max() < 0.02
+
+
+def test_every_bin_belongs_to_two_bands_with_shares_that_sum_to_one():
+    for sr in (8_000, 16_000, 44_100, 48_000):
+        config = StreamConfig(sr)
+        lower, share = expansion_bands(96, config)
+        centres = band_centres(96)
+        centres = np.append(centres, 2 * centres[-1] - centres[-2])
+        hz = np.arange(config.n_bins) * sr / config.n_fft
+        inside = hz <= centres[-1]
+        interpolated = (1 - share) * centres[lower] + share * centres[lower + 1]
+        assert np.abs(interpolated - hz)[inside].max() < 0.01
+        assert (lower[~inside] == 95).all()
+        assert (share[~inside] == 1).all()
+
+
+def test_two_hours_of_hops_leave_the_network_where_it_was():
+    estimator = Speech(models.random_model(Path(models.FOLDER.name) / "calm.npz", SHAPES[0], Speech.sources, scale=1))
+    state, chunk = estimator.prepare(CONFIG), powers(scene(64_000), CONFIG)
+    magnitudes = np.zeros((len(chunk), 2, 257), np.float32)
+    after = []
+    for _ in range(1_800):  # of 4 s
+        estimate_all(state, chunk, magnitudes)
+        after.append((state.network.hidden.copy(), state.features.floor.copy(), state.features.level[0]))
+    assert state.features.n_seen[0] == 1_800 * len(chunk)
+    assert np.isfinite(magnitudes).all()
+    for then, now in zip(after[10], after[-1], strict=True):
+        assert np.abs(now - then).max() < 1e-4 * max(1, np.abs(then).max())
+
+
+levels = st.sampled_from([0.0, 1e-45, 1e-38, 1e-30, 1e-20, 1e-9, 1.0, 1e6, 1e16, 1e30, 3e38])
+
+
+@given(st.lists(levels, min_size=1, max_size=12), st.integers(0, 2**32 - 1), st.booleans())
+@settings(deadline=None, max_examples=60)
+def test_any_power_gives_finite_magnitudes_up_to_four_times_the_mixture(frames, seed, sparse):
+    rng = np.random.default_rng(seed)
+    power = np.array([level * rng.uniform(0, 1, 257) for level in frames], np.float32)
+    if sparse:
+        power *= rng.uniform(size=power.shape) < 0.1
+    state = Talkers(models.tiny(Talkers), "magnitudes").prepare(CONFIG)
+    magnitudes = np.full((len(power), 3, 257), np.nan, np.float32)
+    estimate_all(state, power, magnitudes)
+    assert np.isfinite(magnitudes).all()
+    assert (magnitudes >= 0).all()
+    assert (magnitudes <= 4.0001 * np.sqrt(power)[:, None]).all()
+    for array in (state.network.hidden, state.features.level, state.features.floor):
+        assert np.isfinite(array).all()
+
+
+def test_powers_that_are_not_finite_do_not_stay():
+    state = Speech(models.tiny(Speech)).prepare(CONFIG)
+    power = np.ones((400, 257), np.float32)
+    power[3], power[4], power[5, 7] = np.inf, np.nan, np.nan
+    magnitudes = np.zeros((400, 2, 257), np.float32)
+    estimate_all(state, power, magnitudes)
+    assert np.isfinite(magnitudes[6:]).all()
+    assert np.isfinite(state.features.floor).all()
+
+
+def test_a_jump_by_60_db_after_near_silence_is_followed_within_1500_ms():
+    quiet, x = 1e-6 * np.random.default_rng(0).normal(size=16_000), scene(32_000)
+    heard = []
+    for signal in (x, np.concatenate([quiet, x])):
+        power = powers(signal, CONFIG)
+        features = np.zeros((len(power), 128), np.float32)
+        extract_all_features(prepare_features(64, CONFIG), power, features)
+        heard.append(features[-100:])
+    assert np.abs(heard[0] - heard[1]).max() < 5 / 20  # a unit is 20 dB
+
+
+def test_what_follows_decides_between_masks_and_magnitudes():
+    speech = Speech(models.tiny(Speech))
+    x = scene(4_000).astype(np.float32)
+
+    def target(phase, settings=speech):
+        return Separator(CONFIG, settings, phase).estimator.target
+
+    assert target(None) == target("mixture") == target(OMISI(n_iter=0)) == "mask"
+    assert target("omisi") == target(OMISI(n_iter=1)) == target(MISI(n_iter=1, lookahead=1)) == "magnitudes"
+    assert target("mixture", replace(speech, target="magnitudes")) == "magnitudes"
+    assert target("omisi", replace(speech, target="mask")) == "mask"
+    assert Separator(CONFIG, Talkers(models.tiny(Talkers))).phase.name == "omisi"
+    masked = separate(x, 16_000, speech, "mixture")
+    assert np.array_equal(masked, separate(x, 16_000, replace(speech, target="mask"), OMISI(n_iter=0)))
+    assert not np.array_equal(masked, separate(x, 16_000, replace(speech, target="magnitudes"), "mixture"))
+
+
+@pytest.mark.parametrize("sr", [8_000, 11_025, 16_000, 22_050, 32_000, 44_100, 48_000, 96_000])
+def test_every_rate_is_taken_in_the_default_framing(sr):
+    separator = Separator(StreamConfig(sr), Speech(models.tiny(Speech)))
+    x = signals.voices(sr // 4, sr).sum(0)
+    heard = separator.process(x)
+    assert np.isfinite(heard).all()
+    assert np.abs(heard.sum(0)[separator.latency :] - x[: -separator.latency]).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (
+            StreamConfig(16_000, 256, 128),
+            "hop=128 is 8 ms; the learned estimators need a window of 16 ms with a hop of 4",
+        ),
+        (StreamConfig(16_000, 128, 64), "win_length=128 is 8 ms; the learned estimators need a window of 16 ms"),
+        (StreamConfig(48_000, 768, 180), "hop=180 is 3.75 ms"),
+    ],
+)
+def test_another_framing_than_the_trained_one_is_refused(config, message):
+    with pytest.raises(ConfigError, match=message):
+        Separator(config, Speech(models.tiny(Speech)))
+
+
+def test_models_that_do_not_fit_are_refused(monkeypatch, tmp_path):
+    with pytest.raises(
+        ConfigError, match=r"separates speech, residual; estimator='talkers' is for talker1, talker2, res"
+    ):
+        Separator(CONFIG, Talkers(models.tiny(Speech)))
+    with pytest.raises(ConfigError, match="model=3 is not the path of a model file"):
+        Speech(3)
+    with pytest.raises(ConfigError, match="target='masks' is not one of mask, magnitudes"):
+        Speech(target="masks")
+    monkeypatch.setattr("rtsep.estimators.learned.SHIPPED", tmp_path)
+    with pytest.raises(
+        ConfigError, match=r"estimator='speech' has no model: give model=PATH, a file made by `rtsep tr"
+    ):
+        Separator(CONFIG, "speech")
+
+
+def test_a_model_file_comes_back_as_it_was_written(model, tmp_path):
+    path = tmp_path / "again.npz"
+    golden = model.golden_power, model.golden_heads
+    write_model(path, model.shape, model.sources, {"hours": 3.5}, model.weights, *golden)
+    again = read_model(path)
+    assert (again.shape, again.sources, again.manifest) == (model.shape, model.sources, {"hours": 3.5})
+    assert again.weights.keys() == model.weights.keys()
+    assert all(np.array_equal(again.weights[name], model.weights[name]) for name in model.weights)
+    assert sum(w.size for w in again.weights.values()) == model.shape.n_parameters
+    assert again.sha256 != model.sha256
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["again.npz", "model.npz"]
+
+
+def content(path: Path) -> dict[str, np.ndarray]:
+    with np.load(path, allow_pickle=False) as file:
+        return {name: file[name] for name in file.files}
+
+
+def changed_header(**changes):
+    def change(arrays):
+        header = json.loads(str(arrays["header"])) | changes
+        return arrays | {"header": np.array(json.dumps(header))}
+
+    return change
+
+
+DAMAGES = {
+    "version": (changed_header(version=2), "its version is 2; this rtsep reads 1"),
+    "format": (changed_header(format="other"), "its format is 'other', not 'rtsep-gru'"),
+    "manifest": (changed_header(manifest={}), "its content does not match its SHA-256"),
+    "no header": (lambda a: {k: v for k, v in a.items() if k != "header"}, "it has no header"),
+    "header is no text": (lambda a: a | {"header": np.zeros(3)}, "it has no header"),
+    "header is a list": (lambda a: a | {"header": np.array("[1, 2]")}, "it has no header"),
+    "one weight": (lambda a: a | {"dense_bias": a["dense_bias"] + 1}, "its content does not match"),
+    "one array less": (
+        lambda a: {k: v for k, v in a.items() if k != "heads_bias"},
+        "its content does not match its SHA-256",
+    ),
+    "pickled": (lambda a: a | {"dense_bias": np.array([{}])}, "it is damaged or no .npz file .*allow_pickle"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_file_whose_content_was_changed_is_refused(damage, tmp_path):
+    change, message = DAMAGES[damage]
+    path = tmp_path / "broken.npz"
+    np.savez(path, **change(content(REFERENCE)))
+    with pytest.raises(ConfigError, match=rf"broken\.npz cannot be used as a model: {message}") as refusal:
+        Separator(CONFIG, Speech(path))
+    assert "\n" not in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("dense_bias", lambda a: a[:-1], r"dense_bias has shape \(23,\), not \(24,\)"),
+        ("dense_bias", lambda a: a.astype(float), "dense_bias is float64, neither float16 nor float32"),
+        ("heads_weight", lambda a: a * np.float32(np.nan), "heads_weight is not finite"),
+        ("golden_heads", lambda a: a[:-1], r"golden_heads has shape \(49, 5, 32\), not \(50, 5, 32\)"),
+        ("golden_power", lambda a: a[..., None], r"golden_power has shape \(50, 257, 1\), not \(50, 257\)"),
+    ],
+)
+def test_nothing_is_written_that_would_not_be_read(name, change, message, tmp_path):
+    arrays = content(REFERENCE)
+    header = json.loads(str(arrays.pop("header")))
+    arrays[name] = change(arrays[name])
+    golden = arrays.pop("golden_power"), arrays.pop("golden_heads")
+    path = tmp_path / "model.npz"
+    with pytest.raises(ConfigError, match=message):
+        write_model(path, Shape(**header["shape"]), tuple(header["sources"]), {}, arrays, *golden)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("shape", "sources", "message"),
+    [
+        ({"hidden": 20}, ("a", "b"), r"its header is wrong \(hidden=20 is not a multiple of 8"),
+        ({"bands_in": 129}, ("a", "b"), "bands_in=129 is not between 8 and 128"),
+        ({"n_src": 3}, ("a", "b"), "it names 2 sources and has heads for 3"),
+        ({"n_layers": 1}, ("a", "b"), "it has other arrays: gru1_hidden_bias"),
+        ({"width": 1}, ("a", "b"), "its header is wrong"),
+    ],
+)
+def test_a_header_that_does_not_fit_is_refused_even_with_a_right_sha256(shape, sources, message, tmp_path):
+    from rtsep.estimators.model_file import _digest
+
+    arrays = content(REFERENCE)
+    header = json.loads(str(arrays.pop("header")))
+    header["shape"] |= shape
+    header["sources"] = list(sources)
+    header.pop("sha256")
+    header["sha256"] = _digest(header, arrays)
+    path = tmp_path / "model.npz"
+    np.savez(path, header=np.array(json.dumps(header)), **arrays)
+    with pytest.raises(ConfigError, match=message):
+        read_model(path)
+
+
+def test_a_file_that_was_cut_or_hit_is_refused_unless_its_content_survived(tmp_path):
+    path, good = tmp_path / "hit.npz", REFERENCE.read_bytes()
+    weights = read_model(REFERENCE).weights
+    rng = np.random.default_rng(0)
+    for size in [0, 1, 100, *rng.integers(0, len(good), 30)]:
+        path.write_bytes(good[:size])
+        with pytest.raises(ConfigError, match=r"hit\.npz cannot be used as a model: it is damaged"):
+            read_model(path)
+    refused = 0
+    for at in rng.integers(0, len(good), 300):
+        hit = bytearray(good)
+        hit[at] ^= 1 << rng.integers(8)
+        path.write_bytes(hit)
+        try:
+            survived = read_model(path).weights
+        except ConfigError:
+            refused += 1
+        else:
+            # A zip archive has bytes that mean nothing, such as the time of writing.
+            assert all(np.array_equal(survived[name], weights[name]) for name in weights)
+    assert refused > 250
+
+
+@given(st.binary(max_size=400))
+@settings(deadline=None, max_examples=50)
+def test_no_bytes_at_all_are_taken_for_a_model(data):
+    path = Path(models.FOLDER.name) / "bytes.npz"
+    path.write_bytes(data)
+    with pytest.raises(ConfigError, match="cannot be used as a model"):
+        read_model(path)
+
+
+def test_what_is_no_file_or_no_npz_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match=r"absent\.npz cannot be used as a model: there is no such file"):
+        read_model(tmp_path / "absent.npz")
+    np.save(tmp_path / "array.npy", np.zeros(3))
+    with pytest.raises(ConfigError, match=r"array\.npy cannot be used as a model: it is damaged or no \.npz"):
+        read_model(tmp_path / "array.npy")
+    with pytest.raises(ConfigError, match=r"model\.bin does not end in \.npz"):
+        write_model(tmp_path / "model.bin", SHAPES[0], ("a", "b"), {}, {}, np.zeros(0), np.zeros(0))

@@ -1,0 +1,393 @@
+"""Losses, the loop and `rtsep train`; skipped without PyTorch."""
+
+# ruff: noqa: E402
+from __future__ import annotations
+
+import math
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+
+import rtsep
+from rtsep import ConfigError
+from rtsep.cli import main
+from rtsep.estimators.model_file import Shape, read_model
+
+torch = pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
+
+from rtsep.phase import MISI
+from rtsep.training import losses as L
+from rtsep.training.checkpoint import MAGIC, read_checkpoint
+from rtsep.training.corpus import Clip, Pool
+from rtsep.training.expansion import expand
+from rtsep.training.mixer import Mixer
+from rtsep.training.network import CONFIG, Heads, Network
+from rtsep.training.recipe import Corpus, Mixtures, Recipe, Stage
+from rtsep.training.train import Training, checkpoint_of, learning_rate
+
+SR = 16_000
+SMALL = Shape(16, 16, 1, 16, 2)
+STAGE = Stage("a", 10, 4, 0.5)
+CORPORA = {"speech": (Corpus("s", "CC0", "nowhere"),)}
+
+
+@pytest.fixture
+def rng():
+    return np.random.default_rng(0)
+
+
+@pytest.fixture
+def signals(rng):
+    """Two sources and the mixture's spectrum, batch of 3."""
+    sources = torch.from_numpy(rng.normal(0, 0.1, (3, 2, 3000)).astype(np.float32))
+    return sources, L.stft(sources.sum(1))
+
+
+def heads_like(spectrum, rng, n_src=2):
+    shape = (len(spectrum), n_src, *spectrum.shape[1:])
+    masks, gains = (torch.from_numpy(rng.uniform(0, top, shape).astype(np.float32)) for top in (1, 2))
+    return Heads(masks.requires_grad_(), gains.requires_grad_(), torch.zeros(0))
+
+
+def true_frames(x):
+    """Windowed frames of a stream, as the engine sees them, by NumPy; complex128 (n_frames, 257)."""
+    lead = CONFIG.win_length - CONFIG.hop
+    n_frames = -(-(x.size + lead) // CONFIG.hop)
+    line = np.zeros(lead + n_frames * CONFIG.hop)
+    line[lead : lead + x.size] = x
+    frames = [line[t * CONFIG.hop :][: CONFIG.win_length] * CONFIG.window for t in range(n_frames)]
+    return np.fft.rfft(frames, CONFIG.n_fft)
+
+
+def test_spectra_are_those_of_the_engine_and_can_be_inverted(signals):
+    sources, spectrum = signals
+    mixture = sources.sum(1)
+    np.testing.assert_allclose(spectrum[0].numpy(), true_frames(mixture[0].numpy()), atol=2e-5)
+    np.testing.assert_allclose(L.istft(spectrum, 3000), mixture, atol=1e-6)
+
+
+@pytest.mark.parametrize("n_iter", [0, 1, 3, 8])
+def test_misi_with_gradients_is_the_offline_misi_of_the_package(signals, rng, n_iter):
+    sources, spectrum = signals
+    size = L.magnitude_of(L.stft(sources)) * torch.from_numpy(rng.uniform(0.5, 1.5, (3, 2, 1, 257)).astype(np.float32))
+    got = L.istft(L.misi(spectrum, size, n_iter), 3000)
+    lead = CONFIG.win_length - CONFIG.hop
+    line = np.zeros(lead + spectrum.shape[1] * CONFIG.hop, np.float32)
+    line[lead : lead + 3000] = sources.sum(1)[0]
+    targets = np.ascontiguousarray(size[0].numpy().transpose(1, 0, 2))
+    expected = MISI(n_iter=n_iter).run(CONFIG, line, targets)[:, lead : lead + 3000]
+    np.testing.assert_allclose(got[0], expected, atol=1e-5)
+
+
+def test_bands_become_bins_as_in_the_network_and_so_do_gradients(rng):
+    network = Network(SMALL)
+    bands = torch.from_numpy(rng.uniform(0, 1, (2, 7, 5, 16)).astype(np.float32)).requires_grad_()
+    weights = [torch.from_numpy(rng.normal(size=(2, 2, 7, 257)).astype(np.float32)) for _ in range(2)]
+    found = []
+    for function in (network.expand, expand):
+        heads = function(bands)
+        total = (heads.masks * weights[0]).sum() + (heads.gains * weights[1]).sum()
+        found.append((heads.masks, heads.gains, torch.autograd.grad(total, bands)[0]))
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-5, rtol=1e-5)
+
+
+def naive_losses(masks, gains, sources):
+    """Magnitude and complex loss and SI-SDR of one mixture, in float64, by their definitions."""
+    gain = 1 / np.sqrt(np.mean(sources.sum(0) ** 2))
+    sources = sources * gain
+    scale = np.sqrt(np.sum(CONFIG.window**2))
+    x = true_frames(sources.sum(0)) / scale
+    s = np.stack([true_frames(source) for source in sources]) / scale
+
+    def root(z):
+        return (np.abs(z) + 1e-4) ** 0.25
+
+    def lopsided(values):
+        error = root(values * np.abs(x)) - root(s)
+        weight = np.where(error < 0, 2.0, 1.0)
+        weight[-1] = 1
+        return (weight * error**2)[..., ::2].mean()
+
+    heard = masks + (1 - masks.sum(0)) / len(masks)
+    a, b = root(np.maximum(heard, 0) * x), root(s)
+    angle = np.angle(x)[None] - np.angle(s)
+    complex_loss = np.abs(a * np.exp(1j * angle) - b)[..., ::2] ** 2
+    ratios = []
+    for estimate, source in zip(L.istft(torch.from_numpy(heard * x * scale), sources.shape[1]), sources, strict=True):
+        y = estimate.numpy()
+        target = (y @ source) / (source @ source) * source
+        wanted = target @ target
+        ratios.append(10 * np.log10(wanted / ((y - target) @ (y - target) + 1e-3 * wanted)))
+    return lopsided(masks) + lopsided(gains), complex_loss.mean(), np.mean(ratios)
+
+
+def test_losses_are_those_of_their_definitions(signals, rng):
+    sources, spectrum = signals
+    heads = heads_like(spectrum, rng)
+    found = L.losses(heads, spectrum, sources, STAGE)
+    for i in range(3):
+        values = [x[i].detach().numpy().astype(float) for x in (heads.masks, heads.gains, sources)]
+        magnitude, complex_loss, ratio = naive_losses(*values)
+        assert found.magnitude[i].item() == pytest.approx(magnitude, rel=1e-4)
+        assert found.complex[i].item() == pytest.approx(complex_loss, rel=1e-3)
+        assert found.si_sdr[i].item() == pytest.approx(ratio, abs=1e-3)
+        total = 10 * magnitude + 5 * complex_loss - 0.1 * ratio
+        assert found.total[i].item() == pytest.approx(total, rel=1e-3)
+
+
+def test_losses_do_not_depend_on_the_level(signals, rng):
+    sources, spectrum = signals
+    heads = heads_like(spectrum, rng)
+    loud, quiet = (L.losses(heads, spectrum * g, sources * g, replace(STAGE, misi=0.1)).total for g in (1, 1e-3))
+    torch.testing.assert_close(loud, quiet, rtol=1e-3, atol=1e-4)
+
+
+def test_too_little_speech_costs_twice_and_too_little_residual_once(signals):
+    sources, spectrum = signals
+    truth = L.magnitude_of(L.stft(sources)) / L.magnitude_of(spectrum)[:, None].clamp(min=1e-6)
+
+    def cost(source, factor):
+        gains = truth.clone()
+        gains[:, source] *= factor
+        return L.losses(Heads(gains, truth, gains), spectrum, sources, STAGE).magnitude.mean().item()
+
+    root = 2**0.25
+    # (1 - 1/root)^2 against (root - 1)^2 of the same compressed magnitudes.
+    assert cost(0, 0.5) / cost(0, 2.0) == pytest.approx(2 / root**2, rel=0.05)
+    assert cost(1, 0.5) / cost(1, 2.0) == pytest.approx(1 / root**2, rel=0.05)
+
+
+@pytest.mark.parametrize("silent", [(0,), (1,), (0, 1)])
+def test_silent_sources_give_finite_losses_and_gradients(signals, rng, silent):
+    sources, _ = signals
+    sources = sources.clone()
+    sources[:, list(silent)] = 0
+    spectrum = L.stft(sources.sum(1))
+    heads = heads_like(spectrum, rng)
+    found = L.losses(heads, spectrum, sources, replace(STAGE, misi=0.1))
+    found.total.sum().backward()
+    assert torch.isfinite(found.total).all()
+    assert all(torch.isfinite(x.grad).all() for x in (heads.masks, heads.gains))
+
+
+def test_talkers_may_be_exchanged_and_the_residual_may_not(rng):
+    sources = torch.from_numpy(rng.normal(0, 0.1, (2, 3, 2000)).astype(np.float32))
+    spectrum = L.stft(sources.sum(1))
+    heads = heads_like(spectrum, rng, 3)
+    first = L.losses(heads, spectrum, sources, STAGE).total
+    torch.testing.assert_close(L.losses(heads, spectrum, sources[:, [1, 0, 2]], STAGE).total, first)
+    assert not torch.allclose(L.losses(heads, spectrum, sources[:, [2, 1, 0]], STAGE).total, first)
+    # Each mixture has an order of its own.
+    sizes = L.magnitude_of(L.stft(sources))
+    exchanged = torch.stack([sizes[0], sizes[1][[1, 0, 2]]])
+    assert L.best_order(sizes.sqrt(), exchanged.sqrt()).tolist() == [[0, 1, 2], [1, 0, 2]]
+
+
+def test_the_learning_rate_rises_then_falls_to_a_twentieth():
+    stage = Stage("a", 1000, 1, 1.0, lr=1e-3)
+    rates = [learning_rate(stage, step) for step in range(1000)]
+    assert np.argmax(rates) in (99, 100)
+    assert max(rates) == pytest.approx(1e-3)
+    assert rates[-1] == pytest.approx(5e-5, rel=0.01)
+
+
+# Harmonic bursts against white noise: separable by a glance at the bands.
+def harmonic(seed, seconds=4.0):
+    rng = np.random.default_rng(seed)
+    t = np.arange(int(seconds * SR)) / SR
+    x = sum(np.sin(2 * np.pi * rng.uniform(90, 300) * k * t) / k for k in range(1, 6))
+    return 0.1 * x * (np.sin(2 * np.pi * 3 * t) > -0.3)
+
+
+def pools(first):
+    def pool(name, made):
+        clips = [Clip(f"{name}{i}", f"{name}{i}", f"{name}{i}", (32767 * x).astype(np.int16)) for i, x in made]
+        return Pool([(1.0, clips)])
+
+    rng = np.random.default_rng(first)
+    return (
+        pool("s", [(i, harmonic(first + i)) for i in range(3)]),
+        pool("n", [(i, rng.normal(0, 0.1, 4 * SR).clip(-1, 1)) for i in range(3)]),
+        Pool([]),
+    )
+
+
+def make_training(output, steps=8, jobs=2, stages=None, **changes):
+    mixtures = Mixtures(rooms=0.1, babble=0.0, music=0.0, noise=1.0)
+    stages = stages or (Stage("a", steps // 2, 4, 0.5, lr=3e-3), Stage("b", steps - steps // 2, 2, 0.5, misi=0.05))
+    recipe = Recipe("tiny", SMALL, mixtures, stages, CORPORA, epoch=5, validation=4, validation_s=1.0, **changes)
+    return Training(recipe, Mixer(mixtures, *pools(0), 0), Mixer(mixtures, *pools(10), 1), output, {"speech": 1}, jobs)
+
+
+def weights(training):
+    return {name: value.clone() for name, value in training.network.state_dict().items()}
+
+
+def test_a_resumed_training_is_that_which_was_not_interrupted_bit_by_bit(tmp_path):
+    whole = make_training(tmp_path / "whole.npz")
+    assert whole.run()
+    cut = make_training(tmp_path / "cut.npz")
+    cut.run(seconds=1e-9)  # one step
+    assert cut.progress.step == 1
+    # Interrupted in the middle of an epoch, and not where the stages meet.
+    again = make_training(tmp_path / "cut.npz", jobs=1)
+    again.resume()
+    assert again.jobs == 2
+    assert again.progress.step == 1
+    assert again.run()
+    for name, value in weights(whole).items():
+        assert torch.equal(value, weights(again)[name]), name
+    assert torch.equal(
+        torch.cat([p.flatten() for p in whole.average.parameters()]),
+        torch.cat([p.flatten() for p in again.average.parameters()]),
+    )
+    scores = ("step", "mask", "magnitudes", "misi")
+    assert [whole.progress.history[-1][k] for k in scores] == [again.progress.history[-1][k] for k in scores]
+
+
+def test_a_small_network_learns_and_the_engine_hears_it(tmp_path):
+    stage = Stage("a", 60, 8, 1.0, lr=1e-2)
+    training = make_training(tmp_path / "m.npz", stages=(stage,), seed=1)
+    entries = []
+    training.run(report=entries.append)
+    assert entries[-1]["loss"] < entries[0]["loss"] - 1
+    assert max(entry["mask"] for entry in entries) > 3
+    model = read_model(tmp_path / "m.npz")
+    assert model.manifest["recipe"]["speech"][0]["licence"] == "CC0"
+    assert model.manifest["validation"]["mask"] == pytest.approx(training.progress.best, abs=1e-3)
+    # What validation reports is what the engine does.
+    x = training.held_out[0].numpy()
+    separated = rtsep.separate(x.sum(0), SR, rtsep.estimators.Speech(model=tmp_path / "m.npz"), "mixture")
+    best = max(training.progress.history, key=lambda entry: entry["mask"])
+    assert best["step"] == model.manifest["step"]
+    if best["step"] == training.progress.step:
+        with torch.no_grad():
+            spectrum = L.stft(torch.from_numpy(x.sum(0))[None])
+            heads, _ = training.average(L.magnitude_of(spectrum).square())
+            expected = L.istft(L.share_error(heads.masks) * spectrum[:, None], x.shape[1])[0]
+        np.testing.assert_allclose(separated, expected, atol=2e-3)  # weights are stored in float16
+
+
+def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
+    training = make_training(tmp_path / "m.npz")
+    training.save()
+    path = checkpoint_of(tmp_path / "m.npz")
+    good = path.read_bytes()
+    for data, message in (
+        (good[: len(good) // 2], "is damaged"),
+        (good[:-100] + bytes([good[-100] ^ 1]) + good[-99:], "is damaged"),
+        (b"something else", "is no checkpoint"),
+        (MAGIC, "is damaged"),
+    ):
+        path.write_bytes(data)
+        with pytest.raises(ConfigError, match=message):
+            training.resume()
+    path.write_bytes(good)
+    with pytest.raises(ConfigError, match="is of another recipe"):
+        make_training(tmp_path / "m.npz", steps=10).resume()
+    path.unlink()
+    with pytest.raises(ConfigError, match="No such file"):
+        read_checkpoint(path)
+
+
+def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
+    training = make_training(tmp_path / "m.npz")
+    with torch.no_grad():
+        training.network.heads.bias[0] = math.nan
+    with pytest.raises(ConfigError, match="the loss is nan at step 0 of stage 'a'"):
+        training.run()
+
+
+TOML = """
+name = "tiny"
+epoch = 2
+validation = 2
+validation_s = 1.0
+[network]
+bands_in = 16
+hidden = 16
+n_layers = 1
+bands_out = 16
+[mixtures]
+babble = 0.0
+music = 0.0
+[[stages]]
+name = "a"
+steps = 4
+batch = 2
+seconds = 0.5
+[[speech]]
+name = "s"
+licence = "CC0"
+source = "nowhere"
+validation = 0.4
+[[noise]]
+name = "n"
+licence = "CC0"
+source = "nowhere"
+validation = 0.4
+"""
+
+
+@pytest.fixture
+def recordings(tmp_path):
+    rng = np.random.default_rng(5)
+    for i in range(4):
+        (tmp_path / "speech" / f"voice{i}").mkdir(parents=True)
+        sf.write(tmp_path / "speech" / f"voice{i}" / "x.wav", harmonic(i, 2.0), SR)
+        (tmp_path / "noise").mkdir(exist_ok=True)
+        sf.write(tmp_path / "noise" / f"{i}.wav", rng.normal(0, 0.1, SR), SR)
+    (tmp_path / "tiny.toml").write_text(TOML)
+    return tmp_path
+
+
+def train(folder: Path, *options: object) -> int:
+    return main(["train", *map(str, options), "-o", str(folder / "m.npz"), "--jobs", "1"])
+
+
+def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
+    given = (recordings / "tiny.toml", "--speech", recordings / "speech", "--noise", recordings / "noise")
+    assert train(recordings, *given, "--hours", "1e-9") == 0
+    assert "stopped after 1 of 4 steps" in capsys.readouterr().out
+    assert train(recordings, *given) == 2
+    assert "exists (--resume goes on, --overwrite starts again)" in capsys.readouterr().err
+    assert train(recordings, *given, "--resume") == 0
+    out = capsys.readouterr().out
+    assert "resumed at step 1 of 4" in out
+    assert "complete after 4 of 4 steps" in out
+    model = read_model(recordings / "m.npz")
+    assert model.sources == ("speech", "residual")
+
+    monkeypatch.setattr("rtsep.training.adapt.STEPS", 2)
+    own = recordings / "speech" / "voice0"
+    options = ["train", "--adapt", recordings / "m.npz", "--speech", own, "-o", recordings / "me.npz"]
+    assert main(list(map(str, options))) == 0
+    adapted = read_model(recordings / "me.npz")
+    assert adapted.manifest["adapted_from"] == model.sha256
+    assert adapted.shape == model.shape
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ((), "give either a RECIPE or --adapt MODEL"),
+        (("tiny.toml",), "recipe 'tiny' needs speech: --speech DIR"),
+        (("tiny.toml", "--speech", "empty"), "no recordings that can be read"),
+        (("tiny.toml", "--speech", "speech", "--noise", "noise", "--test", "noise"), "is for testing, and in training"),
+        (("tiny.toml", "--resume"), "there is none to resume from"),
+        (("tiny.toml", "--hours", "0"), "--hours=0 is not above 0"),
+        (("--adapt", "tiny.toml", "--speech", "speech"), "cannot be used as a model"),
+        (("none.toml", "--speech", "speech"), "No such file or directory; shipped ones: speech, talkers"),
+    ],
+)
+def test_what_cannot_be_is_one_line_that_says_why(recordings, monkeypatch, capsys, options, message):
+    (recordings / "empty").mkdir()
+    monkeypatch.chdir(recordings)
+    assert train(recordings, *options) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1

@@ -1,0 +1,236 @@
+"""Recipes, corpora and mixtures of the training; skipped without PyTorch."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile as sf
+from scipy.signal import lfilter
+
+from rtsep import ConfigError
+
+pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
+
+from rtsep.training.corpus import Clip, Pool, check_disjoint, check_unseen, load_corpora
+from rtsep.training.mixer import Mixer, active_power, filter_rows
+from rtsep.training.noises import GENERATORS, synthetic
+from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, read_recipe, recipe_from
+from rtsep.training.rooms import draw_response, in_room
+
+SR = 16_000
+PLAIN = Mixtures(noise=1, noise_only=0, pauses=0, rooms=0, clipping=0, speed=0, babble=0, music=0, synthetic=0)
+
+
+def refuse(path: Path, reason: str) -> None:
+    raise AssertionError(f"{path}: {reason}")
+
+
+def bursts(seed: int, seconds: float) -> np.ndarray:
+    """Noise in bursts, like syllables."""
+    rng = np.random.default_rng(seed)
+    n = int(seconds * SR)
+    return 0.1 * rng.normal(size=n) * (np.arange(n) % 4000 < 2500)
+
+
+def pool(seeds: range, seconds: float = 3.0) -> Pool:
+    clips = [Clip(f"c/{i}", f"c/{i}", str(i), (32768 * bursts(i, seconds)).astype(np.int16)) for i in seeds]
+    return Pool([(1.0, clips)])
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Six speakers with two recordings each, `SPEAKER_NUMBER.wav`."""
+    for i in range(12):
+        sf.write(tmp_path / f"{'abcdef'[i // 2]}_{i % 2}.wav", bursts(i, 1.0), SR)
+    return tmp_path
+
+
+def corpus(**settings: object) -> Corpus:
+    return Corpus("c", "CC0", "nowhere", **{"group": "^([a-z])_", "validation": 0.3} | settings)
+
+
+def test_shipped_recipes_can_be_read_and_name_licence_and_source_of_every_corpus():
+    names = [path.stem for path in SHIPPED.glob("*.toml")]
+    assert {"speech", "talkers"} <= set(names)
+    for name in names:
+        recipe = read_recipe(Path(name))
+        for part in (part for parts in recipe.corpora.values() for part in parts):
+            assert part.licence
+            assert part.source
+        assert recipe_from(recipe.as_dict()) == recipe
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"mixtures": {"talkers": 3}}, "talkers=3 is neither 1 nor 2"),
+        ({"mixtures": {"loudness": 1.0}}, r"\[mixtures\] has 'loudness'; known are talkers"),
+        ({"stages": [{"name": "a", "steps": 1, "batch": 1}]}, "has no 'seconds'"),
+        ({"stages": [{"name": "a", "steps": 1.5, "batch": 1, "seconds": 1}]}, "steps=1.5 is not of type int"),
+        ({"speech": []}, r"there is no \[\[speech\]\]"),
+        ({"network": {"n_src": 3}}, "n_src=3, but the mixtures have 2 sources"),
+        ({"speech": [{"name": "a", "licence": "b", "source": "c", "group": "("}]}, "is no regular expression"),
+    ],
+)
+def test_a_wrong_recipe_is_refused_with_what_is_wrong(change, message):
+    with pytest.raises(ConfigError, match=message):
+        recipe_from(read_recipe(Path("speech")).as_dict() | change)
+
+
+def test_a_missing_recipe_names_those_that_are_shipped(tmp_path):
+    with pytest.raises(ConfigError, match="No such file or directory; shipped ones: speech, talkers"):
+        read_recipe(tmp_path / "none.toml")
+
+
+def test_no_speaker_is_on_both_sides_and_the_split_is_always_the_same(folder):
+    split = load_corpora([(corpus(), folder)], "speech", refuse)
+    training, validation = ({clip.group for clip in side.clips} for side in (split.training, split.validation))
+    assert training.isdisjoint(validation)
+    assert len(training) == 4
+    assert len(validation) == 2
+    again = load_corpora([(corpus(), folder)], "speech", refuse)
+    assert again.as_dict() == split.as_dict()
+
+
+def test_known_voices_are_validated_with_the_end_of_each_recording(folder):
+    split = load_corpora([(corpus(known=True, validation=0.25), folder)], "speech", refuse)
+    first = {clip.name: clip.samples for clip in split.training.clips}
+    last = {clip.name: clip.samples for clip in split.validation.clips}
+    assert set(first) == set(last)
+    for name, samples in first.items():
+        whole = (32768 * sf.read(folder / name.removeprefix("c/"))[0]).astype(int)
+        assert samples.size == 0.75 * SR
+        np.testing.assert_allclose(np.concatenate([samples, last[name]]), whole, atol=1.5)
+
+
+def test_a_speaker_or_a_content_on_both_sides_is_an_error():
+    x = np.zeros(SR, np.int16)
+    one = Clip("c/a_1.wav", "c/a", "1", x)
+    with pytest.raises(ConfigError, match=r"'c/a' is in training \(c/a_1.wav\) and in validation \(c/a_2.wav\)"):
+        check_disjoint([one], [Clip("c/a_2.wav", "c/a", "2", x)])
+    with pytest.raises(ConfigError, match=r"c/b\.wav is in validation, and in training as c/a_1.wav"):
+        check_disjoint([one], [Clip("c/b.wav", "c/b", "1", x)])
+
+
+def test_copies_of_recordings_on_the_other_side_are_found_in_any_format(folder):
+    for i in range(12):
+        x, _ = sf.read(folder / f"{'abcdef'[i // 2]}_{i % 2}.wav", dtype="int16")
+        sf.write(folder / f"copy{i}.flac", x, SR)
+    with pytest.raises(ConfigError, match="is in validation, and in training as"):
+        load_corpora([(corpus(group="^.*$"), folder)], "speech", refuse)
+
+
+def test_a_test_recording_in_training_is_refused(folder, tmp_path):
+    split = load_corpora([(corpus(validation=0.0), folder)], "speech", refuse)
+    (tmp_path / "test").mkdir()
+    sf.write(tmp_path / "test" / "x.wav", bursts(99, 1.0), SR, subtype="PCM_16")
+    check_unseen(split.training.clips, [tmp_path / "test"], refuse)
+    x, _ = sf.read(folder / "d_1.wav", dtype="int16")
+    sf.write(tmp_path / "test" / "y.flac", x, SR)
+    with pytest.raises(ConfigError, match=r"y\.flac is for testing, and in training as c/d_1.wav"):
+        check_unseen(split.training.clips, [tmp_path / "test"], refuse)
+
+
+def test_missing_and_empty_folders_are_named_with_where_to_get_the_corpus(folder):
+    with pytest.raises(ConfigError, match="there is no such folder; 'c' is from nowhere"):
+        load_corpora([(corpus(), folder / "none")], "speech", refuse)
+    (folder / "empty").mkdir()
+    with pytest.raises(ConfigError, match="no recordings that can be read"):
+        load_corpora([(corpus(), folder / "empty")], "speech", refuse)
+
+
+def test_a_file_that_cannot_be_read_is_named_and_left_out(folder):
+    (folder / "a_7.wav").write_bytes(b"not audio")
+    named = []
+    split = load_corpora([(corpus(), folder)], "speech", lambda path, reason: named.append(path.name))
+    assert named == ["a_7.wav"]
+    assert split.as_dict()["recordings"] == 8
+
+
+def test_mixtures_depend_on_seed_and_number_alone():
+    for mixtures in (Mixtures(), Mixtures(talkers=2)):
+        one, two = (Mixer(mixtures, pool(range(5)), pool(range(5, 9)), Pool([]), seed=3) for _ in range(2))
+        assert np.array_equal(one.batch(0, 6, SR), np.stack([two.make(i, SR) for i in range(6)]))
+        other = Mixer(mixtures, pool(range(5)), pool(range(5, 9)), Pool([]), seed=4)
+        assert not np.array_equal(one.make(0, SR), other.make(0, SR))
+
+
+def test_mixtures_are_finite_float32_below_full_scale_and_have_all_kinds():
+    mixer = Mixer(Mixtures(babble=0.3, noise_only=0.2), pool(range(5)), pool(range(5, 9)), pool(range(9, 11)), seed=0)
+    batch = mixer.batch(0, 80, SR)
+    assert batch.dtype == np.float32
+    assert np.isfinite(batch).all()
+    assert np.abs(batch.sum(1)).max() < 1.01
+    silent = (np.abs(batch[:, 0]).max(1) == 0).mean()
+    assert 0.08 < silent < 0.35  # 0.2 of 80
+    assert (np.mean(batch[:, 1] ** 2, 1) > 0).all()  # a microphone is never silent
+
+
+@pytest.mark.parametrize("snr_db", [-5.0, 12.0])
+@pytest.mark.parametrize("talkers", [1, 2])
+def test_snr_and_level_are_as_asked(snr_db, talkers):
+    mixtures = replace(PLAIN, talkers=talkers, snr_db=(snr_db, 0, -20, 30), level_db=(-20, -20), talkers_db=(-3, -3))
+    mixer = Mixer(mixtures, pool(range(5), 9.0), pool(range(5, 9), 9.0), Pool([]), seed=0)
+    ratios, levels = [], []
+    for i in range(30):
+        sources = mixer.make(i, 2 * SR)
+        ratios.append(10 * np.log10(active_power(sources[:-1].sum(0)) / active_power(sources[-1])))
+        if np.abs(sources.sum(0)).max() < 0.97:
+            levels.append(10 * np.log10(np.mean(sources.sum(0) ** 2)))
+    # The microphone's filter comes last, and turns one of them up or down.
+    assert np.mean(ratios) == pytest.approx(snr_db, abs=0.7)
+    np.testing.assert_allclose(ratios, snr_db, atol=4)
+    np.testing.assert_allclose(levels, -20, atol=0.1)
+
+
+def test_shares_of_mixtures_are_as_asked():
+    for name, finds in (
+        ("noise_only", lambda sources: np.abs(sources[0]).max() == 0),
+        ("clipping", lambda sources: (np.abs(np.diff(np.sort(np.abs(sources.sum(0)))[-9:])) < 1e-6).all()),
+        ("pauses", lambda sources: (np.abs(sources[0]).reshape(-1, SR // 10).max(1) == 0).sum() >= 2),
+    ):
+        for share, expected in ((0, 0), (1, 1)):
+            mixer = Mixer(replace(PLAIN, **{name: share}), pool(range(5), 9.0), pool(range(5, 9)), Pool([]), seed=0)
+            found = np.mean([finds(mixer.make(i, 2 * SR)) for i in range(10)])
+            assert found == pytest.approx(expected, abs=0.2), name
+
+
+def test_two_talkers_are_never_the_same_speaker():
+    mixer = Mixer(replace(PLAIN, talkers=2), pool(range(2), 9.0), pool(range(5, 9)), Pool([]), seed=0)
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        heard: list[str] = []
+        for _ in range(2):
+            mixer._talk(rng, SR, heard)
+        assert len(set(heard)) == 2
+
+
+def test_the_room_leaves_the_direct_sound_in_place_and_sums_to_a_convolution():
+    rng = np.random.default_rng(0)
+    early, late = draw_response(rng, 0.4)
+    assert early[0] == 1
+    assert np.argmax(np.abs(early)) == 0
+    assert -21 < 10 * np.log10(late @ late / (early @ early)) < -2
+    x = rng.normal(size=2000).astype(np.float32)
+    heard = in_room(x, early, late)
+    np.testing.assert_allclose(sum(heard), np.convolve(x, early + late)[:2000], atol=1e-4)
+
+
+def test_the_random_filter_is_that_of_scipy_and_stable():
+    rng = np.random.default_rng(0)
+    x, out = rng.normal(size=(2, 500)).astype(np.float32), np.empty((2, 500), np.float32)
+    b1, b2, a1, a2 = np.float32([0.3, -0.2, -0.37, 0.37])
+    filter_rows(x, b1, b2, a1, a2, out)
+    np.testing.assert_allclose(out, lfilter([1, b1, b2], [1, a1, a2], x), atol=1e-4)
+
+
+def test_synthetic_noises_are_finite_and_not_silent():
+    for seed in range(20):
+        x = synthetic(np.random.default_rng(seed), SR)
+        assert x.dtype == np.float32
+        assert np.isfinite(x).all()
+        assert x.std() > 1e-3
+    assert all(g(np.random.default_rng(0), 1000).shape == (1000,) for g in GENERATORS)

@@ -1,0 +1,124 @@
+"""The network in PyTorch and its export; skipped without PyTorch.
+
+    python tests/test_training_network.py
+
+makes tests/data/learned_reference.npz anew.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from rtsep import ConfigError
+from rtsep.estimators import Speech
+from rtsep.estimators.model_file import Shape, read_model
+
+torch = pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
+training = pytest.importorskip("rtsep.training.network")
+CONFIG, Network, export, golden_power = training.CONFIG, training.Network, training.export, training.golden_power
+
+SMALL = Shape(16, 24, 2, 32, 2)
+
+
+def untrained(shape: Shape, seed: int = 0):
+    """A network whose units are driven a little further than PyTorch's initial weights do."""
+    torch.manual_seed(seed)
+    network = Network(shape)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter *= 2
+    return network.eval()
+
+
+def make_reference(path: Path) -> None:
+    export(untrained(SMALL), path, {"weights": "untrained, seed 0"}, sources=Speech.sources, dtype=np.float32)
+
+
+def magnitudes(estimator: Speech, power: np.ndarray) -> np.ndarray:
+    state, mixture = estimator.prepare(CONFIG), np.zeros((1, 2, 257), np.float32)
+    out = np.zeros((len(power), 2, 257), np.float32)
+    for frame, found in zip(power, out, strict=True):
+        Speech.step(state, mixture, frame, found)
+    return out
+
+
+@pytest.mark.parametrize("shape", [SMALL, Shape(64, 128, 2, 96, 2), Shape(32, 40, 1, 48, 2, floor_cue=False)], ids=str)
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_the_compiled_estimator_does_what_the_exported_network_does(shape, dtype, tmp_path):
+    network, path = untrained(shape), tmp_path / "model.npz"
+    export(network, path, {}, sources=Speech.sources, dtype=dtype)
+    assert read_model(path).shape.n_parameters == sum(p.numel() for p in network.parameters())
+    power = golden_power()
+    size = np.sqrt(power)[:, None]
+    with torch.no_grad():
+        heads, _ = network(torch.from_numpy(power)[None])
+    # Rounding the weights to float16 changes a gain by less than a tenth of a dB of full scale.
+    tolerance = 1e-5 if dtype == np.float32 else 1e-2
+    for target, expected in (("mask", heads.masks), ("magnitudes", heads.gains)):
+        actual = magnitudes(Speech(path, target), power)
+        assert np.abs(actual - size * expected[0].numpy().transpose(1, 0, 2)).max() < tolerance * size.max()
+
+
+def test_heads_have_the_shapes_and_ranges_that_they_promise():
+    power = torch.from_numpy(np.stack([golden_power()] * 3))
+    with torch.no_grad():
+        heads, state = untrained(SMALL)(power)
+    assert heads.masks.shape == heads.gains.shape == (3, 2, 50, 257)
+    assert heads.bands.shape == (3, 50, 5, 32)
+    assert state.hidden.shape == (2, 3, 24)
+    masks, ratios, confidence = heads.bands.split([2, 2, 1], 2)
+    for head, most in ((heads.masks, 1), (heads.gains, 4), (masks, 1), (ratios, 4), (confidence, 1)):
+        assert 0 <= head.min() < 0.4 * most < head.max() <= most
+
+
+def test_a_stream_in_pieces_is_the_stream_and_sequences_do_not_mix():
+    network = untrained(SMALL)
+    power = torch.from_numpy(np.stack([golden_power(), 7 * golden_power()[::-1]]))
+    with torch.no_grad():
+        whole, _ = network(power)
+        first, state = network(power[:, :17])
+        second, _ = network(power[:, 17:], state)
+        alone, _ = network(power[1:])
+    assert torch.allclose(torch.cat([first.gains, second.gains], 2), whole.gains, atol=1e-6)
+    assert torch.allclose(alone.gains[0], whole.gains[1], atol=1e-6)
+
+
+def test_every_weight_gets_a_gradient():
+    network = untrained(SMALL).train()
+    heads, _ = network(torch.from_numpy(golden_power())[None])
+    (heads.gains**2).mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_a_network_that_is_not_finite_is_not_exported(tmp_path):
+    network = untrained(SMALL)
+    with torch.no_grad():
+        network.dense.bias[3] = torch.nan
+    with pytest.raises(ConfigError, match="dense_bias is not finite"):
+        export(network, tmp_path / "model.npz", {}, sources=Speech.sources)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_stored_reference_is_what_this_file_makes(tmp_path):
+    make_reference(tmp_path / "reference.npz")
+    stored = read_model(Path(__file__).parent / "data" / "learned_reference.npz")
+    made = read_model(tmp_path / "reference.npz")
+    assert np.array_equal(made.golden_power, stored.golden_power)
+    assert np.abs(made.golden_heads - stored.golden_heads).max() < 1e-5
+
+
+def test_without_pytorch_training_is_refused_in_one_line(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("rtsep.training")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    with pytest.raises(ConfigError, match=r"training needs PyTorch: pip install 'rtsep\[train\]'"):
+        import rtsep.training  # noqa: F401
+
+
+if __name__ == "__main__":
+    make_reference(Path(__file__).parent / "data" / "learned_reference.npz")
