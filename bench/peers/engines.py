@@ -230,14 +230,17 @@ N_FILES = {"GTCRN": 1, "DTLN": 2}  # peers that no package brings: ONNX files th
 
 def find_engines(files: Mapping[str, Sequence[str]]) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
     """All engines that can be made here, by name, and why others cannot; `files` are those of `N_FILES`, by name."""
-    import rtsep.estimators  # noqa: F401  registers them
+    import rtsep
+    import rtsep.estimators  # registers them
     from rtsep.errors import ConfigError
     from rtsep.stages.registry import ESTIMATORS
 
     engines: dict[str, Callable[[], Any]] = {"unprocessed": Unprocessed}
     for name, settings in ESTIMATORS.items():
         with suppress(ConfigError):  # what needs references or a file is left out
-            if SPEECH in settings().sources:
+            estimator = settings()
+            estimator.prepare(rtsep.StreamConfig())
+            if SPEECH in estimator.sources:
                 engines[f"rtsep {name}"] = partial(Rtsep, name)
     missing = {}
     for name, (make, modules) in PEERS.items():

@@ -218,7 +218,7 @@ class _Learned:
 @register_estimator("speech")
 @dataclass(frozen=True)
 class Speech(_Learned):
-    """Speech and the rest, learned: voices of any speaker, noises of any kind.
+    """Speech and residual by a network that `rtsep train` made; needs its model file.
 
     Parameters
     ----------
@@ -237,7 +237,7 @@ class Speech(_Learned):
 @register_estimator("talkers")
 @dataclass(frozen=True)
 class Talkers(_Learned):
-    """Two talkers and the rest, learned.
+    """Two talkers and residual by a network that `rtsep train` made; needs its model file.
 
     Parameters
     ----------
