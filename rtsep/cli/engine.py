@@ -22,7 +22,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--estimator", default="denoise", metavar="NAME", help="what tells the sources apart (default: %(default)s)"
     )
-    group.add_argument("--model", metavar="FILE", help="model file for `speech` or `talkers`, from `rtsep train`; network for `onnx`")
+    group.add_argument(
+        "--model", metavar="FILE", help="model file for `speech` or `talkers`, from `rtsep train`; network for `onnx`"
+    )
     group.add_argument("--phase", metavar="NAME", help="phase-recovery algorithm (default: what suits the estimator)")
     group.add_argument("--iterations", type=int, metavar="N", help="iterations of the phase recovery")
     group.add_argument(
