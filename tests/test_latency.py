@@ -312,7 +312,7 @@ def test_the_report_for_machines_is_json_and_nothing_else(server):
         (["--repeats", "0"], 2, "repeats=0 is not between 1 and 100"),
         (["--input-channel", "2"], 3, "no channel 2"),
         (["--output-channel", "2"], 3, "no channel 2"),
-        (["--level", "3"], 2, "level_db=3.0 is not between -80 and -3 dBFS"),
+        (["--level", "3"], 2, "--level=3.0 is not between -80 and -3 dBFS"),
     ],
 )
 def test_the_command_ends_with_one_line_and_a_status(server, options, status, message):

@@ -174,7 +174,7 @@ def test_nothing_but_silence_is_an_error_that_says_so(recordings, capsys):
         (["--noise", "empty"], "no recordings that can be read"),
         (["--talkers", "9"], "talkers=9 is not between 1 and 8"),
         (["--talkers", "2", "--snr", "5", "-5"], "snr_db=5 to -5 is no range between -60 and 60 dB"),
-        (["--talkers", "2", "--level", "-10", "3"], "level_db=-10 to 3 is no range between -60 and 0 dB"),
+        (["--talkers", "2", "--level", "-10", "3"], "--level=-10 to 3 is no range between -60 and 0 dB"),
         (["--talkers", "2", "--duration", "0"], "duration_s=0.0 is not between 0.1 and 600 s"),
         (["--talkers", "2", "--count", "0"], "count=0 is not between"),
         (["--talkers", "2", "--rate", "100"], "--rate=100 is not between 8000 and 192000 Hz"),
