@@ -14,7 +14,8 @@ import soundfile as sf
 import rtsep
 from rtsep import ConfigError
 from rtsep.cli import main
-from rtsep.estimators.model_file import Shape, read_model
+from rtsep.estimators.bands import expansion_bands
+from rtsep.estimators.model_file import TOP_BANDS, Shape, read_model
 
 torch = pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 
@@ -22,7 +23,6 @@ from rtsep.phase import MISI
 from rtsep.training import losses as L
 from rtsep.training.checkpoint import MAGIC, read_checkpoint
 from rtsep.training.corpus import Clip, Pool
-from rtsep.training.expansion import expand
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import CONFIG, Heads, Network
 from rtsep.training.recipe import Corpus, Mixtures, Recipe, Stage
@@ -82,12 +82,29 @@ def test_misi_with_gradients_is_the_offline_misi_of_the_package(signals, rng, n_
     np.testing.assert_allclose(got[0], expected, atol=1e-5)
 
 
-def test_bands_become_bins_as_in_the_network_and_so_do_gradients(rng):
-    network = Network(SMALL)
+def naive_expansion(n_bands):
+    """Weights (n_bands, n_bins) by which values of bands become values of bins."""
+    lower, share = expansion_bands(n_bands, CONFIG)
+    matrix = np.zeros((n_bands + 1, CONFIG.n_bins), np.float32)
+    k = np.arange(CONFIG.n_bins)
+    matrix[lower, k] = 1 - share
+    matrix[lower + 1, k] += share
+    # The band beyond the uppermost one is the mean of the last ones.
+    matrix[n_bands - TOP_BANDS : n_bands] += matrix[n_bands] / TOP_BANDS
+    return torch.from_numpy(matrix[:n_bands])
+
+
+def test_bands_become_bins_by_a_matrix_and_so_do_gradients(rng):
+    network, matrix = Network(SMALL), naive_expansion(16)
+
+    def naive(bands):
+        masks, ratios, confidence = bands.transpose(1, 2).split([2, 2, 1], 1)
+        return Heads(masks @ matrix, (masks + confidence * (ratios - masks)) @ matrix, bands)
+
     bands = torch.from_numpy(rng.uniform(0, 1, (2, 7, 5, 16)).astype(np.float32)).requires_grad_()
     weights = [torch.from_numpy(rng.normal(size=(2, 2, 7, 257)).astype(np.float32)) for _ in range(2)]
     found = []
-    for function in (network.expand, expand):
+    for function in (naive, network.expand):
         heads = function(bands)
         total = (heads.masks * weights[0]).sum() + (heads.gains * weights[1]).sum()
         found.append((heads.masks, heads.gains, torch.autograd.grad(total, bands)[0]))

@@ -223,7 +223,7 @@ class Speech(_Learned):
     Parameters
     ----------
     model : path, optional
-        Model file made by `rtsep train`. Default: the shipped one.
+        Model file made by `rtsep train`. Default: the shipped one, once there is one.
     target : {"mask", "magnitudes"}, optional
         What the network is asked for: masks suit the phase of the mixture, magnitudes a phase recovery. Default:
         what suits the phase recovery that follows.
@@ -242,7 +242,7 @@ class Talkers(_Learned):
     Parameters
     ----------
     model : path, optional
-        Model file made by `rtsep train`. Default: the shipped one.
+        Model file made by `rtsep train`. Default: the shipped one, once there is one.
     target : {"mask", "magnitudes"}, optional
         As for `Speech`.
     """

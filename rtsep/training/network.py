@@ -9,12 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rtsep.config import StreamConfig
-from rtsep.estimators.bands import expansion_bands
 from rtsep.estimators.features import FeatureState, extract_all_features, prepare_features
-from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Shape, write_model
+from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, Shape, write_model
+from rtsep.training.expansion import CONFIG, to_bins
 
-CONFIG = StreamConfig(16_000)  # the only framing that is trained
 GOLDEN_FRAMES = 50
 
 
@@ -47,15 +45,12 @@ class Network(nn.Module):
     in the hop; no gradient goes through them.
     """
 
-    expansion: Tensor
-
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.shape = shape
         self.dense = nn.Linear(shape.n_features, shape.hidden)
         self.gru = nn.GRU(shape.hidden, shape.hidden, shape.n_layers, batch_first=True)
         self.heads = nn.Linear(shape.hidden, shape.n_heads * shape.bands_out)
-        self.register_buffer("expansion", torch.from_numpy(expansion_matrix(shape.bands_out)), persistent=False)
 
     def forward(self, power: Tensor, state: State | None = None) -> tuple[Heads, State]:
         """Heads for consecutive frames.
@@ -93,7 +88,7 @@ class Network(nn.Module):
         n_src = self.shape.n_src
         masks, ratios, confidence = bands.transpose(1, 2).split([n_src, n_src, 1], 1)
         gains = masks + confidence * (ratios - masks)
-        return Heads(masks @ self.expansion, gains @ self.expansion, bands)
+        return Heads(to_bins(masks), to_bins(gains), bands)
 
     def features(self, power: Tensor, states: list[FeatureState]) -> Tensor:
         """Features (batch, n_frames, n_features) by the compiled kernel; `states` are updated in place."""
@@ -102,18 +97,6 @@ class Network(nn.Module):
         for state, sequence, out in zip(states, powers, features, strict=True):
             extract_all_features(state, sequence, out)
         return torch.from_numpy(features).to(power.device)
-
-
-def expansion_matrix(n_bands: int) -> np.ndarray:
-    """Weights (n_bands, n_bins) by which values of bands become values of bins at 16 kHz."""
-    lower, share = expansion_bands(n_bands, CONFIG)
-    matrix = np.zeros((n_bands + 1, CONFIG.n_bins), np.float32)
-    k = np.arange(CONFIG.n_bins)
-    matrix[lower, k] = 1 - share
-    matrix[lower + 1, k] += share
-    # The band beyond the uppermost one is the mean of the last ones.
-    matrix[n_bands - TOP_BANDS : n_bands] += matrix[n_bands] / TOP_BANDS
-    return matrix[:n_bands]
 
 
 def weights_of(network: Network, dtype: Any = np.float32) -> dict[str, np.ndarray]:

@@ -19,7 +19,6 @@ from rtsep.config import ConfigError
 from rtsep.estimators.model_file import Model
 from rtsep.training.checkpoint import read_checkpoint, write_checkpoint
 from rtsep.training.corpus import SR
-from rtsep.training.expansion import expand
 from rtsep.training.losses import N_ITER, best_order, istft, losses, magnitude_of, misi, share_error, si_sdr, stft
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import Network, export, with_weights
@@ -234,7 +233,7 @@ class Training:
         leaf = bands.detach().requires_grad_()
         chunk, value = max(1, CHUNK // n), 0.0
         for part, x, s in zip(leaf.split(chunk), spectrum.split(chunk), sources.split(chunk), strict=True):
-            loss = losses(expand(part), x, s, stage).total.sum()
+            loss = losses(self.network.expand(part), x, s, stage).total.sum()
             loss.backward()
             value += loss.item()
         return value, list(torch.autograd.grad(bands, parameters, leaf.grad))
