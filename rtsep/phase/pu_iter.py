@@ -136,7 +136,7 @@ def recover_pu_iter(state, analysis, magnitudes, hop_out):
                 move(first, 2 * j * n_bins, state.mixture, 2 * (c * n_src + j) * n_bins, 2 * n_bins)
         share_of_channel(analysis.mixture, c, analysis.power, valid, state.magnitudes)
         _explain(analysis.mixture, c, state.magnitudes, first, state.n_iter[0], spectra, state.phasors)
-        overlap_add(state.synthesis, c, spectra, hop_out)
+        overlap_add(state.synthesis, c, n_src, spectra, hop_out)
     move(before, 0, valid, 0, n_src * n_bins)
     state.started[0] = True
 

@@ -124,11 +124,14 @@ def image_of_channel(mixture, c, spectra, out):
 
 
 @pasted
-def overlap_add(state, c, spectra, hop_out):
-    """Add a frame (n_src, 2, n_bins) to the tails of channel `c`; the hop that no later frame reaches goes out."""
+def overlap_add(state, c, n_rows, spectra, hop_out):
+    """Add a frame (n_src, 2, n_bins) to the tails of channel `c`; the hop that no later frame reaches goes out.
+
+    Of the first `n_rows` sources.
+    """
     tail, wave, window, inverse = state.tail, state.wave, state.window, state.inverse
     n_src, n_bins, n, hop = spectra.shape[0], spectra.shape[2], window.size, inverse.size
-    for j in range(n_src):
+    for j in range(n_rows):
         base = (c * n_src + j) * n
         irfft(state.plan, spectra, 2 * j * n_bins, wave)
         for i in range(n):
@@ -156,10 +159,10 @@ def synthesise(state, mixture, hop_out):
     -----
     Real-time safe.
     """
-    n_channels = hop_out.shape[1]
+    n_src, n_channels = hop_out.shape[0], hop_out.shape[1]
     for c in range(n_channels):
         if n_channels == 1:
-            overlap_add(state, c, state.spectra, hop_out)
+            overlap_add(state, c, n_src, state.spectra, hop_out)
         else:
             image_of_channel(mixture, c, state.spectra, state.turned)
-            overlap_add(state, c, state.turned, hop_out)
+            overlap_add(state, c, n_src, state.turned, hop_out)
