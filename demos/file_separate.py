@@ -1,6 +1,6 @@
 """Separate an audio file block by block: python file_separate.py INPUT [FOLDER]
 
-Writes speech.wav and noise.wav, aligned with the input. `rtsep separate` does the same and much more.
+Writes speech.wav and residual.wav, aligned with the input. `rtsep separate` does the same and much more.
 """
 
 import sys
@@ -13,7 +13,7 @@ from rtsep import Separator, StreamConfig
 path, folder = Path(sys.argv[1]), Path(sys.argv[2] if len(sys.argv) > 2 else ".")
 
 with sf.SoundFile(path) as file:
-    separator = Separator(StreamConfig(file.samplerate, n_channels=file.channels), "denoise")
+    separator = Separator(StreamConfig(file.samplerate, n_channels=file.channels))
     outputs = [
         sf.SoundFile(folder / f"{name}.wav", "w", file.samplerate, file.channels, "FLOAT") for name in separator.sources
     ]

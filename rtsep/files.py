@@ -18,6 +18,7 @@ import numpy as np
 import soundfile as sf
 
 from rtsep.config import ConfigError, StreamConfig
+from rtsep.estimators import default_estimator
 from rtsep.offline import separate
 from rtsep.separator import Separator
 from rtsep.stages.output import Output, finish
@@ -201,7 +202,7 @@ class FileSeparator:
 
     def __init__(
         self,
-        estimator: Any = "denoise",
+        estimator: Any = None,
         phase: Any = None,
         output: Output | None = None,
         *,
@@ -213,6 +214,8 @@ class FileSeparator:
     ) -> None:
         if format not in FORMATS:
             raise ConfigError(f"{format=} is not one of {', '.join(FORMATS)}")
+        if estimator is None:
+            estimator = default_estimator(window_ms / 1e3, (window_ms / 4 if hop_ms is None else hop_ms) / 1e3)
         self.estimator = create("estimator", ESTIMATORS, estimator, {})
         self.phase = create_phase(phase, self.estimator)
         self.output = Output() if output is None else output

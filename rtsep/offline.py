@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from rtsep.config import MAX_CHANNELS, ConfigError, StreamConfig
+from rtsep.estimators import default_estimator
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import zeros
 from rtsep.phase.difference import share_of_channel
@@ -21,7 +22,7 @@ BLOCK = 1 << 16  # samples; more at a time gain nothing
 def separate(
     x: np.ndarray,
     sr: int,
-    estimator: Any = "denoise",
+    estimator: Any = None,
     phase: Any = None,
     *,
     config: StreamConfig | None = None,
@@ -36,7 +37,7 @@ def separate(
         zero.
     sr : int
         Sample rate in Hz, 8000 to 192000.
-    estimator : str or estimator settings
+    estimator : str, estimator settings or None
         As in `Separator`.
     phase : str, phase-recovery settings or None
         As in `Separator`; also the offline algorithms, such as "misi".
@@ -65,8 +66,8 @@ def separate(
     --------
     >>> import numpy as np, rtsep
     >>> x = np.random.default_rng(0).normal(0, 0.1, 16_000)
-    >>> speech, noise = rtsep.separate(x, 16_000)
-    >>> bool(np.allclose(speech + noise, x, atol=1e-6))
+    >>> speech, residual = rtsep.separate(x, 16_000)
+    >>> bool(np.allclose(speech + residual, x, atol=1e-6))
     True
     """
     n_channels = np.shape(x)[0] if np.ndim(x) == 2 else 1
@@ -78,6 +79,8 @@ def separate(
     if (config.sr, config.n_channels) != (sr, n_channels):
         raise ConfigError(f"config is for {config.sr} Hz, {config.n_channels} channels; {sr=}, {n_channels=}")
     samples = check_audio(x, n_channels) if np.ndim(x) != 2 or n_channels > 1 else check_audio(x[0], 1)
+    if estimator is None:
+        estimator = default_estimator(config.win_length / config.sr, config.hop_s)
     estimator = create("estimator", ESTIMATORS, estimator, {})
     phase = create_phase(phase, estimator)
     if getattr(phase, "offline", False):

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import rtsep.estimators
 import rtsep.phase  # noqa: F401
 from rtsep.config import ConfigError, StreamConfig
+from rtsep.estimators import default_estimator
 from rtsep.kernels.jit import kernel, pasted
 from rtsep.kernels.memory import arrays, zeros
 from rtsep.kernels.simd import move
@@ -137,8 +137,9 @@ class Separator:
     config : StreamConfig
         Rate, window, hop, channels. Channels are linked: the estimator sees their mean power, and all get
         the same mask.
-    estimator : str or estimator settings
-        Name (`rtsep.list_estimators()`) or settings such as `rtsep.estimators.Denoise(...)`.
+    estimator : str, estimator settings or None
+        Name (`rtsep.list_estimators()`) or settings such as `rtsep.estimators.Denoise(...)`. None for `speech`, or
+        for `denoise` where window and hop are not the 16 and 4 ms that `speech` is trained for.
     phase : str, phase-recovery settings or None
         Name (`rtsep.list_phases()`) or settings such as `rtsep.phase.OMISI(...)`. None for what suits the
         estimator: oMISI, or the mixture's phase for one whose magnitudes give phase recovery nothing to gain.
@@ -168,7 +169,7 @@ class Separator:
     Examples
     --------
     >>> import numpy as np, rtsep
-    >>> separator = rtsep.Separator(rtsep.StreamConfig(16_000), "denoise")
+    >>> separator = rtsep.Separator(rtsep.StreamConfig(16_000))
     >>> block = np.zeros(480, np.float32)
     >>> separator.process(block).shape
     (2, 480)
@@ -177,17 +178,19 @@ class Separator:
     def __init__(
         self,
         config: StreamConfig,
-        estimator: Any = "denoise",
+        estimator: Any = None,
         phase: Any = None,
         output: Output | None = None,
     ) -> None:
+        check_type("config", config, StreamConfig)
         self.config = config
+        if estimator is None:
+            estimator = default_estimator(config.win_length / config.sr, config.hop_s)
         self.estimator = create("estimator", ESTIMATORS, estimator, {})
         self.phase = create_phase(phase, self.estimator)
         if hasattr(self.estimator, "suited"):
             self.estimator = self.estimator.suited(self.phase)
         self.output = Output() if output is None else output
-        check_type("config", config, StreamConfig)
         check_type("output", self.output, Output)
         if getattr(self.phase, "offline", False):
             raise ConfigError(f"phase={self.phase.name!r} needs the whole signal; use rtsep.separate")

@@ -47,8 +47,8 @@ def test_a_file_becomes_a_file_per_source_and_the_summary_names_them(tmp_path):
     path = write(tmp_path / "in.wav", recording(24_000))
     run = rtsep("separate", path, "-o", tmp_path / "out")
     assert (run.returncode, run.stderr) == (0, "")
-    outputs = [tmp_path / "out" / f"in.{name}.wav" for name in ("speech", "noise")]
-    assert sorted(os.listdir(tmp_path / "out")) == ["in.noise.wav", "in.speech.wav"]
+    outputs = [tmp_path / "out" / f"in.{name}.wav" for name in ("speech", "residual")]
+    assert sorted(os.listdir(tmp_path / "out")) == ["in.residual.wav", "in.speech.wav"]
     assert np.abs(sum(map(read, outputs)) - read(path)).max() < MINUS_100_DB
     assert "0:01.500, 16000 Hz, 1 channel" in run.stdout
     assert all(str(output) in run.stdout for output in outputs)
@@ -318,13 +318,13 @@ def test_the_demo_writes_sources_and_picture_and_prints_latency_and_load(tmp_pat
         run = rtsep("demo", cwd=tmp_path)
         assert (run.returncode, run.stderr) == (0, "")
         out = tmp_path / "rtsep-demo"
-        made = ["noisy_speech.noise.wav", "noisy_speech.png", "noisy_speech.speech.wav"]
+        made = ["noisy_speech.png", "noisy_speech.residual.wav", "noisy_speech.speech.wav"]
         assert sorted(os.listdir(out)) == made
     assert re.search(r"latency +256 samples +16\.0 ms", run.stdout)
     assert re.search(r"load +median [\d.]+ %, p99 [\d.]+ %, max [\d.]+ % of the 4 ms of a hop", run.stdout)
     assert all(f"rtsep-demo/{name}" in run.stdout for name in made)
     mixture = read(ROOT / "rtsep" / "data" / "noisy_speech.flac")
-    assert np.abs(read(out / made[0]) + read(out / made[2]) - mixture).max() < MINUS_100_DB
+    assert np.abs(read(out / made[1]) + read(out / made[2]) - mixture).max() < MINUS_100_DB
 
 
 def test_the_shipped_recording_is_small_and_its_rights_are_beside_it():
@@ -339,7 +339,7 @@ def test_the_shipped_recording_is_small_and_its_rights_are_beside_it():
 def test_the_demo_scripts_run(tmp_path):
     path = write(tmp_path / "in.wav", recording(24_000, 2))
     subprocess.run([sys.executable, ROOT / "demos" / "file_separate.py", path, tmp_path], check=True, env=environment())
-    sources = [read(tmp_path / f"{name}.wav") for name in ("speech", "noise")]
+    sources = [read(tmp_path / f"{name}.wav") for name in ("speech", "residual")]
     assert np.abs(sum(sources) - read(path)).max() < MINUS_100_DB
     text = subprocess.check_output(
         [sys.executable, ROOT / "demos" / "custom_estimator.py"], text=True, env=environment()

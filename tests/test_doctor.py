@@ -75,7 +75,7 @@ def test_the_page_of_a_machine_with_sound(server):
     assert set(statuses.values()) <= STATUSES
     assert [statuses[name] for name in ("PortAudio", "input", "output")] == ["ok"] * 3
     assert "system (JACK Audio Connection Kit), 1 channel, 16000" in run.stdout
-    assert "denoise + mixture at 16000 Hz, window 256, hop 64" in run.stdout
+    assert "speech + mixture at 16000 Hz, window 256, hop 64" in run.stdout
     assert "1250 hops" in run.stdout
     assert run.stdout.splitlines()[-1].startswith("`rtsep live` can run; ")
     assert max(map(len, run.stdout.splitlines())) <= 80

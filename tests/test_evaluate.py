@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import models
 import numpy as np
 import pytest
 import signals
@@ -21,13 +22,16 @@ from test_files import posix, write
 
 from rtsep import ConfigError, separate
 from rtsep.cli import main
+from rtsep.estimators import Speech, Talkers
 from rtsep.evaluation import si_sdr, summary
 from rtsep.evaluation.corpus import read_corpus
+from rtsep.evaluation.evaluate import Setup, separate_item
 from rtsep.evaluation.workers import Failure, Task, run_local
+from rtsep.phase import MixturePhase
 
 ROOT = Path(__file__).resolve().parents[1]
 SR, N = 16_000, 8_000
-QUICK = ("--phase", "mixture", "--jobs", 1)
+QUICK = ("--estimator", "denoise", "--phase", "mixture", "--jobs", 1)
 CLASSES = ("rain", "wind", "<b>")
 
 
@@ -204,6 +208,31 @@ def test_sources_without_common_names_are_matched_by_their_signals(corpus, tmp_p
     shutil.copytree(corpus / "b", corpus / "c")
     assert evaluate(corpus, tmp_path / "three", *QUICK) == 2
     assert "denoise+mixture makes speech, noise, the mixture has a, b, c" in capsys.readouterr().err
+
+
+def test_the_residual_of_an_estimator_is_compared_with_all_that_it_does_not_name(corpus, tmp_path):
+    entries = []
+    for i in range(2):
+        talkers = signals.voices(N, n_src=2, seed=i)
+        noises = 0.02 * np.random.default_rng(i).normal(size=(2, N))
+        sources = dict(zip(("speech1", "speech2", "hum", "hiss"), [*talkers, *noises], strict=True))
+        for name, x in (sources | {"mixture": sum(sources.values())}).items():
+            write(corpus / f"{i}.{name}.wav", np.float32(x))
+        files = {name: f"{i}.{name}.wav" for name in sources}
+        entries.append(json.dumps({"id": str(i), "mixture": f"{i}.mixture.wav", "sources": files}))
+    (corpus / "two.jsonl").write_text("\n".join(entries) + "\n")
+    item = read_corpus(corpus / "two.jsonl")[0]
+    scene = separate_item(item, Setup("t", Talkers(models.tiny(Talkers)), MixturePhase())).scene
+    assert scene.sources == ("speech1", "speech2", "residual")
+    hum, hiss = (sf.read(item.sources[name])[0] for name in ("hum", "hiss"))
+    np.testing.assert_allclose(scene.references[2, 0], hum + hiss, atol=1e-6)
+    np.testing.assert_allclose(scene.estimates.sum((0, 1)), scene.mixture[0], atol=1e-5)
+    # One that is left keeps its name, so that engines with and without a residual are compared.
+    item = read_corpus(corpus / "manifest.jsonl")[0]
+    assert separate_item(item, Setup("s", Speech(models.tiny(Speech)), MixturePhase())).scene.sources == (
+        "speech",
+        "noise",
+    )
 
 
 def test_a_corpus_is_a_manifest_or_folders_of_the_same_names(corpus):

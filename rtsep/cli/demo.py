@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
         mixture = np.concatenate(list(read_blocks(file, n_samples)), 1)[0]
     _show("recording", f"{RECORDING}, {n_samples / sr:.1f} s at {sr} Hz")
     _show("kernels", "are being made ready; the first start compiles them, which takes some seconds")
-    separator = Separator(StreamConfig(sr), "denoise")
+    separator = Separator(StreamConfig(sr))
     _show("engine", f"{separator.estimator.name} + {separator.phase.name}: {', '.join(separator.sources)}")
     _show_latency(separator)
 

@@ -20,7 +20,9 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that `engine_settings` reads, and `--window-ms` and `--hop-ms`."""
     group = parser.add_argument_group("engine", "`rtsep list` names the estimators and phase-recovery algorithms.")
     group.add_argument(
-        "--estimator", default="denoise", metavar="NAME", help="what tells the sources apart (default: %(default)s)"
+        "--estimator",
+        metavar="NAME",
+        help="what tells the sources apart (default: speech; denoise for other windows and hops)",
     )
     group.add_argument(
         "--model", metavar="FILE", help="model file for `speech` or `talkers`, from `rtsep train`; network for `onnx`"
@@ -56,20 +58,26 @@ def lookahead(text: str) -> int | None:
 def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
     """Settings of estimator, phase recovery and output. Raises `ConfigError`."""
     import rtsep.separator  # noqa: F401  registers all of them
+    from rtsep.estimators import default_estimator
     from rtsep.stages.output import Output
     from rtsep.stages.registry import ESTIMATORS, PHASES, create, create_phase
 
     if args.estimator in LIBRARY_ONLY:
         raise ConfigError(f"estimator={args.estimator!r} is for the library: {LIBRARY_ONLY[args.estimator]}")
     own = {} if args.model is None else {"model": args.model}
-    _refuse_unknown("estimator", ESTIMATORS, args.estimator, own)
+    chosen = args.estimator
+    if chosen is None:
+        hop_ms = args.window_ms / 4 if args.hop_ms is None else args.hop_ms
+        # Who gives a model means an estimator that takes one.
+        chosen = "speech" if own else default_estimator(args.window_ms / 1e3, hop_ms / 1e3)
+    _refuse_unknown("estimator", ESTIMATORS, chosen, own)
     options = {} if args.iterations is None else {"n_iter": args.iterations}
     if hasattr(args, "lookahead"):
         options["lookahead"] = args.lookahead
     # Who asks for iterations wants a phase recovery that has some.
     name = "omisi" if options and args.phase is None else args.phase
     _refuse_unknown("phase", PHASES, name, options)
-    estimator = create("estimator", ESTIMATORS, args.estimator, own)
+    estimator = create("estimator", ESTIMATORS, chosen, own)
     phase = create("phase", PHASES, name, options) if options else create_phase(name, estimator)
     return estimator, phase, Output(strength_db=args.strength)
 

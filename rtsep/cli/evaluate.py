@@ -119,7 +119,7 @@ def _setup(args: argparse.Namespace, text: str | None) -> Setup:
         # It is made for each mixture; its phase recovery is the default one.
         wanted.estimator, wanted.phase = "passthrough", wanted.phase or "omisi"
     estimator, phase, output = engine_settings(wanted)
-    label = text or f"{args.estimator}+{phase.name}"
+    label = text or f"{estimator.name}+{phase.name}"
     return Setup(label, ORACLE if oracle else estimator, phase, output, args.window_ms, args.hop_ms)
 
 

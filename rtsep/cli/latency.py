@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
         **names,
         "sr": rate,
         "block_size": args.block,
-        "estimator": args.estimator,
+        "estimator": estimator.name,
         "phase": phase.name,
         "level_db": args.level,
     }

@@ -2,9 +2,14 @@
 
 from rtsep.estimators.denoise import Denoise
 from rtsep.estimators.hpss import HPSS
-from rtsep.estimators.learned import Speech, Talkers
+from rtsep.estimators.learned import Speech, Talkers, trained_for
 from rtsep.estimators.onnx import Onnx
 from rtsep.estimators.oracle import Oracle
 from rtsep.estimators.passthrough import Passthrough
 
 __all__ = ["HPSS", "Denoise", "Onnx", "Oracle", "Passthrough", "Speech", "Talkers"]
+
+
+def default_estimator(window_s: float, hop_s: float) -> str:
+    """Name of the estimator for those who name none: `speech`, or `denoise` for a framing it is not trained for."""
+    return "speech" if trained_for(window_s, hop_s) else "denoise"

@@ -57,6 +57,11 @@ class LearnedState(NamedTuple):
     masks_only: np.ndarray  # bool (1,)
 
 
+def trained_for(window_s: float, hop_s: float) -> bool:
+    """Whether a framing is near enough to that of the training."""
+    return abs(window_s / WINDOW_S - 1) < TOLERANCE and abs(hop_s / HOP_S - 1) < TOLERANCE
+
+
 def prepare_network(model: Model) -> NetworkState:
     """Fresh state with the weights of a model. Not real-time safe."""
     shape, weights = model.shape, model.weights
@@ -177,8 +182,7 @@ class _Learned:
         """These settings for a phase recovery: masks for one that leaves the phase of the mixture alone."""
         if self.target is not None:
             return self
-        iterates = getattr(phase, "name", "") != "mixture" and getattr(phase, "n_iter", 1) > 0
-        return replace(self, target="magnitudes" if iterates else "mask")
+        return replace(self, target="magnitudes" if getattr(phase, "n_iter", 1) > 0 else "mask")
 
     def load(self) -> Model:
         """The model: that of the settings or the shipped one. Raises `ConfigError`."""
@@ -195,15 +199,12 @@ class _Learned:
 
     def prepare(self, config: StreamConfig) -> LearnedState:
         """Fresh state. Not real-time safe. Raises `ConfigError` for a framing it is not trained for."""
-        for what, seconds, trained in (
-            ("hop", config.hop_s, HOP_S),
-            ("win_length", config.win_length / config.sr, WINDOW_S),
-        ):
-            if abs(seconds / trained - 1) > TOLERANCE:
-                raise ConfigError(
-                    f"{what}={getattr(config, what)} is {1e3 * seconds:.4g} ms; the learned estimators need a window "
-                    f"of {1e3 * WINDOW_S:g} ms with a hop of {1e3 * HOP_S:g} ms"
-                )
+        window_s = config.win_length / config.sr
+        if not trained_for(window_s, config.hop_s):
+            raise ConfigError(
+                f"window {1e3 * window_s:.4g} ms, hop {1e3 * config.hop_s:.4g} ms: the learned estimators need "
+                f"{1e3 * WINDOW_S:g} ms and {1e3 * HOP_S:g} ms (estimator='denoise' takes any)"
+            )
         model = self.load()
         shape = model.shape
         return LearnedState(

@@ -32,6 +32,7 @@ from rtsep.stages.output import Output
 DONE = "done.jsonl"
 RUN = "run.json"
 ORACLE = "oracle"
+RESIDUAL = "residual"
 SPEECH = ("speech", "voice", "vocal", "talker")  # beginnings of names of sources that scores of speech are for
 
 
@@ -89,8 +90,9 @@ def separate_item(item: Item, setup: Setup) -> Separated:
 
     Notes
     -----
-    Sources pair by name. If no name is on both sides, and there are as many of them, the pairs with the best sum of
-    SI-SDR are taken.
+    Sources pair by name. If no name is on both sides, and there are as many of them, or as many talkers, the pairs with
+    the best sum of SI-SDR are taken. An estimate called `residual` is compared with the sum of all sources that are
+    left.
     """
     names = tuple(item.sources)
     signals, sr = read_alike([item.mixture, *item.sources.values()])
@@ -102,15 +104,17 @@ def separate_item(item: Item, setup: Setup) -> Separated:
     estimates = separate(mixture, sr, estimator, setup.phase, config=config, output=setup.output)
     elapsed_s = time.perf_counter() - start
     found = names if setup.estimator == ORACLE else tuple(estimator.sources)
-    common = [name for name in names if name in found]
-    if common:
-        here, there = [names.index(name) for name in common], [found.index(name) for name in common]
-    elif len(found) == len(names):
-        here, there = list(range(len(names))), list(_best_pairs(references, estimates))
-    else:
+    pairs = _pair(names, references, found, estimates)
+    if not pairs:
         raise ConfigError(f"{setup.label} makes {', '.join(found)}, the mixture has {', '.join(names)}")
-    scene = Scene(sr, tuple(names[j] for j in here), references[here], estimates[there], mixture)
-    return Separated(scene, elapsed_s)
+    here, there = list(pairs), list(pairs.values())
+    sources, true, heard = [names[j] for j in here], references[here], estimates[there]
+    rest = [j for j in range(len(names)) if j not in pairs]
+    if rest and RESIDUAL in found and RESIDUAL not in names:
+        sources.append(names[rest[0]] if len(rest) == 1 else RESIDUAL)
+        true = np.concatenate([true, references[rest].sum(0, keepdims=True)])
+        heard = np.concatenate([heard, estimates[[found.index(RESIDUAL)]]])
+    return Separated(Scene(sr, tuple(sources), true, heard, mixture), elapsed_s)
 
 
 def evaluate_item(item: Item, setup: Setup, scores: Sequence[str]) -> list[dict[str, Any]] | Failure:
@@ -149,6 +153,23 @@ def _compile(config: StreamConfig, setup: Setup, n_src: int) -> None:
         estimator = Oracle(np.zeros((n_src, *silence.shape))) if setup.estimator == ORACLE else setup.estimator
         separate(silence, config.sr, estimator, setup.phase, config=config, output=setup.output)
         _compiled.add(key)
+
+
+def _pair(
+    names: tuple[str, ...], references: np.ndarray, found: tuple[str, ...], estimates: np.ndarray
+) -> dict[int, int]:
+    """Index of the estimate for that of each true source that has one; empty if they do not fit."""
+    pairs = {j: found.index(name) for j, name in enumerate(names) if name in found}
+    if pairs:
+        return pairs
+    talkers = [j for j, name in enumerate(names) if name.startswith(SPEECH)]
+    own = [k for k, name in enumerate(found) if name != RESIDUAL]
+    everything, every = list(range(len(names))), list(range(len(found)))
+    for here, there in ((talkers, own), (everything, every), (everything, own)):
+        if len(here) == len(there):
+            best = _best_pairs(references[here], estimates[there])
+            return {j: there[k] for j, k in zip(here, best, strict=True)}
+    return {}
 
 
 def _best_pairs(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:

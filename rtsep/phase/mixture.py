@@ -61,6 +61,7 @@ class MixturePhase:
     mixture.
     """
 
+    n_iter: ClassVar[int] = 0
     lookahead: ClassVar[int] = 0
     consistent: ClassVar[bool] = True
     State: ClassVar[type] = MixtureState
