@@ -59,6 +59,7 @@ def test_a_file_becomes_a_file_per_source_and_the_summary_names_them(tmp_path):
     [
         (["--iterations", "x"], "argument --iterations: invalid int value: 'x'"),
         (["--iterations", "-1"], "--iterations=-1 is not between 0 and 1000"),
+        (["--lookahead", "all"], "--phase='omisi' does not take --lookahead=all"),
         (["--lookahead", "99"], "--lookahead=99 is not between 0 and 32"),
         (["--window-ms", "nan"], "--window-ms=nan is not between 0.005 and 1000 ms"),
         (["--window-ms", "16", "--hop-ms", "20"], "is longer than win_length"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -208,6 +209,31 @@ def test_beside_busy_processes_the_delay_stays(monkeypatch):
     result = soak(minutes=0.15, n_busy=2)
     assert result["share_heard_as_played"] > 0.3
     assert result["seconds_with_that_delay"] >= 0.8 * result["seconds"]
+
+
+def test_an_estimator_that_does_not_return_keeps_nobody_waiting(file_devices, monkeypatch):
+    monkeypatch.setattr("rtsep.live.worker.STUCK_S", 0.1)
+    entered, returns = threading.Event(), threading.Event()
+
+    class Stuck(Halves):
+        def step(self, state, mixture, power, magnitudes):
+            if mixture.any():
+                entered.set()
+                returns.wait(60)
+            super().step(state, mixture, power, magnitudes)
+
+    file_devices.x = tone(2_000_000, 16_000)
+    live = LiveStream(Separator(StreamConfig(), Stuck()))
+    live.start()
+    assert entered.wait(10)
+    driver = live._driver
+    driver.stop()
+    with pytest.raises(LiveError, match="the estimator has not returned from its last hop"):
+        driver.reset()
+    live.close()
+    returns.set()
+    wait_for(lambda: not driver._thread.is_alive())
+    driver.reset()
 
 
 def test_a_block_that_the_prefill_does_not_cover_is_refused(file_devices):

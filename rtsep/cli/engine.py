@@ -78,7 +78,12 @@ def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
     name = "omisi" if options and args.phase is None else args.phase
     _refuse_unknown("phase", PHASES, name, options)
     estimator = create("estimator", ESTIMATORS, chosen, own)
-    phase = create("phase", PHASES, name, options) if options else create_phase(name, estimator)
+    try:
+        phase = create("phase", PHASES, name, options) if options else create_phase(name, estimator)
+    except ConfigError:
+        if options.get("lookahead", 0) is None:
+            raise ConfigError(f"phase={name!r} does not take lookahead=all") from None
+        raise
     return estimator, phase, Output(strength_db=args.strength)
 
 

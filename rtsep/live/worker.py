@@ -15,6 +15,7 @@ import numba
 import numpy as np
 from numba import carray
 
+from rtsep.errors import LiveError
 from rtsep.kernels.jit import entry
 from rtsep.kernels.memory import zeros
 from rtsep.live.atomics import store_release
@@ -23,6 +24,7 @@ from rtsep.live.rings import Ring, empty_ring, free, make_ring, read, waiting, w
 from rtsep.separator import Separator
 
 CAPACITY_S = 4.0  # of each ring
+STUCK_S = 5.0  # that an estimator may take to return when the stream stops
 DECAY_S = 0.001  # time constant with which the last sample fades while nothing comes
 
 
@@ -115,7 +117,16 @@ class WorkerDriver:
         self.problem: BaseException | None = None
 
     def reset(self) -> None:
-        """Back to the beginning, with the prefill in the ring; neither side may run."""
+        """Back to the beginning, with the prefill in the ring; neither side may run.
+
+        Raises
+        ------
+        LiveError
+            If the thread is still in the separator although it was stopped.
+        """
+        if self._thread and self._thread.is_alive():
+            raise LiveError("the estimator has not returned from its last hop")
+        self._thread = None
         exchange = self._exchange
         self._separator.reset()
         empty_ring(exchange.to_worker)
@@ -155,11 +166,10 @@ class WorkerDriver:
         return True
 
     def stop(self) -> None:
-        """Stop the thread."""
+        """Stop the thread. One that does not come back from the estimator is left alone."""
         self._ended.set()
         if self._thread:
-            self._thread.join()
-            self._thread = None
+            self._thread.join(STUCK_S)
 
     def close(self) -> None:
         """Release the memory; after the stream is closed."""
