@@ -1,0 +1,304 @@
+"""What the learned estimators are worth: noise, two talkers, clean speech, level, hours, cost.
+
+    python bench/learned.py -o docs --speech FOLDER --noise FOLDER --known FOLDER
+
+Writes learned.json, learned.md and learned.png (`learned_page.py` makes the last two). Files of the folders are named
+`SPEAKER_F.*` or `SPEAKER_M.*` for speech, `VOICE_F_NUMBER.*` or `VOICE_M_NUMBER.*` for known voices. Mixtures are
+those of `rtsep mix`, so that the same files give the same mixtures anywhere.
+
+Each network is heard three ways: its masks with the phase of the mixture, its magnitudes with that phase, and its
+magnitudes with three iterations of oMISI. Everything at 16 kHz, window 16 ms, 75 % overlap, no look-ahead.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import re
+import sys
+import time
+from collections.abc import Callable, Iterator, Sequence
+from itertools import combinations, groupby, product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from learned_page import columns, draw, render, summarise_noise, summarise_pairs
+
+from rtsep import Output, Separator, StreamConfig, separate
+from rtsep.errors import ConfigError
+from rtsep.estimators import Speech, Talkers
+from rtsep.evaluation import match, si_sdr
+from rtsep.evaluation.mix import Mixer, Recipe, Recording, find_recordings
+from rtsep.evaluation.report import provenance
+from rtsep.evaluation.scores import Scene, measure
+from rtsep.evaluation.workers import Failure, Task, cores, run_local
+from rtsep.phase import OMISI
+
+SR = 16_000
+DURATION_S = 5.0
+SNRS_DB = (-5, 0, 5, 10, 15)
+SCORES = ("si-sdr", "pesq", "estoi")
+FULL_SCALE = 1 << 23  # of the mixtures' integers
+ACTIVE_DB = -20.0  # level of a source in a second, against that in the file, from which on it is active
+LEVELS_DBFS = (-50, -10)
+N_LEVELS = 10  # mixtures that are heard at both levels
+N_PIECES, N_ROUNDS = 60, 24  # five minutes, two hours
+COST_ROUNDS = 40  # of 200 hops
+
+Setups = dict[str, tuple[Any, Any]]  # what a table calls it: estimator and phase recovery
+Kinds = dict[str, list[tuple[list[Recording], list[Recording]]]]  # of pairs: pools of the first and the second
+
+
+def figures(kind: type, model: Path | None) -> Setups:
+    """The three ways to hear a network; the first is what `rtsep` does if not told otherwise."""
+    return {
+        "mask": (kind(model, "mask"), "mixture"),
+        "magnitudes": (kind(model, "magnitudes"), "mixture"),
+        "oMISI": (kind(model, "magnitudes"), OMISI(3)),
+    }
+
+
+def mixtures(
+    count: int, speech: Sequence[Recording], noise: Sequence[Recording], snr_db: float, seed: int = 0
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Speech and noise, float32 (n_samples,). All ratios have the same pieces."""
+    mixer = Mixer(Recipe(count, DURATION_S, SR, 1, (snr_db, snr_db), seed=seed), speech, noise)
+    for index in range(count):
+        yield tuple(np.float32(source[0] / FULL_SCALE) for source in mixer.make(index)[1].values())
+
+
+def pairs(count: int, pools: list[tuple[list[Recording], list[Recording]]]) -> Iterator[np.ndarray]:
+    """Two talkers, float32 (2, n_samples), from each two pools in turn; which of them is the louder alternates."""
+    mixer = Mixer(Recipe(count, DURATION_S, SR, 2), [*pools[0][0], *pools[0][1]])
+    for index in range(count):
+        first, second = pools[index // 2 % len(pools)][:: 1 - 2 * (index % 2)]
+        mixer.pools = {"speech1": first, "speech2": second}
+        yield np.concatenate(list(mixer.make(index)[1].values())).astype(np.float32) / FULL_SCALE
+
+
+def scores(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
+    return measure(Scene(SR, ("speech",), reference[None, None], estimate[None, None], None), SCORES)[0].values
+
+
+def hear_speech(setups: Setups, speech: np.ndarray, noise: np.ndarray) -> dict[str, dict[str, float]]:
+    """Scores of the mixture and of what each setup makes of it."""
+    found = {"unprocessed": scores(speech, speech + noise)}
+    for name, (estimator, phase) in setups.items():
+        found[name] = scores(speech, separate(speech + noise, SR, estimator, phase)[0])
+    return found
+
+
+def hear_clean(setups: Setups, speech: np.ndarray) -> dict[str, float]:
+    return {name: si_sdr(speech, separate(speech, SR, *setup)[0]) for name, setup in setups.items()}
+
+
+def hear_pair(setups: Setups, talkers: np.ndarray) -> dict[str, dict[str, float]]:
+    """SI-SDR improvement with the best order of the file, and the seconds in which another would be better."""
+    mixture = talkers.sum(0)
+    before = np.mean([si_sdr(talker, mixture) for talker in talkers])
+    level = np.sqrt(np.mean(talkers**2, 1)) * 10 ** (ACTIVE_DB / 20)
+    found = {}
+    for name, setup in setups.items():
+        heard = separate(mixture, SR, *setup)[:2]
+        order, after = best_order(talkers, heard)
+        swapped = n_seconds = 0
+        for start in range(0, mixture.size - SR + 1, SR):
+            second = np.s_[:, start : start + SR]
+            if (np.sqrt(np.mean(talkers[second] ** 2, 1)) > level).all():
+                n_seconds += 1
+                swapped += list(best_order(talkers[second], heard[second])[0]) != list(order)
+        found[name] = {"improvement": after - before, "swapped": swapped, "seconds": n_seconds}
+    return found
+
+
+def best_order(talkers: np.ndarray, heard: np.ndarray) -> tuple[np.ndarray, float]:
+    """The estimate of each talker, and the mean SI-SDR in that order."""
+    table = np.array([[si_sdr(talker, estimate) for estimate in heard] for talker in talkers])
+    order = match(table)
+    return order, float(np.mean(table[range(2), order]))
+
+
+def hear_levels(setups: Setups, mixture: np.ndarray) -> dict[str, float]:
+    """Largest difference of the outputs at two levels, both scaled to the same, in dB of the peak of the louder."""
+    rms, found = np.sqrt(np.mean(mixture**2)), {}
+    for name, (estimator, phase) in setups.items():
+        gains = [10 ** (level / 20) / rms for level in LEVELS_DBFS]
+        quiet, loud = (
+            separate(mixture * gain, SR, estimator, phase, output=Output(ceiling_db=float("inf")))[0] / gain
+            for gain in gains
+        )
+        found[name] = float(20 * np.log10(max(np.abs(quiet - loud).max() / np.abs(loud).max(), 1e-10)))
+    return found
+
+
+def hear_hours(setup: tuple[Any, Any], pieces: np.ndarray) -> list[float]:
+    """SI-SDR improvement in each round through the pieces (n_pieces, 2, n_samples) of speech and noise, one stream."""
+    separator, draws = Separator(StreamConfig(SR), *setup), np.random.default_rng(0)
+    n, rounds = pieces.shape[2], []
+    for _ in range(N_ROUNDS):
+        speech, noise = np.concatenate(draws.permutation(pieces), 1)
+        mixture = speech + noise
+        heard = separator.process(mixture)[0, separator.latency :]
+        parts = [slice(start, min(start + n, heard.size)) for start in range(0, mixture.size, n)]
+        rounds.append(np.mean([si_sdr(speech[p], heard[p]) - si_sdr(speech[p], mixture[p]) for p in parts]))
+    return [float(value) for value in rounds]
+
+
+def cost(model: Path | None) -> dict[str, dict[str, float]]:
+    """Microseconds per hop, medians, on one core."""
+    from hop_time import run_estimates, scene
+
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
+    if before:
+        os.sched_setaffinity(0, {max(before)})
+    found = {}
+    for sr in (SR, 48_000):
+        config, estimator = StreamConfig(sr), Speech(model)
+        hops, true = scene(config)
+        state, powers = estimator.prepare(config), true[:, 0] ** 2
+        mixture, magnitudes = np.zeros((1, 2, config.n_bins), np.float32), np.zeros((2, config.n_bins), np.float32)
+        separator, out = Separator(config, estimator, OMISI(3)), np.zeros((2, config.hop), np.float32)
+
+        def one_by_one(hops: np.ndarray, separator: Separator, out: np.ndarray) -> None:
+            for hop in hops:
+                separator.process(hop, out)
+
+        found[str(sr)] = {
+            "network": median_us(run_estimates, state, mixture, powers, magnitudes) / len(hops),
+            "hop": median_us(one_by_one, hops[:, 0], separator, out) / len(hops),
+        }
+    if before:
+        os.sched_setaffinity(0, before)
+    return found
+
+
+def median_us(function: Callable[..., None], *args: Any) -> float:
+    times = []
+    for _ in range(1 + COST_ROUNDS):
+        start = time.perf_counter_ns()
+        function(*args)
+        times.append(time.perf_counter_ns() - start)
+    return float(np.median(times[1:])) / 1000
+
+
+def by_sex(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
+    """Those whose name says F or M."""
+    return {
+        sex: [recording for recording in recordings if re.search(rf"_{sex}(?=_|$)", recording.path.stem)]
+        for sex in "FM"
+    }
+
+
+def kinds_unknown(speech: Sequence[Recording]) -> Kinds:
+    pools = by_sex(speech)
+    return {f"{a}+{b}": [(pools[a], pools[b])] for a, b in ("FM", "FF", "MM")}
+
+
+def kinds_known(known: Sequence[Recording]) -> Kinds:
+    """All pairs of two voices, whose recordings begin with the same word."""
+    voices = {sex: group_by_voice(recordings) for sex, recordings in by_sex(known).items()}
+    return {
+        "F+M": list(product(voices["F"], voices["M"])),
+        "F+F": list(combinations(voices["F"], 2)),
+        "M+M": list(combinations(voices["M"], 2)),
+    }
+
+
+def group_by_voice(recordings: Sequence[Recording]) -> list[list[Recording]]:
+    return [list(same) for _, same in groupby(recordings, lambda recording: recording.path.stem.split("_")[0])]
+
+
+def run(function: Callable[..., Any], *args: Any) -> Any:
+    return function(*args)
+
+
+def tasks(args: argparse.Namespace, speech_setups: Setups, talkers_setups: Setups | None) -> Iterator[Task]:
+    """All that is heard, the longest first; mixtures are made as they are needed."""
+    speech, noise, known = (find_recordings(folder, print) for folder in (args.speech, args.noise, args.known))
+    pieces = np.stack([np.stack(pair) for pair in mixtures(N_PIECES, speech, noise, 5, seed=1)])
+    yield Task(("hours",), (hear_hours, speech_setups["oMISI"], pieces))
+    for snr_db in SNRS_DB:
+        for index, pair in enumerate(mixtures(args.count, speech, noise, snr_db)):
+            yield Task(("noise", snr_db, index), (hear_speech, {"denoise": ("denoise", None)} | speech_setups, *pair))
+            if snr_db == max(SNRS_DB):
+                yield Task(("clean", index), (hear_clean, speech_setups, pair[0]))
+            if snr_db == 5 and index < N_LEVELS:
+                yield Task(("level", index), (hear_levels, speech_setups, sum(pair)))
+    if talkers_setups:
+        for title, kinds in (("unknown", kinds_unknown(speech)), ("known", kinds_known(known))):
+            for kind, pools in kinds.items():
+                for index, pair in enumerate(pairs(args.count, pools)):
+                    yield Task((title, kind, index), (hear_pair, talkers_setups, pair))
+
+
+def measure_all(args: argparse.Namespace) -> dict[str, Any]:
+    speech_model = Speech(args.speech_model).load()
+    talkers_setups = figures(Talkers, args.talkers_model)
+    try:
+        talkers_model = Talkers(args.talkers_model).load()
+    except ConfigError:
+        if args.talkers_model:
+            raise
+        talkers_model = talkers_setups = None
+    costs = cost(args.speech_model)
+    found: dict[tuple[Any, ...], Any] = {}
+    for key, result in run_local(run, tasks(args, figures(Speech, args.speech_model), talkers_setups), args.jobs):
+        if isinstance(result, Failure):
+            raise RuntimeError(f"{key}: {result.reason}")
+        found[key] = result
+        print(f"\r{len(found)} done", end="", file=sys.stderr)
+    print(file=sys.stderr)
+
+    def select(*head: Any) -> list[Any]:
+        return [result for key, result in sorted(found.items(), key=str) if key[: len(head)] == head]
+
+    return {
+        "made": provenance(),
+        "command": f"python bench/learned.py -o docs --speech {args.speech.parent.name}/{args.speech.name} "
+        f"--noise {args.noise.parent.name}/{args.noise.name} --known {args.known.parent.name}/{args.known.name}"
+        f" --count {args.count}",
+        "count": args.count,
+        "models": {
+            kind: {"parameters": model.shape.n_parameters, "sha256": model.sha256}
+            for kind, model in (("speech", speech_model), ("talkers", talkers_model))
+            if model
+        },
+        "noise": summarise_noise({snr_db: select("noise", snr_db) for snr_db in SNRS_DB}),
+        "clean": {
+            name: {"mean": float(np.mean(values)), "worst": min(values)} for name, values in columns(select("clean"))
+        },
+        "level": {name: max(values) for name, values in columns(select("level"))},
+        "hours": found[("hours",)],
+        "cost": costs,
+        "talkers": {
+            title: summarise_pairs({kind: select(title, kind) for kind in ("F+M", "F+F", "M+M")})
+            for title in ("unknown", "known")
+        }
+        if talkers_model
+        else None,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What the learned estimators are worth")
+    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for learned.json, .md and .png")
+    parser.add_argument("--speech", type=Path, required=True, help="recordings of speakers that no model has heard")
+    parser.add_argument("--noise", type=Path, required=True, help="recordings of noise that no model has heard")
+    parser.add_argument("--known", type=Path, required=True, help="other recordings of voices that were trained on")
+    parser.add_argument("--count", type=int, default=40, help="mixtures at each ratio and of each kind of pair")
+    parser.add_argument("--speech-model", type=Path, help="model file in place of the shipped one")
+    parser.add_argument("--talkers-model", type=Path, help="model file in place of the shipped one")
+    parser.add_argument("--jobs", type=int, default=cores(), help="processes (default: %(default)s)")
+    args = parser.parse_args()
+    args.output.mkdir(parents=True, exist_ok=True)
+    result = measure_all(args)
+    (args.output / "learned.json").write_text(json.dumps(result, indent=1) + "\n")
+    (args.output / "learned.md").write_text(render(result))
+    draw(result, args.output / "learned.png")
+    print(render(result))
+
+
+if __name__ == "__main__":
+    main()
