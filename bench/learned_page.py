@@ -167,7 +167,11 @@ def in_short(result: dict[str, Any]) -> list[str]:
         ranked = sorted(kinds["all"].items(), key=lambda item: item[1]["improvement"], reverse=True)
         lines.append(
             f"- Two {title} {'voices' if title == KNOWN else 'talkers'}, SI-SDR improvement: "
-            + "; ".join(f"{NAMES[name]} {value['improvement']:+.1f} dB" for name, value in ranked)
+            + "; ".join(
+                f"{NAMES[name]} {value['improvement']:+.1f} dB, swapped in {value['swapped']} of {value['seconds']} s "
+                f"and {value['files_swapped']} of {value['files']} files"
+                for name, value in ranked
+            )
             + "."
         )
     return lines
@@ -180,9 +184,8 @@ def talkers(found: dict[str, Any] | None, count: int) -> list[str]:
     lines = [
         f"SI-SDR improvement in dB, mean over both talkers, with the order of the two outputs that is best over the "
         f"file; {count} mixtures of 5 s of each kind, talkers at 0 to 5 dB. Seconds: those (1 s, from the start of the "
-        "file) in which both talkers are within 20 dB of their level in the file. Swapped: those of them in which the "
-        "other order has the larger sum of SI-SDR; files with any of them. For each network in the order of the "
-        "columns before.",
+        "file) in which both talkers are within 20 dB of their level in the file. Swapped: the share of them in which "
+        "the other order has the larger sum of SI-SDR, and the files with any; each for the three ways in turn.",
         "",
         *table_head(["", *(NAMES[name] for name in figures), "seconds", "swapped, %", "files with any"]),
     ]
@@ -205,8 +208,8 @@ def draw(result: dict[str, Any], path: Path) -> None:
     snrs = [snr for snr in means if snr != "mean"]
     names = [name for name in means["mean"] if name != "unprocessed"]
     colours = dict(zip(names, ("0.5", "C0", "C1", "C3"), strict=True))
-    figure, axes = plt.subplots(2, 3, figsize=(13, 7), layout="constrained")
-    for axis, (key, (title, unit, _)) in zip(axes[0], SCORES.items(), strict=True):
+    figure, axes = plt.subplots(2, 3 if pairs else 2, figsize=(13 if pairs else 9, 7), layout="constrained")
+    for axis, (key, (title, unit, _)) in zip(axes.flat, SCORES.items(), strict=False):
         for name in names:
             gains = [means[snr][name][key] - means[snr]["unprocessed"][key] for snr in snrs]
             axis.plot([int(snr) for snr in snrs], gains, marker=".", color=colours[name], label=NAMES[name].strip("`"))
@@ -214,23 +217,18 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.set(title=f"{title} against unprocessed", xlabel="speech to noise in dB", xticks=[int(s) for s in snrs])
         axis.set_ylabel(f"difference{' in' + unit if unit else ''}")
     axes[0, 0].legend(fontsize=8)
-    for axis, title in zip(axes[1], (UNKNOWN, KNOWN), strict=False):
-        axis.set_title(f"two {title} {'voices' if title == KNOWN else 'talkers'}")
-        if not pairs:
-            axis.text(0.5, 0.5, "no model", ha="center", transform=axis.transAxes)
-            axis.set_axis_off()
-            continue
-        kinds = pairs[title]
+    for axis, (title, kinds) in zip(axes.flat[3:], (pairs or {}).items(), strict=False):
         for j, name in enumerate(kinds["all"]):
             values = [row[name]["improvement"] for row in kinds.values()]
             axis.bar(np.arange(len(kinds)) + 0.27 * (j - 1), values, 0.25, color=colours[name])
         axis.axhline(0, color="black", linewidth=0.8)
+        axis.set_title(f"two {title} {'voices' if title == KNOWN else 'talkers'}")
         axis.set_xticks(range(len(kinds)), kinds)
         axis.set_ylabel("SI-SDR improvement in dB")
-    hours = result["hours"]
-    axes[1, 2].plot(5 * np.arange(1, len(hours) + 1), hours, marker=".", color=colours["oMISI"])
-    axes[1, 2].set(title="two hours, five minutes at a time", xlabel="minutes", ylim=(0, 1.2 * max(*hours, 0.1)))
-    axes[1, 2].set_ylabel("SI-SDR improvement in dB")
+    hours, last = result["hours"], axes.flat[-1]
+    last.plot(5 * np.arange(1, len(hours) + 1), hours, marker=".", color=colours["oMISI"])
+    last.set(title="two hours, five minutes at a time", xlabel="minutes", ylim=(0, 1.2 * max(*hours, 0.1)))
+    last.set_ylabel("SI-SDR improvement in dB")
     for axis in axes.flat:
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
