@@ -31,21 +31,19 @@ def summarise_noise(found: dict[int, list[dict[str, dict[str, float]]]]) -> dict
     names, keys = list(first), list(first["unprocessed"])
     # (n_snrs, n_mixtures, n_setups, n_scores)
     table = np.array([[[list(row[name].values()) for name in names] for row in rows] for rows in found.values()])
-    table[:, np.isnan(table).any((0, 2, 3))] = np.nan  # a piece that one score cannot take counts nowhere
-    means = dict(zip([*map(str, found), "mean"], [*np.nanmean(table, 1), np.nanmean(table, (0, 1))], strict=True))
-    gain = np.nanmean(table - table[:, :, names.index("mask"), None], 0)
-    n_pieces = int(np.isfinite(gain[:, 0, 0]).sum())
-    error = np.nanstd(gain, 0, ddof=1) / np.sqrt(n_pieces)
+    table = table[:, np.isfinite(table).all((0, 2, 3))]  # a piece that one score cannot take counts nowhere
+    means = dict(zip([*map(str, found), "mean"], [*table.mean(1), table.mean((0, 1))], strict=True))
+    gain = (table - table[:, :, names.index("mask"), None]).mean(0)
+    error = gain.std(0, ddof=1) / np.sqrt(len(gain))
     return {
-        "n_pieces": n_pieces,
+        "n_pieces": len(gain),
         "means": {
             snr: {name: dict(zip(keys, map(float, row), strict=True)) for name, row in zip(names, rows, strict=True)}
             for snr, rows in means.items()
         },
         "against_mask": {
             name: {
-                key: {"mean": float(np.nanmean(gain[:, i, j])), "error": float(error[i, j])}
-                for j, key in enumerate(keys)
+                key: {"mean": float(gain[:, i, j].mean()), "error": float(error[i, j])} for j, key in enumerate(keys)
             }
             for i, name in enumerate(names)
             if name not in ("unprocessed", "mask")
