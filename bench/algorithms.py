@@ -36,6 +36,7 @@ from rtsep.evaluation.report import provenance
 from rtsep.kernels.jit import kernel
 from rtsep.phase import MISI, OMISI, RTPGHI, Bregman, ConsistentAnisotropicWiener, ConsistentWiener, MixturePhase
 from rtsep.phase.griffin_lim import GriffinLim
+from rtsep.phase.mixture import MixtureState
 from rtsep.phase.omisi import OMISIState
 from rtsep.phase.repeated_events import RepeatedEvents
 from rtsep.phase.window import Online
@@ -138,6 +139,8 @@ def transforms(phase: Any, n_src: int = N_SRC) -> int:
         published = getattr(phase, "order", "paper") == "published"
         targets = frames if n_iter and not published else 0
         return 1 + targets + frames * (2 * n_iter * (n_src - 1) + (n_src if published else n_src - 1))
+    if getattr(phase, "State", None) is MixtureState:
+        return 1 + n_src - 1  # the differences become signals
     if isinstance(phase, (ConsistentWiener, ConsistentAnisotropicWiener)) and phase.offline:
         # The window opens with all sources; the forces on their differences: before the iterations, and in each. The
         # mixture is transformed for the estimator and for the algorithm.
