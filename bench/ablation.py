@@ -18,6 +18,7 @@ import json
 import os
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -114,13 +115,12 @@ def train(variant: Variant, splits: dict[str, Split], data: dict[str, Any], jobs
 
 def measure(args: argparse.Namespace) -> None:
     """Train what is not in the results yet, and write them after each variant."""
-    # First, for the error without PyTorch.
-    from ablation_variants import variants  # isort: skip
-    import torch
+    from rtsep.training.recipe import KINDS  # isort: skip  # First, for the error without PyTorch.
+    from ablation_variants import variants
 
     table = variants(args.steps)
     recipe = table[0].recipe
-    folders = {kind: getattr(args, kind) for kind in recipe.corpora}
+    folders = {kind: getattr(args, kind) for kind in KINDS}
     splits = load(recipe, folders)
     data = {kind: split.as_dict() for kind, split in splits.items()}
     kept = args.output / "ablation.json"
@@ -130,7 +130,7 @@ def measure(args: argparse.Namespace) -> None:
     if len(former) > len(entries):
         say(f"{kept}: {len(former) - len(entries)} of {len(former)} results have other settings, and are replaced")
     made = provenance()
-    made["versions"]["torch"] = str(torch.__version__)
+    made["versions"]["torch"] = version("torch")
     stage = recipe.stages[0]
     result = {
         "made": made,
@@ -176,15 +176,8 @@ def render(result: dict[str, Any]) -> str:
     """The page ablation.md."""
     made, stage, validation, entries = (result[name] for name in ("made", "stage", "validation", "variants"))
     shipped, noise = entries[0], noise_of(entries)
-    heads = [
-        "variant",
-        *(f"{label}, dB" for label in SCORES.values()),
-        "weights",
-        "file, kB",
-        "us per hop",
-        "training, s",
-        "s of the processor",
-    ]
+    heads = ["variant", *(f"{label}, dB" for label in SCORES.values())]
+    heads += ["weights", "file, kB", "us per hop", "training, s", "s of the processor"]
     lines = [
         "# Ablation of the learned estimator",
         "",
@@ -225,17 +218,17 @@ def render(result: dict[str, Any]) -> str:
             notes.append(f"- {entry['name']}: a file of more than {MOST_KB} kB is too large for the wheel.")
     limits = (
         "These are short trainings, of one seed each, and validation mixtures of the same corpora (but of other "
-        "speakers and noises): they say what is learned soon, not what a full training ends with. What may pay late, as a "
-        "larger network or a loss through phase recovery, is undervalued."
+        "speakers and noises): they say what is learned soon, not what a full training ends with. What may pay late, "
+        "as a larger network or a loss through phase recovery, is undervalued."
     )
     if noise is not None:
         limits += (
             " Another seed, that is other first weights and other training mixtures, changes the figures of the shipped"
             f" variant by up to {noise:.2f} dB: smaller differences say nothing."
         )
-    return "\n".join(
-        [*lines, *([""] if notes else []), *notes, "", limits, "", "![Quality of the variants](ablation.png)", ""]
-    )
+    if notes:
+        lines += ["", *notes]
+    return "\n".join([*lines, "", limits, "", "![Quality of the variants](ablation.png)", ""])
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
