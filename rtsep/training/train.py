@@ -6,9 +6,10 @@ import math
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -92,6 +93,8 @@ class Training:
     alone.
     """
 
+    network_class: ClassVar[type[Network]] = Network  # experiments train others: bench/ablation_variants.py
+
     def __init__(
         self,
         recipe: Recipe,
@@ -106,9 +109,8 @@ class Training:
         self.recipe, self.mixer, self.output, self.data, self.jobs = recipe, mixer, output, data, jobs
         self.start = start.sha256 if start else None
         torch.manual_seed(recipe.seed)
-        self.network = with_weights(start.shape, start.weights) if start else Network(recipe.network)
-        self.average = Network(recipe.network)
-        self.average.load_state_dict(self.network.state_dict())
+        self.network = with_weights(start.shape, start.weights) if start else self.network_class(recipe.network)
+        self.average = deepcopy(self.network)
         self.optimizer = torch.optim.Adam(self.network.parameters())
         self.progress = Progress()
         n = round(recipe.validation_s * SR)
