@@ -25,7 +25,7 @@ from rtsep.training.checkpoint import MAGIC, read_checkpoint
 from rtsep.training.corpus import Clip, Pool
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import CONFIG, Heads, Network
-from rtsep.training.recipe import Corpus, Mixtures, Recipe, Stage
+from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, Recipe, Stage
 from rtsep.training.train import Training, checkpoint_of, learning_rate
 
 SR = 16_000
@@ -386,6 +386,17 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     adapted = read_model(recordings / "me.npz")
     assert adapted.manifest["adapted_from"] == model.sha256
     assert adapted.shape == model.shape
+
+
+def test_a_shipped_recipe_trains_on_folders_of_ones_own(recordings, capsys, monkeypatch):
+    text = (SHIPPED / "speech.toml").read_text().replace("steps = 4000", "steps = 1").replace("batch = 32", "batch = 2")
+    (recordings / "quick.toml").write_text(text.replace("validation = 40", "validation = 2"))
+    monkeypatch.chdir(recordings)
+    assert train(recordings, "quick.toml", "--speech", "speech", "--noise", "noise", "--hours", "1e-6") == 0
+    assert "speech has none of librispeech, commands, voices" in capsys.readouterr().out
+    manifest = read_model(recordings / "m.npz").manifest
+    assert [corpus["name"] for kind in ("speech", "noise") for corpus in manifest["recipe"][kind]] == ["own", "own"]
+    assert manifest["recipe"]["music"] == []
 
 
 @pytest.mark.parametrize(

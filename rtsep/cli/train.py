@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,11 +26,12 @@ examples:
   rtsep train speech --speech voices/ --noise noises/ -o my_speech.npz --resume
   rtsep train --adapt speech.npz --speech me/ -o me.npz
   rtsep train --adapt talkers.npz --speech us/ -o us.npz     (a folder for each voice in us/)
-  rtsep separate --estimator speech --set model=my_speech.npz talk.wav
+  rtsep separate --model my_speech.npz talk.wav
 
-A recipe names its corpora with their licences, and where to get them; each is a folder below DIR. Speakers and noises
-for validation are taken out of the training. The model is written after each validation in which it is the best so far,
-and beside it a checkpoint, from which --resume goes on exactly. Ctrl-C loses a minute at most.
+A recipe names its corpora with their licences, and where to get them; each is a folder below DIR. Folders of your own,
+with a subfolder for each speaker and for each kind of noise, take their place. Speakers and noises for validation are
+taken out of the training. The model is written after each validation in which it is the best so far, and beside it a
+checkpoint, from which --resume goes on exactly. Ctrl-C loses a minute at most.
 """
 
 
@@ -99,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
         general = tuple(kind for kind in ("speech", "noise") if getattr(args, f"general_{kind}"))
         recipe = adapt_recipe(start, own, general)
     else:
-        recipe = read_recipe(args.recipe)
+        recipe = _with_own(args, read_recipe(args.recipe))
     splits: dict[str, Split] = {}
     for kind in KINDS:
         with progress_bar(f"reading {kind}") as progress:
@@ -144,6 +146,21 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigError("what is there to adapt to? --speech DIR, --noise DIR or both")
     elif args.general_speech or args.general_noise:
         raise ConfigError("--general-speech and --general-noise are for --adapt")
+
+
+def _with_own(args: argparse.Namespace, recipe: Recipe) -> Recipe:
+    """The recipe on the user's own folders, if the one with speech has none of the recipe's corpora in it."""
+    from rtsep.training.recipe import KINDS, Corpus
+
+    known = [corpus.folder for corpus in recipe.corpora["speech"]]
+    if args.speech is None or not args.speech.is_dir() or any((args.speech / name).is_dir() for name in known):
+        return recipe
+    given = [kind for kind in KINDS if getattr(args, kind)]
+    _say(f"{args.speech} has none of {', '.join(known)}: network and stages of the recipe, recordings of your own")
+    if "noise" not in given:
+        _say("without --noise, noise is synthetic" + (" or music" if "music" in given else ""))
+    own = {kind: (Corpus("own", "as given", "as given"),) if kind in given else () for kind in KINDS}
+    return replace(recipe, corpora=own)
 
 
 def _places(args: argparse.Namespace, recipe: Recipe, kind: str) -> list[tuple[Any, Path]]:

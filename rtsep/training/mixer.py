@@ -23,7 +23,8 @@ SELF_NOISE_DB = (-90.0, -60.0)  # dBFS, of the microphone
 SPREAD = 3 / 8  # of the coefficients of random filters (Valin, "A hybrid DSP/deep learning approach", 2018)
 GAP_S = (0.1, 1.0)
 BABBLE = (3, 9)  # talkers
-SECOND_NOISE = 0.25  # share of noises that are two, and the second's level
+BACKWARDS = 0.5  # share of recorded noises
+SECOND_NOISE = 0.4  # share of noises that are two, and the second's level
 SECOND_NOISE_DB = (-10.0, 0.0)
 ABSENT = 0.05  # share of two-talker mixtures with one of them
 CLIPPED_AT = (0.3, 0.8)  # of the peak
@@ -124,13 +125,22 @@ class Mixer:
                 piece = _repeated(rng, self.speech.draw(rng), n)
                 x += piece * np.float32(10 ** (rng.uniform(-6, 0) / 20) / (piece.std() + 1e-6))
         elif drawn < mixtures.babble + mixtures.music and len(self.music):
-            x = _repeated(rng, self.music.draw(rng), n)
+            x = self._recorded(rng, self.music, n)
         elif drawn < mixtures.babble + mixtures.music + mixtures.synthetic or not len(self.noise):
             x = synthetic(rng, n)
         else:
-            x = _repeated(rng, self.noise.draw(rng), n)
+            x = self._recorded(rng, self.noise, n)
         x = _filtered(rng, x)
         return x / np.float32(np.sqrt(active_power(x)))
+
+    def _recorded(self, rng: np.random.Generator, pool: Pool, n: int) -> np.ndarray:
+        """A recording at another speed, and half of the time backwards: many from one."""
+        most = self.mixtures.noise_speed
+        speed = max(1, round(RESAMPLED * np.exp(rng.uniform(-np.log(most), np.log(most)))))
+        x = _repeated(rng, pool.draw(rng), -(-n * speed // RESAMPLED))
+        if speed != RESAMPLED:
+            x = resample_poly(x, RESAMPLED, speed, window=_low_pass(speed))[:n]
+        return x[::-1].copy() if rng.random() < BACKWARDS else x
 
     def _scaled_noise(self, rng: np.random.Generator, n: int, talkers: np.ndarray) -> np.ndarray:
         """Noise at the SNR that was drawn, or of power one if there is no speech."""

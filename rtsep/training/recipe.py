@@ -82,6 +82,8 @@ class Mixtures:
         Range of the RMS of the mixture in dBFS.
     speed : float
         Largest change of speed and pitch of speech, 0 to 0.2.
+    noise_speed : float
+        Largest change of speed and pitch of recorded noise and music, a factor from 1 to 3.
     noise : float
         Mixtures with noise; the others have that of a microphone alone.
     noise_only : float
@@ -101,6 +103,7 @@ class Mixtures:
     talkers_db: tuple[float, float] = (-5.0, 5.0)
     level_db: tuple[float, float] = (-45.0, -10.0)
     speed: float = 0.08
+    noise_speed: float = 1.6
     noise: float = 0.9
     noise_only: float = 0.05
     pauses: float = 0.3
@@ -116,6 +119,7 @@ class Mixtures:
         for name in ("noise", "noise_only", "pauses", "rooms", "clipping", "synthetic", "babble", "music"):
             _check(name, getattr(self, name), 0, 1)
         _check("speed", self.speed, 0, 0.2)
+        _check("noise_speed", self.noise_speed, 1, 3)
         for name, n in (("snr_db", 4), ("talkers_db", 2), ("level_db", 2)):
             values: tuple[float, ...] = getattr(self, name)
             if len(values) != n or values[-2] > values[-1]:
