@@ -44,8 +44,8 @@ class Variant:
 class MasksOnly(Network):
     """Masks that sum to one over the sources; magnitudes are the same masks times those of the mixture."""
 
-    def run_bands(self, power: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        bands, state = super().run_bands(power, state)
+    def run_bands(self, power: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
+        bands, state = super().run_bands(power, n_streams, state)
         n_src = self.shape.n_src
         masks = bands[..., :n_src, :]
         masks = masks / masks.sum(-2, keepdim=True)
@@ -55,8 +55,8 @@ class MasksOnly(Network):
 class RatiosAlone(Network):
     """Magnitudes are the ratios, however far off: the confidence is one."""
 
-    def run_bands(self, power: Tensor, state: State | None = None) -> tuple[Tensor, State]:
-        bands, state = super().run_bands(power, state)
+    def run_bands(self, power: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
+        bands, state = super().run_bands(power, n_streams, state)
         return torch.cat([bands[..., :-1, :], torch.ones_like(bands[..., -1:, :])], -2), state
 
 

@@ -24,7 +24,7 @@ def random_model(path: Path, shape: Shape, sources: tuple[str, ...], seed: int =
         weights[name] = rng.uniform(-bound, bound, size).astype(np.float32)
     power = (rng.exponential(size=(20, 257)) * 10 ** rng.uniform(-3, 0, (20, 1))).astype(np.float32)
     unproven = Model(shape, sources, {}, weights, power, power, "")
-    heads = naive_network.heads(power, unproven, StreamConfig(16_000)).astype(np.float32)
+    heads = naive_network.heads(power, unproven, StreamConfig(16_000, 256, 16 * shape.hop_ms)).astype(np.float32)
     write_model(path, shape, sources, {"weights": "random", "seed": seed}, weights, power, heads)
     return path
 
@@ -32,5 +32,5 @@ def random_model(path: Path, shape: Shape, sources: tuple[str, ...], seed: int =
 @cache
 def tiny(settings: type) -> Path:
     """A small random model for `Speech` or `Talkers`."""
-    shape = Shape(16, 24, 2, 32, len(settings.sources))
+    shape = Shape(16, 24, 2, 32, len(settings.sources), hop_ms=8)
     return random_model(Path(FOLDER.name) / f"{settings.name}.npz", shape, settings.sources, seed=1)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from rtsep import StreamConfig
+
 
 def sigmoid(x: np.ndarray) -> np.ndarray:
     return 1 / (1 + np.exp(-x))
@@ -50,7 +52,7 @@ def features(power: np.ndarray, n_bands: int, config) -> np.ndarray:
             if n_seen > 1 and now < level / 1000:
                 rate /= 10
             level = now if n_seen == 1 else level + rate * (now - level)
-            if n_seen <= 4:
+            if n_seen <= config.win_length // config.hop:
                 smoothed = floor = candidate = bands
             smoothed = smoothed + (1 - np.exp(-hop_s / 0.05)) * (bands - smoothed)
             candidate = np.minimum(candidate, smoothed)
@@ -96,7 +98,11 @@ def heads(power: np.ndarray, model, config) -> np.ndarray:
 
 def gains(power: np.ndarray, model, config, target: str) -> np.ndarray:
     """Magnitudes over those of the mixture, (n_frames, n_src, n_bins)."""
-    bands, n_src = heads(power, model, config), model.shape.n_src
+    n_src, turns = model.shape.n_src, model.shape.hop_ms // 4
+    slow = StreamConfig(config.sr, config.win_length, turns * config.hop, config.n_fft)
+    bands = np.zeros((len(power), model.shape.n_heads, model.shape.bands_out))
+    for turn in range(turns):
+        bands[turn::turns] = heads(power[turn::turns], model, slow)
     masks, ratios, confidence = bands[:, :n_src], bands[:, n_src:-1], bands[:, -1:]
     bands = masks if target == "mask" else confidence * ratios + (1 - confidence) * masks
     frequencies = np.arange(config.n_bins) * config.sr / config.n_fft

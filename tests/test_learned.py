@@ -57,7 +57,7 @@ def run_all(network, features, out):
     for t in range(len(features)):
         for i in range(features.shape[1]):
             network.features[i] = features[t, i]
-        run_network(network, n_heads // 2, n_bands)
+        run_network(network, 0, n_heads // 2, n_bands)
         for j in range(n_heads):
             for b in range(n_bands):
                 out[t, j, b] = network.said[j * n_bands + b]
@@ -178,10 +178,10 @@ def test_a_gru_equals_its_twin_frame_by_frame(model):
     last = model.shape.n_layers - 1
     actual = []
     for frame in x:
-        gru_step(network.into, network.within, last, frame, 0, n, network.hidden, network.a, network.b)
-        actual.append(network.hidden[last].copy())
+        gru_step(network.into, network.within, last, frame, 0, n, network.hidden[0], network.a, network.b)
+        actual.append(network.hidden[0, last].copy())
     assert np.abs(np.array(actual) - naive_network.gru(x, model.weights, last)).max() < 2e-6
-    assert (network.hidden[:last] == 0).all()
+    assert (network.hidden[0, :last] == 0).all()
 
 
 @pytest.mark.parametrize("settings_class", [Speech, Talkers])

@@ -12,7 +12,7 @@ import pytest
 import soundfile as sf
 
 import rtsep
-from rtsep import ConfigError
+from rtsep import ConfigError, StreamConfig
 from rtsep.cli import main
 from rtsep.estimators.bands import expansion_bands
 from rtsep.estimators.model_file import TOP_BANDS, Shape, read_model
@@ -23,13 +23,15 @@ from rtsep.phase import MISI
 from rtsep.training import losses as L
 from rtsep.training.checkpoint import MAGIC, read_checkpoint
 from rtsep.training.corpus import Clip, Pool
+from rtsep.training.framing import framing, magnitude_of
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import CONFIG, Heads, Network
 from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, Recipe, Stage
 from rtsep.training.train import Training, checkpoint_of, learning_rate
 
 SR = 16_000
-SMALL = Shape(16, 16, 1, 16, 2)
+FRAMES = framing(4)
+SMALL = Shape(16, 16, 1, 16, 2, hop_ms=8)
 STAGE = Stage("a", 10, 4, 0.5)
 CORPORA = {"speech": (Corpus("s", "CC0", "nowhere"),)}
 
@@ -43,7 +45,7 @@ def rng():
 def signals(rng):
     """Two sources and the mixture's spectrum, batch of 3."""
     sources = torch.from_numpy(rng.normal(0, 0.1, (3, 2, 3000)).astype(np.float32))
-    return sources, L.stft(sources.sum(1))
+    return sources, FRAMES.stft(sources.sum(1))
 
 
 def heads_like(spectrum, rng, n_src=2):
@@ -66,19 +68,22 @@ def test_spectra_are_those_of_the_engine_and_can_be_inverted(signals):
     sources, spectrum = signals
     mixture = sources.sum(1)
     np.testing.assert_allclose(spectrum[0].numpy(), true_frames(mixture[0].numpy()), atol=2e-5)
-    np.testing.assert_allclose(L.istft(spectrum, 3000), mixture, atol=1e-6)
+    np.testing.assert_allclose(FRAMES.istft(spectrum, 3000), mixture, atol=1e-6)
 
 
+@pytest.mark.parametrize("hop_ms", [4, 8])
 @pytest.mark.parametrize("n_iter", [0, 1, 3, 8])
-def test_misi_with_gradients_is_the_offline_misi_of_the_package(signals, rng, n_iter):
-    sources, spectrum = signals
-    size = L.magnitude_of(L.stft(sources)) * torch.from_numpy(rng.uniform(0.5, 1.5, (3, 2, 1, 257)).astype(np.float32))
-    got = L.istft(L.misi(spectrum, size, n_iter), 3000)
-    lead = CONFIG.win_length - CONFIG.hop
-    line = np.zeros(lead + spectrum.shape[1] * CONFIG.hop, np.float32)
+def test_misi_with_gradients_is_the_offline_misi_of_the_package(signals, rng, n_iter, hop_ms):
+    frames, config = framing(hop_ms), StreamConfig(SR, 256, 16 * hop_ms)
+    sources, _ = signals
+    spectrum, factors = frames.stft(sources.sum(1)), rng.uniform(0.5, 1.5, (3, 2, 1, 257)).astype(np.float32)
+    size = magnitude_of(frames.stft(sources)) * torch.from_numpy(factors)
+    got = frames.istft(frames.misi(spectrum, size, n_iter), 3000)
+    lead = config.win_length - config.hop
+    line = np.zeros(lead + spectrum.shape[1] * config.hop, np.float32)
     line[lead : lead + 3000] = sources.sum(1)[0]
     targets = np.ascontiguousarray(size[0].numpy().transpose(1, 0, 2))
-    expected = MISI(n_iter=n_iter).run(CONFIG, line, targets)[:, lead : lead + 3000]
+    expected = MISI(n_iter=n_iter).run(config, line, targets)[:, lead : lead + 3000]
     np.testing.assert_allclose(got[0], expected, atol=1e-5)
 
 
@@ -134,7 +139,9 @@ def naive_losses(masks, gains, sources):
     angle = np.angle(x)[None] - np.angle(s)
     complex_loss = np.abs(a * np.exp(1j * angle) - b)[..., ::2] ** 2
     ratios = []
-    for estimate, source in zip(L.istft(torch.from_numpy(heard * x * scale), sources.shape[1]), sources, strict=True):
+    for estimate, source in zip(
+        FRAMES.istft(torch.from_numpy(heard * x * scale), sources.shape[1]), sources, strict=True
+    ):
         y = estimate.numpy()
         target = (y @ source) / (source @ source) * source
         wanted = target @ target
@@ -165,7 +172,7 @@ def test_losses_do_not_depend_on_the_level(signals, rng):
 
 def test_too_little_speech_costs_twice_and_too_little_residual_once(signals):
     sources, spectrum = signals
-    truth = L.magnitude_of(L.stft(sources)) / L.magnitude_of(spectrum)[:, None].clamp(min=1e-6)
+    truth = magnitude_of(FRAMES.stft(sources)) / magnitude_of(spectrum)[:, None].clamp(min=1e-6)
 
     def cost(source, factor):
         gains = truth.clone()
@@ -183,7 +190,7 @@ def test_silent_sources_give_finite_losses_and_gradients(signals, rng, silent):
     sources, _ = signals
     sources = sources.clone()
     sources[:, list(silent)] = 0
-    spectrum = L.stft(sources.sum(1))
+    spectrum = FRAMES.stft(sources.sum(1))
     heads = heads_like(spectrum, rng)
     found = L.losses(heads, spectrum, sources, replace(STAGE, misi=0.1))
     found.total.sum().backward()
@@ -193,13 +200,13 @@ def test_silent_sources_give_finite_losses_and_gradients(signals, rng, silent):
 
 def test_talkers_may_be_exchanged_and_the_residual_may_not(rng):
     sources = torch.from_numpy(rng.normal(0, 0.1, (2, 3, 2000)).astype(np.float32))
-    spectrum = L.stft(sources.sum(1))
+    spectrum = FRAMES.stft(sources.sum(1))
     heads = heads_like(spectrum, rng, 3)
     first = L.losses(heads, spectrum, sources, STAGE).total
     torch.testing.assert_close(L.losses(heads, spectrum, sources[:, [1, 0, 2]], STAGE).total, first)
     assert not torch.allclose(L.losses(heads, spectrum, sources[:, [2, 1, 0]], STAGE).total, first)
     # Each mixture has an order of its own.
-    sizes = L.magnitude_of(L.stft(sources))
+    sizes = magnitude_of(FRAMES.stft(sources))
     exchanged = torch.stack([sizes[0], sizes[1][[1, 0, 2]]])
     assert L.best_order(sizes.sqrt(), exchanged.sqrt()).tolist() == [[0, 1, 2], [1, 0, 2]]
 
@@ -267,7 +274,7 @@ def test_a_resumed_training_is_that_which_was_not_interrupted_bit_by_bit(tmp_pat
 
 
 def test_a_small_network_learns_and_the_engine_hears_it(tmp_path):
-    stage = Stage("a", 60, 8, 1.0, lr=1e-2)
+    stage = Stage("a", 60, 8, 1.0, lr=1e-2, hop_ms=8)
     training = make_training(tmp_path / "m.npz", stages=(stage,), seed=1)
     entries = []
     training.run(report=entries.append)
@@ -283,9 +290,9 @@ def test_a_small_network_learns_and_the_engine_hears_it(tmp_path):
     assert best["step"] == model.manifest["step"]
     if best["step"] == training.progress.step:
         with torch.no_grad():
-            spectrum = L.stft(torch.from_numpy(x.sum(0))[None])
-            heads, _ = training.average(L.magnitude_of(spectrum).square())
-            expected = L.istft(L.share_error(heads.masks) * spectrum[:, None], x.shape[1])[0]
+            spectrum = FRAMES.stft(torch.from_numpy(x.sum(0))[None])
+            heads, _ = training.average(magnitude_of(spectrum).square(), 2)
+            expected = FRAMES.istft(L.share_error(heads.masks) * spectrum[:, None], x.shape[1])[0]
         np.testing.assert_allclose(separated, expected, atol=2e-3)  # weights are stored in float16
 
 

@@ -21,7 +21,9 @@ from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, read_recipe, recipe
 from rtsep.training.rooms import draw_response, in_room
 
 SR = 16_000
-PLAIN = Mixtures(noise=1, noise_only=0, pauses=0, rooms=0, clipping=0, speed=0, noise_speed=1, babble=0, music=0, synthetic=0)
+PLAIN = Mixtures(
+    noise=1, noise_only=0, pauses=0, rooms=0, clipping=0, speed=0, noise_speed=1, babble=0, music=0, synthetic=0
+)
 
 
 def refuse(path: Path, reason: str) -> None:

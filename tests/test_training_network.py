@@ -46,7 +46,9 @@ def magnitudes(estimator: Speech, power: np.ndarray) -> np.ndarray:
     return out
 
 
-@pytest.mark.parametrize("shape", [SMALL, Shape(64, 128, 2, 96, 2), Shape(32, 40, 1, 48, 2, floor_cue=False)], ids=str)
+@pytest.mark.parametrize(
+    "shape", [SMALL, Shape(64, 128, 2, 96, 2, hop_ms=8), Shape(32, 40, 1, 48, 2, floor_cue=False)], ids=str
+)
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_the_compiled_estimator_does_what_the_exported_network_does(shape, dtype, tmp_path):
     network, path = untrained(shape), tmp_path / "model.npz"
@@ -55,7 +57,7 @@ def test_the_compiled_estimator_does_what_the_exported_network_does(shape, dtype
     power = golden_power()
     size = np.sqrt(power)[:, None]
     with torch.no_grad():
-        heads, _ = network(torch.from_numpy(power)[None])
+        heads, _ = network(torch.from_numpy(power)[None], shape.hop_ms // 4)
     # Rounding the weights to float16 changes a gain by less than a tenth of a dB of full scale.
     tolerance = 1e-5 if dtype == np.float32 else 1e-2
     for target, expected in (("mask", heads.masks), ("magnitudes", heads.gains)):
@@ -81,10 +83,23 @@ def test_a_stream_in_pieces_is_the_stream_and_sequences_do_not_mix():
     with torch.no_grad():
         whole, _ = network(power)
         first, state = network(power[:, :17])
-        second, _ = network(power[:, 17:], state)
+        second, _ = network(power[:, 17:], state=state)
         alone, _ = network(power[1:])
     assert torch.allclose(torch.cat([first.gains, second.gains], 2), whole.gains, atol=1e-6)
     assert torch.allclose(alone.gains[0], whole.gains[1], atol=1e-6)
+
+
+def test_streams_that_take_turns_are_networks_that_hear_every_other_frame():
+    network = untrained(SMALL)
+    power = torch.from_numpy(np.stack([golden_power()[:49], 7 * golden_power()[:0:-1]]))
+    with torch.no_grad():
+        both, state = network(power, 2)
+        even, odd = network(power[:, ::2])[0], network(power[:, 1::2])[0]
+        more, _ = network(power, 2, state)
+    torch.testing.assert_close(both.gains[:, :, ::2], even.gains)
+    torch.testing.assert_close(both.gains[:, :, 1::2], odd.gains)
+    assert state.hidden.shape == (2, 4, 24)
+    assert not torch.allclose(more.gains, both.gains)
 
 
 def test_every_weight_gets_a_gradient():

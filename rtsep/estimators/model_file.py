@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rtsep.config import ConfigError, check_int
+from rtsep.config import ConfigError, check_choice, check_int
 from rtsep.estimators.bands import MAX_BANDS
 from rtsep.kernels.simd import LANES
 
@@ -48,6 +48,9 @@ class Shape:
         Sources, 1 to 8.
     floor_cue : bool
         Also hear each band relative to its floor (`rtsep.estimators.features`).
+    hop_ms : int
+        Between the frames that the network remembers, 4, 8 or 16 ms: with a shorter hop of the engine, several
+        memories take turns.
     """
 
     bands_in: int = 64
@@ -56,6 +59,7 @@ class Shape:
     bands_out: int = 96
     n_src: int = 2
     floor_cue: bool = True
+    hop_ms: int = 4
 
     def __post_init__(self) -> None:
         check_int("bands_in", self.bands_in, 8, MAX_BANDS)
@@ -66,6 +70,7 @@ class Shape:
         for name in ("hidden", "bands_out"):
             if getattr(self, name) % LANES:
                 raise ConfigError(f"{name}={getattr(self, name)} is not a multiple of {LANES}")
+        check_choice("hop_ms", self.hop_ms, (4, 8, 16))
         if not isinstance(self.floor_cue, bool):
             raise ConfigError(f"floor_cue={self.floor_cue!r} is neither True nor False")
 

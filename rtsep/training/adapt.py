@@ -40,7 +40,7 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
         corpora[kind] = ((known,) if kind in own else ()) + ((other,) if kind in general else ())
     if not corpora["speech"]:
         raise ConfigError("an adaptation to noises needs speech as well: --general-speech DIR")
-    stage = Stage("adapt", STEPS, BATCH, SECONDS, LR)
+    stage = Stage("adapt", STEPS, BATCH, SECONDS, LR, model.shape.hop_ms)
     # A voice that is known is not to become another one.
     mixtures = replace(mixtures, speed=mixtures.speed / 4 if "speech" in own else mixtures.speed)
     return Recipe("adapted", model.shape, mixtures, (stage,), corpora, epoch=50, validation=24, select="mask")

@@ -13,7 +13,7 @@ from rtsep.config import StreamConfig
 from rtsep.estimators.bands import Bands, expansion_bands
 from rtsep.kernels.jit import kernel
 
-CONFIG = StreamConfig(16_000)  # the only framing that is trained
+CONFIG = StreamConfig(16_000)  # rate, window and bins of the training
 
 
 @cache

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from rtsep.config import StreamConfig
 from rtsep.estimators.features import FeatureState, extract_all_features, prepare_features
 from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, Shape, write_model
 from rtsep.training.expansion import CONFIG, to_bins
@@ -28,7 +29,7 @@ class State(NamedTuple):
     """What a batch remembers from one call to the next."""
 
     features: list[FeatureState]  # one for each sequence; updated in place
-    hidden: Tensor  # (n_layers, batch, hidden)
+    hidden: Tensor  # (n_layers, n_sequences, hidden)
 
 
 class Network(nn.Module):
@@ -41,8 +42,8 @@ class Network(nn.Module):
 
     Notes
     -----
-    16 kHz with the default framing (257 bins, hop 4 ms). The features are those of the compiled kernel that runs
-    in the hop; no gradient goes through them.
+    16 kHz, windows of 16 ms, 257 bins. The features are those of the compiled kernel that runs in the hop; no gradient
+    goes through them.
     """
 
     def __init__(self, shape: Shape) -> None:
@@ -52,32 +53,40 @@ class Network(nn.Module):
         self.gru = nn.GRU(shape.hidden, shape.hidden, shape.n_layers, batch_first=True)
         self.heads = nn.Linear(shape.hidden, shape.n_heads * shape.bands_out)
 
-    def forward(self, power: Tensor, state: State | None = None) -> tuple[Heads, State]:
+    def forward(self, power: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Heads, State]:
         """Heads for consecutive frames.
 
         Parameters
         ----------
         power : Tensor, float32, (batch, n_frames, n_bins)
             Squared magnitudes of the mixture.
+        n_streams : int
+            Memories that take turns: frames are `shape.hop_ms / n_streams` apart.
         state : State, optional
-            As returned by the call for the frames before; None for the start of a stream. Detach `hidden` to
-            cut the gradient there.
+            As returned by the call for the frames before, whose number all memories divided evenly; None for the start
+            of a stream. Detach `hidden` to cut the gradient there.
 
         Returns
         -------
         heads : Heads
         state : State
         """
-        bands, state = self.run_bands(power, state)
+        bands, state = self.run_bands(power, n_streams, state)
         return self.expand(bands), state
 
-    def run_bands(self, power: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+    def run_bands(self, power: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
         """The heads before their expansion to bins: (batch, n_frames, n_heads, bands_out), and the state."""
-        tracked = state.features if state else [prepare_features(self.shape.bands_in, CONFIG) for _ in power]
+        n_batch, n_frames, n_bins = power.shape
+        # Every stream becomes a sequence of its own; silence completes the last turn.
+        turns = nn.functional.pad(power, (0, 0, 0, -n_frames % n_streams)).view(n_batch, -1, n_streams, n_bins)
+        power = turns.transpose(1, 2).flatten(0, 1)
+        config = StreamConfig.from_ms(CONFIG.sr, 16, self.shape.hop_ms)
+        tracked = state.features if state else [prepare_features(self.shape.bands_in, config) for _ in power]
         x = self.features(power, tracked)
         x = nn.functional.leaky_relu(self.dense(x), LEAK)
         y, hidden = self.gru(x, state.hidden if state else None)
         raw = self.heads(y + x).unflatten(-1, (self.shape.n_heads, self.shape.bands_out))
+        raw = raw.unflatten(0, (n_batch, n_streams)).transpose(1, 2).flatten(1, 2)[:, :n_frames]
         n_src = self.shape.n_src
         masks, ratios, confidence = raw.split([n_src, n_src, 1], -2)
         ratios = MAX_RATIO * torch.sigmoid(ratios - RATIO_OFFSET)

@@ -20,7 +20,8 @@ from rtsep.config import ConfigError
 from rtsep.estimators.model_file import Model
 from rtsep.training.checkpoint import read_checkpoint, write_checkpoint
 from rtsep.training.corpus import SR
-from rtsep.training.losses import N_ITER, best_order, istft, losses, magnitude_of, misi, share_error, si_sdr, stft
+from rtsep.training.framing import framing, magnitude_of, power_of
+from rtsep.training.losses import N_ITER, best_order, losses, share_error, si_sdr
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import Network, export, with_weights
 from rtsep.training.recipe import Recipe, Stage
@@ -29,6 +30,7 @@ WARM_UP = 100  # steps from nothing to the full learning rate, in each stage
 LAST = 0.05  # share of the learning rate that is left at the end of a stage
 CLIP = 1.0  # norm of the gradient
 EMA = 0.999  # of the weights that are validated and exported
+HOP_MS = 4  # of the engine, in which a model is validated
 CHUNK = 16 * SR  # samples of mixtures in one piece of the loss, so that it stays in the cache
 SAVE_S = 60.0  # between checkpoints
 MOST_MIXTURES = 4096  # in a batch
@@ -229,8 +231,8 @@ class Training:
         if not size:
             return 0.0, [torch.zeros_like(p) for p in parameters]
         sources = torch.from_numpy(self.mixer.batch(first, size, n))
-        spectrum = stft(sources.sum(1))
-        bands, _ = self.network.run_bands(power_of(spectrum))
+        spectrum = framing(stage.hop_ms).stft(sources.sum(1))
+        bands, _ = self.network.run_bands(power_of(spectrum), self.recipe.network.hop_ms // stage.hop_ms)
         # The heads of a chunk after the other: what the loss needs then fits into the cache.
         leaf = bands.detach().requires_grad_()
         chunk, value = max(1, CHUNK // n), 0.0
@@ -279,11 +281,6 @@ def checkpoint_of(output: Path) -> Path:
     return output.with_suffix(".checkpoint")
 
 
-def power_of(spectrum: Tensor) -> Tensor:
-    """Squared magnitudes."""
-    return spectrum.real.square() + spectrum.imag.square()
-
-
 def stage_at(recipe: Recipe, step: int) -> tuple[Stage, int]:
     """The stage that a step belongs to, and the steps of it before."""
     for stage in recipe.stages:
@@ -323,15 +320,16 @@ def _improvements(network: Network, sources: Tensor) -> Tensor:
     with torch.no_grad():
         mixture, talkers = sources.sum(1), sources[:, :-1]
         n = mixture.shape[-1]
-        spectrum = stft(mixture)
-        heads, _ = network(power_of(spectrum))
+        frames = framing(HOP_MS)
+        spectrum = frames.stft(mixture)
+        heads, _ = network(power_of(spectrum), network.shape.hop_ms // HOP_MS)
         size = magnitude_of(spectrum)[:, None]
-        order = best_order((heads.masks * size).sqrt(), magnitude_of(stft(sources)).sqrt())[:, :-1]
+        order = best_order((heads.masks * size).sqrt(), magnitude_of(frames.stft(sources)).sqrt())[:, :-1]
         talkers = talkers[torch.arange(len(order))[:, None], order]
         heard = (
-            istft(share_error(heads.masks) * spectrum[:, None], n),
-            istft(share_error(heads.gains) * spectrum[:, None], n),
-            istft(misi(spectrum, heads.gains * size, N_ITER), n),
+            frames.istft(share_error(heads.masks) * spectrum[:, None], n),
+            frames.istft(share_error(heads.gains) * spectrum[:, None], n),
+            frames.istft(frames.misi(spectrum, heads.gains * size, N_ITER), n),
         )
         scale = mixture.square().mean(-1).clamp(min=1e-12).rsqrt()[:, None, None]
         before = si_sdr((mixture[:, None] * scale).expand_as(talkers), talkers * scale)
