@@ -167,7 +167,7 @@ def check_real(name: str, value: object, low: float, high: float, unit: str = ""
         raise ConfigError(f"{name}={value} is not between {low:.3g} and {high:.6g}{unit}")
 
 
-def check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise `ConfigError` unless `value` is one of `choices`."""
     if value not in choices:
-        raise ConfigError(f"{name}={value!r} is not one of {', '.join(choices)}")
+        raise ConfigError(f"{name}={value!r} is not one of {', '.join(map(str, choices))}")

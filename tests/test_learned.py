@@ -420,6 +420,7 @@ def test_nothing_is_written_that_would_not_be_read(name, change, message, tmp_pa
 @pytest.mark.parametrize(
     ("shape", "sources", "message"),
     [
+        ({"hop_ms": 5}, ("a", "b"), r"its header is wrong \(hop_ms=5 is not one of 4, 8, 16\)"),
         ({"hidden": 20}, ("a", "b"), r"its header is wrong \(hidden=20 is not a multiple of 8"),
         ({"bands_in": 129}, ("a", "b"), "bands_in=129 is not between 8 and 128"),
         ({"n_src": 3}, ("a", "b"), "it names 2 sources and has heads for 3"),

@@ -159,7 +159,9 @@ def _with_own(args: argparse.Namespace, recipe: Recipe) -> Recipe:
     _say(f"{args.speech} has none of {', '.join(known)}: network and stages of the recipe, recordings of your own")
     if "noise" not in given:
         _say("without --noise, noise is synthetic" + (" or music" if "music" in given else ""))
-    own = {kind: (Corpus("own", "as given", "as given"),) if kind in given else () for kind in KINDS}
+    own: dict[str, tuple[Corpus, ...]] = {
+        kind: (Corpus("own", "as given", "as given"),) if kind in given else () for kind in KINDS
+    }
     return replace(recipe, corpora=own)
 
 
