@@ -31,16 +31,16 @@ def peers() -> str:
         return float("inf") if found is None else found
 
     heads = [f"{result['n_mixtures']} mixtures, {made['date']}"]
-    heads += ["latency, ms", "SI-SDR gain, dB", "STOI", "PESQ", "share of a core"]
+    heads += ["latency, ms", "SI-SDR gain, dB", "ESTOI", "PESQ", "share of a core"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for name in sorted(engines, key=latency):
         engine, ms = engines[name], latency(name)
         fields = [
             f"**{name}**" if name.startswith("rtsep") else name,
             "whole file" if ms == float("inf") else f"{ms:.0f}",
-            f"{engine['gain']['si_sdr']['median']:+.1f}",
-            f"{engine['scores']['stoi']['median']:.3f}",
-            f"{engine['scores']['pesq']['median']:.2f}",
+            f"{engine['gain']['si_sdr']['mean']:+.1f}",
+            f"{engine['scores']['estoi']['mean']:.3f}",
+            f"{engine['scores']['pesq']['mean']:.2f}",
             f"{100 * engine['cost']['median']:.1f} %",
         ]
         lines.append(f"| {' | '.join(fields)} |")

@@ -21,12 +21,13 @@ from typing import Any
 ROUNDS = 3  # of the cost, each in processes of their own; the median round counts
 COST_S = 20.0
 LATENCY_S = 2.0
-SCORES = ("si_sdr", "sdr", "stoi", "pesq", "dnsmos")
+SCORES = ("si_sdr", "sdr", "stoi", "estoi", "pesq", "dnsmos")
 COLUMNS = (
     "latency ms",
     "SI-SDR dB",
     "gain dB",
     "STOI",
+    "ESTOI",
     "PESQ",
     "DNSMOS",
     "cost median",
@@ -133,22 +134,23 @@ def table(result: dict[str, Any]) -> str:
     made = result["made"]
     lines = [
         f"{result['n_mixtures']} mixtures, {made['date']}, {made['machine']}, Python {made['python']}, load "
-        f"{result['load']:.1f}. Scores: median of the speech after alignment; cost: share of one core.",
+        f"{result['load']:.1f}. Scores: mean of the speech after alignment; cost: share of one core.",
         "",
         f"| | {' | '.join(COLUMNS)} |",
         "|---" * (len(COLUMNS) + 1) + "|",
     ]
     for name, engine in result["engines"].items():
         latency, cost = engine["latency"]["latency_ms"], engine["cost"]
-        median = {score: engine["scores"][score]["median"] for score in SCORES}
+        mean = {score: engine["scores"][score]["mean"] for score in SCORES}
         fields = [
             name,
             "whole file" if latency is None else f"{latency:.1f}",
-            f"{median['si_sdr']:.2f}",
-            f"{engine['gain']['si_sdr']['median']:+.2f}",
-            f"{median['stoi']:.3f}",
-            f"{median['pesq']:.2f}",
-            f"{median['dnsmos']:.2f}",
+            f"{mean['si_sdr']:.2f}",
+            f"{engine['gain']['si_sdr']['mean']:+.2f}",
+            f"{mean['stoi']:.3f}",
+            f"{mean['estoi']:.3f}",
+            f"{mean['pesq']:.2f}",
+            f"{mean['dnsmos']:.2f}",
             f"{100 * cost['median']:.2f} %",
             f"{100 * cost['p99']:.2f} %",
             f"{100 * cost['max']:.1f} %",
@@ -174,13 +176,13 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for k, (name, engine) in enumerate(result["engines"].items()):
         latency = engine["latency"]["latency_ms"]
         x = right if latency is None else latency
-        y = engine["gain"]["si_sdr"]["median"]
+        y = engine["gain"]["si_sdr"]["mean"]
         axis.scatter(x, y, 20 + 4000 * engine["cost"]["median"], color=f"C{k}", alpha=0.6)
         axis.annotate(name, (x, y), (0, 12), textcoords="offset points", fontsize=8, ha="center")
     axis.margins(0.1)
     axis.axvline(0.5 * (right + max([*known, 20])), color="0.7", lw=0.8)
     axis.set_xlabel("algorithmic latency / ms, by experiment (far right: needs the whole file)")
-    axis.set_ylabel("median gain in SI-SDR / dB")
+    axis.set_ylabel("mean gain in SI-SDR / dB")
     axis.set_title(f"{result['n_mixtures']} mixtures; area: share of one core")
     figure.savefig(path)
 

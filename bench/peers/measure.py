@@ -9,7 +9,7 @@ import numpy as np
 from engines import run
 from scipy.signal import resample_poly
 
-from rtsep.evaluation import ScoreError, delay, dnsmos, pesq, sdr, si_sdr, stoi
+from rtsep.evaluation import ScoreError, delay, dnsmos, estoi, pesq, sdr, si_sdr, stoi
 
 MAX_DELAY_S = 0.1
 LOUD = 0.9  # of full scale: the edge of a window passes a thousandth of it, and 16 bits hold a thirtieth of that
@@ -75,6 +75,7 @@ def quality(make: Callable[[], Any], reference: np.ndarray, mixture: np.ndarray,
         ("si_sdr", si_sdr),
         ("sdr", sdr),
         ("stoi", lambda s, e: stoi(s, e, sr)),
+        ("estoi", lambda s, e: estoi(s, e, sr)),
         ("pesq", lambda s, e: pesq(s, e, sr)),
         ("dnsmos", lambda s, e: dnsmos(e, sr).ovrl),
     ):

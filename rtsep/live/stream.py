@@ -145,7 +145,7 @@ class LiveStream:
         config = separator.config
         check_int("block_size", block_size, 0, 1 << 16, " samples")
         check_choice("late", late, ("mixture", "silence", "wait"))
-        check_choice("driver", driver, (None, "native", "worker"))  # type: ignore[arg-type]
+        check_choice("driver", driver, (None, "native", "worker"))
         check_real("prefill_ms", prefill_ms, 0, 2000, " ms")
         _check_free(separator)
         if driver == "native" and not separator.compiled:
