@@ -2,7 +2,8 @@
 
     python tests/stored_scores.py        # renew tests/data/scores.json on purpose; prints what changes
 
-Denoise, hpss and true magnitudes with their default and with every phase recovery of this package, default settings.
+Speech, denoise, hpss and true magnitudes with their default and with every phase recovery of this package, all with
+default settings.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import soundfile
 
 import rtsep
 import rtsep.phase
-from rtsep.estimators import HPSS, Denoise, Oracle
+from rtsep.estimators import HPSS, Denoise, Oracle, Speech
 from rtsep.evaluation import estoi, pesq, si_sdr
 from rtsep.stages.registry import PHASES
 
@@ -47,6 +48,8 @@ class CalledFromPython:
     def __init__(self, settings: Any) -> None:
         self.sources, self.prepare, self.step = settings.sources, settings.prepare, type(settings).step
         self.phase = getattr(settings, "phase", "omisi")
+        if hasattr(settings, "suited"):
+            self.suited = lambda phase: CalledFromPython(settings.suited(phase))
 
 
 def scenes() -> dict[str, Scene]:
@@ -61,12 +64,13 @@ def scenes() -> dict[str, Scene]:
     def levelled(*sources: np.ndarray) -> np.ndarray:
         return np.stack([0.05 * s / np.sqrt(np.mean(s**2)) for s in sources]).astype(np.float32)
 
-    with_voice = levelled(recording, voices[0])
+    with_voice, in_noise = levelled(recording, voices[0]), levelled(recording, noise)
     return {
         "two voices": Scene(voices, Oracle(voices), False),
         "recording and voice": Scene(with_voice, Oracle(with_voice), True),
         "voice in noise": Scene(levelled(voices[0], noise), Denoise(), False),
-        "recording in noise": Scene(levelled(recording, noise), Denoise(), True),
+        "recording in noise": Scene(in_noise, Denoise(), True),
+        "recording in the same noise": Scene(in_noise, Speech(), True),
         "chord and clicks": Scene(levelled(chord, clicks), HPSS(), False),
     }
 

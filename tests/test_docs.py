@@ -16,6 +16,7 @@ from rtsep.stages.registry import PHASES
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import ablation
 import algorithms
+import learned_page
 import oracle
 import pages
 
@@ -102,6 +103,10 @@ def test_the_ablation_is_drawn_however_far_it_is(made_up_ablation, n, tmp_path):
 @pytest.mark.skipif(not (DOCS / "ablation.json").exists(), reason="not measured yet")
 def test_the_ablation_is_the_one_that_was_measured():
     assert (DOCS / "ablation.md").read_text() == ablation.render(json.loads((DOCS / "ablation.json").read_text()))
+
+
+def test_the_page_of_the_learned_estimators_is_the_one_that_was_measured():
+    assert (DOCS / "learned.md").read_text() == learned_page.render(json.loads((DOCS / "learned.json").read_text()))
 
 
 def test_the_table_of_peers_is_the_one_that_was_measured():

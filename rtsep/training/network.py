@@ -52,6 +52,12 @@ class Network(nn.Module):
         self.dense = nn.Linear(shape.n_features, shape.hidden)
         self.gru = nn.GRU(shape.hidden, shape.hidden, shape.n_layers, batch_first=True)
         self.heads = nn.Linear(shape.hidden, shape.n_heads * shape.bands_out)
+        # A memory that lasts from the start: rotations, and update gates that keep three quarters.
+        with torch.no_grad():
+            for layer in range(shape.n_layers):
+                for gate in getattr(self.gru, f"weight_hh_l{layer}").split(shape.hidden):
+                    nn.init.orthogonal_(gate)
+                getattr(self.gru, f"bias_hh_l{layer}")[shape.hidden : 2 * shape.hidden] = 1.0
 
     def forward(self, power: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Heads, State]:
         """Heads for consecutive frames.
