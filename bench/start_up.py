@@ -15,7 +15,7 @@ import time
 
 FIRST_OUTPUT = """
 import numpy as np, rtsep
-rtsep.Separator(rtsep.StreamConfig(16_000), "denoise").process(np.zeros(64, np.float32))
+rtsep.Separator(rtsep.StreamConfig(16_000)).process(np.zeros(64, np.float32))
 """
 
 

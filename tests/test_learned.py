@@ -13,16 +13,17 @@ import naive_network
 import numpy as np
 import pytest
 import signals
+import soundfile as sf
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from scipy.signal import resample
+from scipy.signal import resample, resample_poly
 from scipy.special import expit
 
 from rtsep import ConfigError, Output, Separator, StreamConfig, separate
 from rtsep.estimators import Speech, Talkers
 from rtsep.estimators.bands import band_centres, expansion_bands
 from rtsep.estimators.features import extract_all_features, prepare_features
-from rtsep.estimators.learned import estimate_learned, prepare_network, run_network
+from rtsep.estimators.learned import SHIPPED, estimate_learned, prepare_network, run_network
 from rtsep.estimators.model_file import Shape, read_model, write_model
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.network import affine, gru_step, leaky_relu, panels, scaled_sigmoid, sigmoid, tanh
@@ -483,3 +484,22 @@ def test_what_is_no_file_or_no_npz_is_refused(tmp_path):
         read_model(tmp_path / "array.npy")
     with pytest.raises(ConfigError, match=r"model\.bin does not end in \.npz"):
         write_model(tmp_path / "model.bin", SHAPES[0], ("a", "b"), {}, {}, np.zeros(0), np.zeros(0))
+
+
+def test_the_shipped_model_takes_noise_and_leaves_speech_at_any_level_and_rate():
+    path = SHIPPED / Speech.shipped
+    assert path.stat().st_size < 1_500_000
+    assert read_model(path).manifest["recipe"]["name"] == "speech"
+    x, sr = sf.read(SHIPPED / "noisy_speech.flac", dtype="float32")
+    speech = separate(x, sr)[0]
+
+    def db(a, b):
+        return 10 * np.log10(np.mean(a**2) / np.mean(b**2))
+
+    noise = slice(sr // 10, sr // 2)  # the speech begins later
+    assert db(speech[noise], x[noise]) < -12
+    assert -3 < db(speech[sr : 4 * sr], x[sr : 4 * sr]) < 0
+    quiet = separate(0.01 * x, sr)[0]
+    assert db(100 * quiet - speech, speech) < -60
+    higher = resample_poly(separate(resample_poly(x, 3, 1), 48_000)[0], 1, 3)
+    assert db(higher - speech, speech) < -15

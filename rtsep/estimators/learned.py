@@ -229,12 +229,12 @@ class _Learned:
 @register_estimator("speech")
 @dataclass(frozen=True)
 class Speech(_Learned):
-    """Speech and residual by a network that `rtsep train` made; needs its model file.
+    """Speech and residual by a recurrent network on bands of power; the default for windows of 16 ms.
 
     Parameters
     ----------
     model : path, optional
-        Model file made by `rtsep train`. Default: the shipped one, once there is one.
+        Model file made by `rtsep train`. Default: the shipped one.
     target : {"mask", "magnitudes"}, optional
         What the network is asked for: masks suit the phase of the mixture, magnitudes a phase recovery. Default:
         what suits the phase recovery that follows.
@@ -248,7 +248,7 @@ class Speech(_Learned):
 @register_estimator("talkers")
 @dataclass(frozen=True)
 class Talkers(_Learned):
-    """Two talkers and residual by a network that `rtsep train` made; needs its model file.
+    """Two talkers and residual by the network of `speech`; needs a model made by `rtsep train`.
 
     Parameters
     ----------
