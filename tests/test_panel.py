@@ -309,11 +309,11 @@ def test_the_panel_shows_the_stream_and_obeys_the_keys(server):
         terminal.until("● running", "system → system  16000 Hz", "Hearing  speech   strength 10 dB", "▶ 1 speech")
         terminal.until("window        256 samples    16.0 ms", "median", "p99.9", "max", "late hops", "q quit")
         terminal.type("2")
-        terminal.until("Hearing  noise ", "▶ 2 noise")
+        terminal.until("Hearing  residual ", "▶ 2 residual")
         terminal.type("\t")
         terminal.until("Hearing  speech")
         terminal.type("\x1b[D")
-        terminal.until("Hearing  noise")
+        terminal.until("Hearing  residual")
         terminal.type("\x1b[C")
         terminal.until("Hearing  speech")
         terminal.type("\x1b[A")
@@ -327,7 +327,7 @@ def test_the_panel_shows_the_stream_and_obeys_the_keys(server):
         terminal.type("9q")
         status, rest = terminal.finish()
     assert status == 0
-    assert "system -> system, 16000 Hz, speech, noise" in rest
+    assert "system -> system, 16000 Hz, speech, residual" in rest
     assert "hops late" in rest
 
 
