@@ -3,7 +3,7 @@
     python bench/ablation.py -o docs --speech DIR --noise DIR --music DIR [--steps 600] [--jobs 2]
 
 Writes ablation.json, ablation.md and ablation.png after each variant, of which `ablation_variants.py` has the list. A
-run takes more than an hour; started again after an interruption it goes on with the first variant that is not in
+run takes long; started again after an interruption it goes on with the first variant that is not in
 ablation.json with these settings and recordings. Remove the file after a change of the code. Needs `.[dev,train]`.
 
 All variants are trained with one stage of the shipped recipe, on the same mixtures, and scored on the validation

@@ -4,8 +4,9 @@ The network says for every source a mask for the phase of the mixture, from 0 to
 exceed one and need not sum to one over the sources: masks that do leave phase recovery nothing to gain. A
 confidence blends the two: magnitudes that are far off are worth less than the mask.
 
-Networks are trained on frames that are 8 ms apart, half as many as the engine has: memories for even and for odd frames
-take turns, with the same weights. That halves the training, and a step of memory reaches twice as far.
+A network may remember frames that are 8 ms apart, half as many as the engine has (`Shape.hop_ms`): memories for even
+and for odd frames then take turns, with the same weights. So there is half as much to train on per second of sound,
+and a step of memory reaches twice as far.
 
 `rtsep.training` makes the model files, `rtsep.estimators.model_file` reads them.
 """
