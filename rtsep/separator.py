@@ -139,7 +139,7 @@ class Separator:
         the same mask.
     estimator : str, estimator settings or None
         Name (`rtsep.list_estimators()`) or settings such as `rtsep.estimators.Denoise(...)`. None for `speech`, or
-        for `denoise` where window and hop are not the 16 and 4 ms that `speech` is trained for.
+        for `denoise` where the window is not the 16 ms, or the hop not the 4 or 8 ms, that `speech` is trained for.
     phase : str, phase-recovery settings or None
         Name (`rtsep.list_phases()`) or settings such as `rtsep.phase.OMISI(...)`. None for what suits the
         estimator: oMISI, or the mixture's phase for one whose magnitudes give phase recovery nothing to gain.

@@ -20,7 +20,7 @@ from scipy.signal import resample, resample_poly
 from scipy.special import expit
 
 from rtsep import ConfigError, Output, Separator, StreamConfig, separate
-from rtsep.estimators import Speech, Talkers
+from rtsep.estimators import Speech, Talkers, default_estimator
 from rtsep.estimators.bands import band_centres, expansion_bands
 from rtsep.estimators.features import extract_all_features, prepare_features
 from rtsep.estimators.learned import SHIPPED, estimate_learned, prepare_network, run_network
@@ -317,16 +317,39 @@ def test_every_rate_is_taken_in_the_default_framing(sr):
 
 
 @pytest.mark.parametrize(
-    ("config", "message"),
+    ("hop_ms", "config", "message"),
     [
-        (StreamConfig(16_000, 256, 128), "window 16 ms, hop 8 ms: the learned estimators need 16 ms and 4 ms"),
-        (StreamConfig(16_000, 128, 64), "window 8 ms, hop 4 ms: the learned"),
-        (StreamConfig(48_000, 768, 180), "window 16 ms, hop 3.75 ms: the learned"),
+        (4, StreamConfig(16_000, 256, 128), "window 16 ms, hop 8 ms: this network needs 16 ms and 4 ms "),
+        (8, StreamConfig(16_000, 128, 64), "window 8 ms, hop 4 ms: this network needs 16 ms and 4 or 8 ms "),
+        (8, StreamConfig(48_000, 768, 180), "window 16 ms, hop 3.75 ms: this"),
     ],
 )
-def test_another_framing_than_the_trained_one_is_refused(config, message):
+def test_another_framing_than_a_trained_one_is_refused(hop_ms, config, message, tmp_path):
+    path = models.random_model(tmp_path / "m.npz", Shape(16, 24, 2, 32, 2, hop_ms=hop_ms), Speech.sources)
     with pytest.raises(ConfigError, match=message):
-        Separator(config, Speech(models.tiny(Speech)))
+        Separator(config, Speech(path))
+
+
+@pytest.mark.parametrize("sr", [16_000, 48_000])
+def test_with_a_hop_of_8_ms_there_is_one_memory_that_hears_what_every_second_frame_says(sr):
+    # The even frames of a stream with a hop of 4 ms are those of the one with 8 ms.
+    often, seldom = (StreamConfig.from_ms(sr, 16, hop_ms) for hop_ms in (4, 8))
+    estimator = Speech(models.tiny(Speech), "magnitudes")
+    power = powers(scene(sr // 2, sr), often)
+    every = gains(estimator, power, often)
+    every_second = gains(estimator, power[::2], seldom)
+    assert every_second.std() > 0.05
+    assert np.abs(every[::2] - every_second).max() < 1e-5
+
+
+def test_a_hop_of_8_ms_is_for_speech_as_well_unless_the_own_model_is_not_made_for_it():
+    assert [default_estimator(0.016, ms / 1e3) for ms in (2, 4, 8, 16)] == ["denoise", "speech", "speech", "denoise"]
+    assert default_estimator(0.032, 0.008) == "denoise"
+    config = StreamConfig(48_000, 768, 384)
+    separator, x = Separator(config), signals.voices(24_000, 48_000).sum(0)
+    assert separator.sources == ("speech", "residual")
+    heard = separator.process(x)
+    assert np.abs(heard.sum(0)[separator.latency :] - x[: -separator.latency]).max() < 1e-5
 
 
 def test_models_that_do_not_fit_are_refused(monkeypatch, tmp_path):
@@ -421,7 +444,7 @@ def test_nothing_is_written_that_would_not_be_read(name, change, message, tmp_pa
 @pytest.mark.parametrize(
     ("shape", "sources", "message"),
     [
-        ({"hop_ms": 5}, ("a", "b"), r"its header is wrong \(hop_ms=5 is not one of 4, 8, 16\)"),
+        ({"hop_ms": 5}, ("a", "b"), r"its header is wrong \(hop_ms=5 is not one of 4, 8\)"),
         ({"hidden": 20}, ("a", "b"), r"its header is wrong \(hidden=20 is not a multiple of 8"),
         ({"bands_in": 129}, ("a", "b"), "bands_in=129 is not between 8 and 128"),
         ({"n_src": 3}, ("a", "b"), "it names 2 sources and has heads for 3"),

@@ -4,9 +4,9 @@ The network says for every source a mask for the phase of the mixture, from 0 to
 exceed one and need not sum to one over the sources: masks that do leave phase recovery nothing to gain. A
 confidence blends the two: magnitudes that are far off are worth less than the mask.
 
-A network may remember frames that are 8 ms apart, half as many as the engine has (`Shape.hop_ms`): memories for even
-and for odd frames then take turns, with the same weights. So there is half as much to train on per second of sound,
-and a step of memory reaches twice as far.
+A network may remember frames that are 8 ms apart (`Shape.hop_ms`). Where the engine has one every 4 ms, memories for
+even and for odd frames take turns, with the same weights; in an engine with a hop of 8 ms there is one memory. So there
+is half as much to train on per second of sound, and a step of memory reaches twice as far.
 
 `rtsep.training` makes the model files, `rtsep.estimators.model_file` reads them.
 """
@@ -23,13 +23,14 @@ import numpy as np
 from rtsep.config import ConfigError, StreamConfig, check_choice
 from rtsep.estimators.bands import Bands, expansion_bands
 from rtsep.estimators.features import FeatureState, extract_features, prepare_features
-from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Model, read_model
+from rtsep.estimators.model_file import HOPS_MS, LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Model, read_model
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import aligned, zeros
 from rtsep.kernels.network import PANEL, affine, gru_step, leaky_relu, panels, scaled_sigmoid
 from rtsep.stages.registry import register_estimator
 
-WINDOW_S, HOP_S = 0.016, 0.004  # what the networks are trained for
+WINDOW_S = 0.016  # what the networks are trained for
+SHIPPED_HOP_MS = 8  # between the frames of a memory of the shipped networks
 TOLERANCE = 0.05
 SHIPPED = Path(__file__).resolve().parents[1] / "data"
 
@@ -62,9 +63,16 @@ class LearnedState(NamedTuple):
     turn: np.ndarray  # int64 (1,): the stream whose frame comes next
 
 
-def trained_for(window_s: float, hop_s: float) -> bool:
-    """Whether a framing is near enough to that of the training."""
-    return abs(window_s / WINDOW_S - 1) < TOLERANCE and abs(hop_s / HOP_S - 1) < TOLERANCE
+def hops_ms(model_hop_ms: int) -> tuple[int, ...]:
+    """The hops in ms that a network with `model_hop_ms` between the frames of a memory is trained for."""
+    return tuple(ms for ms in HOPS_MS if ms <= model_hop_ms)
+
+
+def trained_for(window_s: float, hop_s: float, model_hop_ms: int = SHIPPED_HOP_MS) -> bool:
+    """Whether a framing is near enough to one of the training."""
+    return abs(window_s / WINDOW_S - 1) < TOLERANCE and any(
+        abs(1e3 * hop_s / ms - 1) < TOLERANCE for ms in hops_ms(model_hop_ms)
+    )
 
 
 def prepare_network(model: Model, n_streams: int = 1) -> NetworkState:
@@ -208,15 +216,15 @@ class _Learned:
 
     def prepare(self, config: StreamConfig) -> LearnedState:
         """Fresh state. Not real-time safe. Raises `ConfigError` for a framing it is not trained for."""
-        window_s = config.win_length / config.sr
-        if not trained_for(window_s, config.hop_s):
-            raise ConfigError(
-                f"window {1e3 * window_s:.4g} ms, hop {1e3 * config.hop_s:.4g} ms: the learned estimators need "
-                f"{1e3 * WINDOW_S:g} ms and {1e3 * HOP_S:g} ms (estimator='denoise' takes any)"
-            )
         model = self.load()
-        shape = model.shape
-        n_streams = round(shape.hop_ms / (1e3 * HOP_S))
+        shape, window_s = model.shape, config.win_length / config.sr
+        if not trained_for(window_s, config.hop_s, shape.hop_ms):
+            raise ConfigError(
+                f"window {1e3 * window_s:.4g} ms, hop {1e3 * config.hop_s:.4g} ms: this network needs "
+                f"{1e3 * WINDOW_S:g} ms and {' or '.join(map(str, hops_ms(shape.hop_ms)))} ms "
+                "(estimator='denoise' takes any)"
+            )
+        n_streams = round(shape.hop_ms / (1e3 * config.hop_s))
         return LearnedState(
             features=prepare_features(shape.bands_in, config, n_streams),
             network=prepare_network(model, n_streams),

@@ -26,6 +26,7 @@ MAX_BYTES = 64 << 20
 
 LEAK = 0.2  # slope of the dense layer for negative values
 MAX_RATIO = 4.0  # |S| / |X|: at 2 a quarter of what phase recovery can gain is lost, at 1 all but a third
+HOPS_MS = (4, 8)  # with windows of 16 ms
 RATIO_OFFSET = 1.1  # an untrained network says a ratio of one
 TOP_BANDS = 4  # bins above the uppermost band get the mean of that many
 
@@ -49,8 +50,8 @@ class Shape:
     floor_cue : bool
         Also hear each band relative to its floor (`rtsep.estimators.features`).
     hop_ms : int
-        Between the frames that the network remembers, 4, 8 or 16 ms: with a shorter hop of the engine, several
-        memories take turns.
+        Between the frames that the network remembers, 4 or 8 ms: with a shorter hop of the engine, two memories take
+        turns.
     """
 
     bands_in: int = 64
@@ -70,7 +71,7 @@ class Shape:
         for name in ("hidden", "bands_out"):
             if getattr(self, name) % LANES:
                 raise ConfigError(f"{name}={getattr(self, name)} is not a multiple of {LANES}")
-        check_choice("hop_ms", self.hop_ms, (4, 8, 16))
+        check_choice("hop_ms", self.hop_ms, HOPS_MS)
         if not isinstance(self.floor_cue, bool):
             raise ConfigError(f"floor_cue={self.floor_cue!r} is neither True nor False")
 

@@ -94,7 +94,7 @@ class Framing:
 
 @cache
 def framing(hop_ms: int) -> Framing:
-    """The framing with a hop of 4, 8 or 16 ms."""
+    """The framing with a hop of 4 or 8 ms."""
     return Framing(hop_ms)
 
 

@@ -11,7 +11,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from rtsep.config import ConfigError, check_choice
 from rtsep.estimators.learned import Speech, Talkers
-from rtsep.estimators.model_file import Shape
+from rtsep.estimators.model_file import HOPS_MS, Shape
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -147,8 +147,8 @@ class Stage:
     lr : float
         Learning rate after the warm-up; it falls by a cosine to a twentieth.
     hop_ms : int
-        Between frames, 4, 8 or 16, and not more than that of the network. The engine has 4, and with 8 all is twice as
-        quick.
+        Between frames, 4 or 8, and not more than that of the network. The engine has 4 if not told otherwise, and with
+        8 all is twice as quick.
     magnitude, complex, si_sdr, misi : float
         Weights of the losses (`rtsep.training.losses`); `misi` is that of the SI-SDR in dB after phase recovery.
     """
@@ -169,7 +169,7 @@ class Stage:
         _check("batch", self.batch, 1, 4096)
         _check("seconds", self.seconds, 0.25, 600)
         _check("lr", self.lr, 1e-8, 1)
-        check_choice("hop_ms", self.hop_ms, (4, 8, 16))
+        check_choice("hop_ms", self.hop_ms, HOPS_MS)
         for name in ("magnitude", "complex", "si_sdr", "misi"):
             _check(name, getattr(self, name), 0, 1e4)
 
