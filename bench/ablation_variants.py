@@ -90,7 +90,7 @@ def variants(steps: int) -> list[Variant]:
         return replace(recipe, stages=(replace(stage, **changes),))
 
     # All frames then belong to one memory, which takes twice the time to train.
-    memory_of_4_ms = replace(shape(hop_ms=4), stages=(replace(stage, hop_ms=4),))
+    memory_of_4_ms = replace(recipe, network=replace(recipe.network, hop_ms=4), stages=(replace(stage, hop_ms=4),))
 
     return [
         Variant("as shipped", "shipped", recipe),

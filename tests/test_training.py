@@ -274,7 +274,7 @@ def test_a_resumed_training_is_that_which_was_not_interrupted_bit_by_bit(tmp_pat
 
 
 def test_a_small_network_learns_and_the_engine_hears_it(tmp_path):
-    stage = Stage("a", 60, 8, 1.0, lr=1e-2, hop_ms=8)
+    stage = Stage("a", 60, 8, 1.0, lr=5e-2, hop_ms=8)
     training = make_training(tmp_path / "m.npz", stages=(stage,), seed=1)
     entries = []
     training.run(report=entries.append)

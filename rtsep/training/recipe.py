@@ -145,7 +145,8 @@ class Stage:
     seconds : float
         Length of a mixture.
     lr : float
-        Learning rate after the warm-up; it falls by a cosine to a twentieth.
+        Learning rate of the matrices (`rtsep.training.optimizer`) after the warm-up; it falls by a cosine to a
+        twentieth.
     hop_ms : int
         Between frames, 4 or 8, and not more than that of the network. The engine has 4 if not told otherwise, and with
         8 all is twice as quick.
@@ -157,7 +158,7 @@ class Stage:
     steps: int
     batch: int
     seconds: float
-    lr: float = 1e-3
+    lr: float = 5e-3
     hop_ms: int = 4
     magnitude: float = 10.0
     complex: float = 5.0

@@ -24,6 +24,7 @@ from rtsep.training.framing import framing, magnitude_of, power_of
 from rtsep.training.losses import N_ITER, best_order, losses, share_error, si_sdr
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import Network, export, with_weights
+from rtsep.training.optimizer import optimizers_of, set_learning_rate
 from rtsep.training.recipe import Recipe, Stage
 
 WARM_UP = 100  # steps from nothing to the full learning rate, in each stage
@@ -113,7 +114,7 @@ class Training:
         torch.manual_seed(recipe.seed)
         self.network = with_weights(start.shape, start.weights) if start else self.network_class(recipe.network)
         self.average = deepcopy(self.network)
-        self.optimizer = torch.optim.Adam(self.network.parameters())
+        self.optimizers = optimizers_of(self.network)
         self.progress = Progress()
         n = round(recipe.validation_s * SR)
         # The same ones every time.
@@ -135,7 +136,7 @@ class Training:
                 "jobs": self.jobs,
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
+                "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
                 "progress": asdict(self.progress),
             },
         )
@@ -149,7 +150,8 @@ class Training:
                 raise ConfigError(f"checkpoint {self.checkpoint}: is of another {what}; start again without --resume")
         self.network.load_state_dict(content["network"])
         self.average.load_state_dict(content["average"])
-        self.optimizer.load_state_dict(content["optimizer"])
+        for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         self.progress, self.jobs = Progress(**content["progress"]), content["jobs"]
 
     def run(
@@ -218,9 +220,8 @@ class Training:
         for parameter, *gradients in zip(self.network.parameters(), *(g for _, g in results), strict=True):
             parameter.grad = torch.stack(gradients).sum(0) / stage.batch
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
-        for group in self.optimizer.param_groups:
-            group["lr"] = learning_rate(stage, local)
-        self.optimizer.step()
+        set_learning_rate(self.optimizers, learning_rate(stage, local))
+        list(pool.map(lambda optimizer: optimizer.step(), self.optimizers))
         self._follow()
         return value
 
