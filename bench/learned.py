@@ -7,7 +7,8 @@ Writes learned.json, learned.md and learned.png (`learned_page.py` makes the las
 those of `rtsep mix`, so that the same files give the same mixtures anywhere.
 
 Each network is heard three ways: its masks with the phase of the mixture, its magnitudes with that phase, and its
-magnitudes with three iterations of oMISI. Everything at 16 kHz, window 16 ms, 75 % overlap, no look-ahead.
+magnitudes with three iterations of oMISI. Everything at 16 kHz, window 16 ms, no look-ahead, 75 % overlap but for the
+masks of `speech` in noise, which are heard with a hop of 8 ms, too.
 """
 
 from __future__ import annotations
@@ -47,17 +48,31 @@ N_LEVELS = 10  # mixtures that are heard at both levels
 N_PIECES, N_ROUNDS = 60, 24  # five minutes, two hours
 COST_ROUNDS = 40  # of 200 hops
 
-Setups = dict[str, tuple[Any, Any]]  # what a table calls it: estimator and phase recovery
+Setup = tuple[Any, Any, StreamConfig]  # estimator, phase recovery, framing
+Setups = dict[str, Setup]  # by what a table calls it
 Kinds = dict[str, list[tuple[list[Recording], list[Recording]]]]  # of pairs: pools of the first and the second
 
 
 def figures(kind: type, model: Path | None) -> Setups:
     """The three ways to hear a network; the first is what `rtsep` does if not told otherwise."""
     return {
-        "mask": (kind(model, "mask"), "mixture"),
-        "magnitudes": (kind(model, "magnitudes"), "mixture"),
-        "oMISI": (kind(model, "magnitudes"), OMISI(3)),
+        "mask": (kind(model, "mask"), "mixture", StreamConfig(SR)),
+        "magnitudes": (kind(model, "magnitudes"), "mixture", StreamConfig(SR)),
+        "oMISI": (kind(model, "magnitudes"), OMISI(3), StreamConfig(SR)),
     }
+
+
+def more_figures(model: Path | None) -> Setups:
+    """What else is heard in noise: the estimator that has learned nothing, and half as many frames."""
+    return {
+        "denoise": ("denoise", None, StreamConfig(SR)),
+        "seldom": (Speech(model, "mask"), "mixture", StreamConfig.from_ms(SR, hop_ms=8)),
+    }
+
+
+def hear(setup: Setup, mixture: np.ndarray, **options: Any) -> np.ndarray:
+    estimator, phase, config = setup
+    return separate(mixture, SR, estimator, phase, config=config, **options)
 
 
 def mixtures(
@@ -85,13 +100,13 @@ def scores(reference: np.ndarray, estimate: np.ndarray) -> dict[str, float]:
 def hear_speech(setups: Setups, speech: np.ndarray, noise: np.ndarray) -> dict[str, dict[str, float]]:
     """Scores of the mixture and of what each setup makes of it."""
     found = {"unprocessed": scores(speech, speech + noise)}
-    for name, (estimator, phase) in setups.items():
-        found[name] = scores(speech, separate(speech + noise, SR, estimator, phase)[0])
+    for name, setup in setups.items():
+        found[name] = scores(speech, hear(setup, speech + noise)[0])
     return found
 
 
 def hear_clean(setups: Setups, speech: np.ndarray) -> dict[str, float]:
-    return {name: si_sdr(speech, separate(speech, SR, *setup)[0]) for name, setup in setups.items()}
+    return {name: si_sdr(speech, hear(setup, speech)[0]) for name, setup in setups.items()}
 
 
 def hear_pair(setups: Setups, talkers: np.ndarray) -> dict[str, dict[str, float]]:
@@ -101,7 +116,7 @@ def hear_pair(setups: Setups, talkers: np.ndarray) -> dict[str, dict[str, float]
     level = np.sqrt(np.mean(talkers**2, 1)) * 10 ** (ACTIVE_DB / 20)
     found = {}
     for name, setup in setups.items():
-        heard = separate(mixture, SR, *setup)[:2]
+        heard = hear(setup, mixture)[:2]
         order, after = best_order(talkers, heard)
         swapped = n_seconds = 0
         for start in range(0, mixture.size - SR + 1, SR):
@@ -123,19 +138,17 @@ def best_order(talkers: np.ndarray, heard: np.ndarray) -> tuple[np.ndarray, floa
 def hear_levels(setups: Setups, mixture: np.ndarray) -> dict[str, float]:
     """Largest difference of the outputs at two levels, both scaled to the same, in dB of the peak of the louder."""
     rms, found = np.sqrt(np.mean(mixture**2)), {}
-    for name, (estimator, phase) in setups.items():
+    for name, setup in setups.items():
         gains = [10 ** (level / 20) / rms for level in LEVELS_DBFS]
-        quiet, loud = (
-            separate(mixture * gain, SR, estimator, phase, output=Output(ceiling_db=float("inf")))[0] / gain
-            for gain in gains
-        )
+        quiet, loud = (hear(setup, mixture * gain, output=Output(ceiling_db=float("inf")))[0] / gain for gain in gains)
         found[name] = float(20 * np.log10(max(np.abs(quiet - loud).max() / np.abs(loud).max(), 1e-10)))
     return found
 
 
-def hear_hours(setup: tuple[Any, Any], pieces: np.ndarray) -> list[float]:
+def hear_hours(setup: Setup, pieces: np.ndarray) -> list[float]:
     """SI-SDR improvement in each round through the pieces (n_pieces, 2, n_samples) of speech and noise, one stream."""
-    separator, draws = Separator(StreamConfig(SR), *setup), np.random.default_rng(0)
+    estimator, phase, config = setup
+    separator, draws = Separator(config, estimator, phase), np.random.default_rng(0)
     n, rounds = pieces.shape[2], []
     for _ in range(N_ROUNDS):
         speech, noise = np.concatenate(draws.permutation(pieces), 1)
@@ -221,7 +234,8 @@ def tasks(args: argparse.Namespace, speech_setups: Setups, talkers_setups: Setup
     yield Task(("hours",), (hear_hours, speech_setups["oMISI"], pieces))
     for snr_db in SNRS_DB:
         for index, pair in enumerate(mixtures(args.count, speech, noise, snr_db)):
-            yield Task(("noise", snr_db, index), (hear_speech, {"denoise": ("denoise", None)} | speech_setups, *pair))
+            setups = speech_setups | more_figures(args.speech_model)
+            yield Task(("noise", snr_db, index), (hear_speech, setups, *pair))
             if snr_db == max(SNRS_DB):
                 yield Task(("clean", index), (hear_clean, speech_setups, pair[0]))
             if snr_db == 5 and index < N_LEVELS:

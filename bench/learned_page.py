@@ -15,6 +15,7 @@ NAMES = {
     "mask": "mask, mixture's phase",
     "magnitudes": "magnitudes, mixture's phase",
     "oMISI": "magnitudes, oMISI 3",
+    "seldom": "mask, hop 8 ms",
 }
 SCORES = {"si_sdr": ("SI-SDR", " dB", 2), "pesq": ("PESQ", "", 2), "estoi": ("ESTOI", "", 3)}
 UNKNOWN, KNOWN = "unknown", "known"
@@ -83,8 +84,9 @@ def render(result: dict[str, Any]) -> str:
             f"`{kind}`, {model['parameters']:,} parameters, SHA-256 {model['sha256'][:12]}"
             for kind, model in result["models"].items()
         )
-        + ". 16 kHz, window 16 ms, 75 % overlap, latency 16 ms. Each network is heard three ways: its masks with the "
-        "phase of the mixture, its magnitudes with that phase, its magnitudes with three iterations of oMISI.",
+        + ". 16 kHz, window 16 ms, 75 % overlap where no hop is named, latency 16 ms. Each network is heard "
+        "three ways: its masks with the phase of the mixture, its magnitudes with that phase, its magnitudes with "
+        "three iterations of oMISI.",
         "",
         *in_short(result),
         "",
@@ -205,7 +207,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     means, pairs = result["noise"]["means"], result["talkers"]
     snrs = [snr for snr in means if snr != "mean"]
     names = [name for name in means["mean"] if name != "unprocessed"]
-    colours = dict(zip(names, ("0.5", "C0", "C1", "C3"), strict=True))
+    colours = {"denoise": "0.5", "mask": "C0", "magnitudes": "C1", "oMISI": "C3", "seldom": "C2"}
     figure, axes = plt.subplots(2, 3 if pairs else 2, figsize=(13 if pairs else 9, 7), layout="constrained")
     for axis, (key, (title, unit, _)) in zip(axes.flat, SCORES.items(), strict=False):
         for name in names:
