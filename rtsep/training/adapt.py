@@ -10,7 +10,7 @@ from rtsep.estimators.learned import Speech, Talkers
 from rtsep.estimators.model_file import Model
 from rtsep.training.recipe import Corpus, Mixtures, Recipe, Stage, recipe_from
 
-STEPS, BATCH, SECONDS, LR = 300, 32, 2.0, 8e-4
+STEPS, BATCH, SECONDS, LR = 300, 32, 2.0, 6e-4
 OWN = "own"
 GENERAL = "general"
 

@@ -158,7 +158,7 @@ class Stage:
     steps: int
     batch: int
     seconds: float
-    lr: float = 5e-3
+    lr: float = 3e-3
     hop_ms: int = 4
     magnitude: float = 10.0
     complex: float = 5.0
