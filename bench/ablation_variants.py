@@ -97,6 +97,7 @@ def variants(steps: int) -> list[Variant]:
         Variant("as shipped, another seed", "shipped", replace(recipe, seed=OTHER_SEED)),
         Variant("32 bands in, 40 units, 32 bands out", "size", shape(bands_in=32, hidden=40, bands_out=32)),
         Variant("80 units", "size", shape(hidden=80)),
+        Variant("128 units", "size", shape(hidden=128)),
         Variant("256 units", "size", shape(hidden=256)),
         Variant("memory of 4 ms", "features", memory_of_4_ms),
         Variant("bands without their floor", "features", shape(floor_cue=False)),

@@ -46,6 +46,7 @@ def test_every_variant_has_its_change_and_no_other():
         "as shipped, another seed": {"seed"},
         "32 bands in, 40 units, 32 bands out": {"bands_in", "hidden", "bands_out"},
         "80 units": {"hidden"},
+        "128 units": {"hidden"},
         "256 units": {"hidden"},
         "memory of 4 ms": {"hop_ms"},
         "bands without their floor": {"floor_cue"},
