@@ -1,8 +1,8 @@
 """How gradients become steps: Muon for the matrices of a network, Adam for its biases.
 
-The network of `speech` is with Muon where it was with Adam, on mixtures that were held out, after one and a half to three
-times as many mixtures. Muon's steps have the same size in all directions of a matrix, so that what few frames ask for is
-not drowned by what all of them ask for.
+On mixtures that were held out, the network of `speech` is with Muon where it was with Adam after one and a half to
+three times as many mixtures. Muon's steps have the same size in all directions of a matrix, so that what few frames
+ask for is not drowned by what all of them ask for.
 
 K. Jordan, "Muon: an optimizer for hidden layers in neural networks", 2024; J. Liu et al., "Muon is scalable for LLM
 training", arXiv:2502.16982, for the size of the steps.
