@@ -28,7 +28,7 @@ from typing import Any
 
 import numpy as np
 import soundfile as sf
-from learned import best_order, by_sex, group_by_voice, kinds_known, mixtures, pairs
+from learned import best_order, by_sex, group_by_voice, kinds_known, mixtures, pairs, voice_of
 
 from rtsep import separate
 from rtsep.estimators import Speech, Talkers
@@ -88,17 +88,17 @@ def noise_cases(count: int, speech: list[Recording], noise: list[Recording], wor
 def voice_cases(
     count: int, voices: list[Recording], known: list[Recording], noise: list[Recording], work: Path
 ) -> Iterator[Case]:
-    tests = {same[0].path.stem.split("_")[0]: same for same in group_by_voice(known)}
+    tests = {voice_of(same[0]): same for same in group_by_voice(known)}
     for same in group_by_voice(voices):
-        name = same[0].path.stem.split("_")[0]
+        name = voice_of(same[0])
         minutes = copy(same, work / "voice" / name / name)
         yield Case("voice", name, work / "voice" / name, minutes, noisy(count, tests[name], noise))
 
 
 def pair_cases(count: int, voices: list[Recording], known: list[Recording], work: Path) -> Iterator[Case]:
-    trained = {same[0].path.stem.split("_")[0]: same for same in group_by_voice(voices)}
+    trained = {voice_of(same[0]): same for same in group_by_voice(voices)}
     for kind, pools in kinds_known(known).items():
-        names = [pool[0].path.stem.split("_")[0] for pool in pools[0]]
+        names = [voice_of(pool[0]) for pool in pools[0]]
         own = work / "pair" / kind
         minutes = sum(copy(trained[name], own / name) for name in names)
         scenes = [tuple(talkers) for talkers in pairs(3 * count, pools[:1])]

@@ -220,7 +220,11 @@ def kinds_known(known: Sequence[Recording]) -> Kinds:
 
 
 def group_by_voice(recordings: Sequence[Recording]) -> list[list[Recording]]:
-    return [list(same) for _, same in groupby(recordings, lambda recording: recording.path.stem.split("_")[0])]
+    return [list(same) for _, same in groupby(recordings, voice_of)]
+
+
+def voice_of(recording: Recording) -> str:
+    return recording.path.stem.split("_")[0]
 
 
 def run(function: Callable[..., Any], *args: Any) -> Any:

@@ -342,7 +342,7 @@ def test_with_a_hop_of_8_ms_there_is_one_memory_that_hears_what_every_second_fra
     assert np.abs(every[::2] - every_second).max() < 1e-5
 
 
-def test_a_hop_of_8_ms_is_for_speech_as_well_unless_the_own_model_is_not_made_for_it():
+def test_speech_is_the_default_for_a_hop_of_8_ms_too():
     assert [default_estimator(0.016, ms / 1e3) for ms in (2, 4, 8, 16)] == ["denoise", "speech", "speech", "denoise"]
     assert default_estimator(0.032, 0.008) == "denoise"
     config = StreamConfig(48_000, 768, 384)
