@@ -27,6 +27,7 @@ from rtsep.training.framing import framing, magnitude_of
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import CONFIG, Heads, Network
 from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, Recipe, Stage
+from rtsep.training.spectral_loss import spectral_losses
 from rtsep.training.train import Training, checkpoint_of, learning_rate
 
 SR = 16_000
@@ -161,6 +162,40 @@ def test_losses_are_those_of_their_definitions(signals, rng):
         assert found.si_sdr[i].item() == pytest.approx(ratio, abs=1e-3)
         total = 10 * magnitude + 5 * complex_loss - 0.1 * ratio
         assert found.total[i].item() == pytest.approx(total, rel=1e-3)
+
+
+@pytest.mark.parametrize("n_src", [2, 3])
+def test_spectral_losses_have_the_gradients_that_pytorch_finds(rng, n_src):
+    def random(*shape):
+        return torch.from_numpy(rng.uniform(0, 1, shape).astype(np.float32))
+
+    mixture, wanted = random(3, 9, 129), random(3, n_src, 9, 129)
+    towards = 2 * wanted * (2 * random(3, n_src, 9, 129) - 1)
+    masks, gains = 2 * random(3, n_src, 9, 257), 2 * random(3, n_src, 9, 257)  # what is heard may be less than nothing
+    found = []
+    for function in (naive_spectral_losses, spectral_losses):
+        inputs = masks.clone().requires_grad_(), gains.clone().requires_grad_()
+        total, *parts = function(*inputs, mixture, wanted, towards, (10.0, 5.0))
+        found.append((total, *parts, *torch.autograd.grad((total * torch.arange(1.0, 4.0)).sum(), inputs)))
+    for expected, got in zip(*found, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-3)
+
+
+def naive_spectral_losses(masks, gains, mixture, wanted, towards, weights):
+    def root(size):
+        return (size + 1e-4) ** 0.25
+
+    def lopsided(error):
+        weight = torch.where(error < 0, 2.0, 1.0)
+        weight[:, -1] = 1
+        return (weight * error**2).mean((1, 2, 3))
+
+    masks, gains, x = masks[..., ::2], gains[..., ::2], mixture[:, None]
+    magnitude = lopsided(root(masks * x) - wanted) + lopsided(root(gains * x) - wanted)
+    heard = masks + (1 - masks.sum(1, keepdim=True)) / masks.shape[1]
+    output = root(heard.clamp(min=0) * x)
+    distance = (output**2 - output * towards + wanted**2).mean((1, 2, 3))
+    return weights[0] * magnitude + weights[1] * distance, magnitude, distance
 
 
 def test_losses_do_not_depend_on_the_level(signals, rng):

@@ -19,6 +19,7 @@ from rtsep.estimators.model_file import Shape, read_model
 
 torch = pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 training = pytest.importorskip("rtsep.training.network")
+gru = pytest.importorskip("rtsep.training.gru")
 CONFIG, Network, export, golden_power = training.CONFIG, training.Network, training.export, training.golden_power
 
 SMALL = Shape(16, 24, 2, 32, 2)
@@ -44,6 +45,27 @@ def magnitudes(estimator: Speech, power: np.ndarray) -> np.ndarray:
     for frame, found in zip(power, out, strict=True):
         Speech.step(state, mixture, frame, found)
     return out
+
+
+@pytest.mark.parametrize("n_batch", [1, 5])
+@pytest.mark.parametrize("n_layers", [1, 2])
+def test_the_gru_and_its_gradients_are_those_of_pytorch(n_batch, n_layers):
+    torch.manual_seed(3)
+    slow = torch.nn.GRU(12, 16, n_layers, batch_first=True)
+    fast = gru.GRU(12, 16, n_layers, batch_first=True)
+    fast.load_state_dict(slow.state_dict())
+    x = torch.randn(n_batch, 40, 12, requires_grad=True)
+    start = torch.randn(n_layers, n_batch, 16, requires_grad=True)
+    for begin in (None, start):
+        results = []
+        for network in (slow, fast):
+            y, last = network(x, begin)
+            loss = (y * torch.arange(16)).square().mean() + last.sum()
+            wanted = [x, *network.parameters(), *([start] if begin is not None else [])]
+            results.append([y, last, *torch.autograd.grad(loss, wanted)])
+        for expected, actual in zip(*results, strict=True):
+            scale = max(1.0, expected.abs().max().item())
+            assert (expected - actual).abs().max().item() < 2e-6 * scale
 
 
 @pytest.mark.parametrize(

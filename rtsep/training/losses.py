@@ -11,13 +11,11 @@ from torch import Tensor
 from rtsep.training.framing import N_FFT, SCALE, framing, magnitude_of
 from rtsep.training.network import Heads
 from rtsep.training.recipe import Stage
+from rtsep.training.spectral_loss import EVERY, compress, spectral_losses
 
-QUIET = 1e-4  # magnitude against that of the mixture where compression ends: -80 dB
-OVER_SUPPRESSION = 2.0  # weight of squared errors where speech is estimated too small
 N_ITER = 3  # of phase recovery in the loss: each costs as much as everything without
 BEST_DB = 30.0  # SI-SDR beyond which there is nothing to learn
 AUDIBLE = 1e-4  # power of a source over that of the mixture below which it counts as silent: -40 dB
-EVERY = 2  # bins: with a window of half the FFT length the others tell hardly more, and take as long
 TINY = 1e-8  # power against that of the mixture: -80 dB
 
 
@@ -76,34 +74,32 @@ def losses(heads: Heads, spectrum: Tensor, sources: Tensor, stage: Stage) -> Los
         mixture = size / SCALE
         targets = frames.stft(sources, N_FFT // EVERY)
         sizes = magnitude_of(targets)
-        wanted = _compress(sizes / SCALE)
-        order = best_order(_compress(heads.masks[..., ::EVERY] * mixture), wanted)
-        if order.shape[1] > 2:
+        wanted = compress(sizes / SCALE)
+        if wanted.shape[1] > 2:
+            order = best_order(compress(heads.masks[..., ::EVERY] * mixture), wanted)
             rows = torch.arange(len(order))[:, None]
             sources, targets = sources[rows, order], targets[rows, order]
             sizes, wanted = sizes[rows, order], wanted[rows, order]
-        # Twice the wanted magnitudes times the cosine of the angle between mixture and source.
-        towards = 2 * wanted * (some * targets.conj()).real / (size * sizes + TINY)
+        cosine = (some.real * targets.real + some.imag * targets.imag) / (size * sizes + TINY)
+        towards = 2 * wanted * cosine
         audible = sources.square().mean(-1) > AUDIBLE
 
-    masks, gains = heads.masks[..., ::EVERY], heads.gains[..., ::EVERY]
-    magnitude = _lopsided(_compress(masks * mixture) - wanted) + _lopsided(_compress(gains * mixture) - wanted)
-    # What is heard: the mask after the output stage, at the phase of the mixture.
-    output = _compress(share_error(masks).clamp(min=0) * mixture)
-    complex_loss = (output * (output - towards) + wanted.square()).mean((1, 2, 3))
+    total, magnitude, complex_loss = spectral_losses(
+        heads.masks, heads.gains, mixture[:, 0], wanted, towards, (stage.magnitude, stage.complex)
+    )
 
     def ratio(spectra: Tensor) -> Tensor:
-        talkers = frames.istft(spectra[:, :-1], sources.shape[-1])
-        # The spectra sum to the mixture.
+        """Of the spectra of all sources but the last, which is what they leave of the mixture."""
+        talkers = frames.istft(spectra, sources.shape[-1])
         scores = si_sdr(torch.cat([talkers, sources.sum(1, True) - talkers.sum(1, True)], 1), sources)
         return (scores * audible).sum(1) / audible.sum(1).clamp(min=1)
 
     zero = torch.zeros(len(sources))
-    mask_db = ratio(share_error(heads.masks) * spectrum[:, None]) if stage.si_sdr else zero
-    misi_db = (
-        ratio(frames.misi(spectrum, heads.gains * magnitude_of(spectrum)[:, None], N_ITER)) if stage.misi else zero
-    )
-    total = stage.magnitude * magnitude + stage.complex * complex_loss - stage.si_sdr * mask_db - stage.misi * misi_db
+    mask_db = ratio(share_error(heads.masks)[:, :-1] * spectrum[:, None]) if stage.si_sdr else zero
+    misi_db = zero
+    if stage.misi:
+        misi_db = ratio(frames.misi(spectrum, heads.gains * magnitude_of(spectrum)[:, None], N_ITER)[:, :-1])
+    total = total - stage.si_sdr * mask_db - stage.misi * misi_db
     return Losses(total, magnitude, complex_loss, mask_db, misi_db)
 
 
@@ -119,16 +115,3 @@ def best_order(estimate: Tensor, wanted: Tensor) -> Tensor:
     with torch.no_grad():
         costs = [(estimate - wanted[:, order]).square().mean((1, 2, 3)) for order in orders]
     return orders[torch.stack(costs).argmin(0)]
-
-
-def _compress(size: Tensor) -> Tensor:
-    """Fourth root of magnitudes, with a finite slope at zero."""
-    return (size + QUIET).sqrt().sqrt()
-
-
-def _lopsided(error: Tensor) -> Tensor:
-    """Mean squared error of each mixture, twice as much where a talker is estimated too small; (batch,)."""
-    too_small = error[:, :-1].clamp(max=0)
-    return (error.square().sum((1, 2, 3)) + (OVER_SUPPRESSION - 1) * too_small.square().sum((1, 2, 3))) / error[
-        0
-    ].numel()

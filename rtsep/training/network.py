@@ -13,6 +13,7 @@ from rtsep.config import StreamConfig
 from rtsep.estimators.features import FeatureState, extract_all_features, prepare_features
 from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, Shape, write_model
 from rtsep.training.expansion import CONFIG, to_bins
+from rtsep.training.gru import GRU
 
 GOLDEN_FRAMES = 50
 
@@ -50,7 +51,7 @@ class Network(nn.Module):
         super().__init__()
         self.shape = shape
         self.dense = nn.Linear(shape.n_features, shape.hidden)
-        self.gru = nn.GRU(shape.hidden, shape.hidden, shape.n_layers, batch_first=True)
+        self.gru = GRU(shape.hidden, shape.hidden, shape.n_layers, batch_first=True)
         self.heads = nn.Linear(shape.hidden, shape.n_heads * shape.bands_out)
         # A memory that lasts from the start: rotations, and update gates that keep three quarters.
         with torch.no_grad():

@@ -1,0 +1,146 @@
+"""PyTorch's GRU with gradients in two thirds of its time on a CPU core.
+
+PyTorch adds up the gradient of the recurrent weights step by step, and takes a dozen operations for the gates of each.
+Here a step is one product and one kernel, and the weights get their gradients from all steps at once.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from rtsep.kernels.jit import kernel
+from rtsep.kernels.network import ONE, sigmoid, tanh
+from rtsep.kernels.simd import LANES, load, multiply_add, store
+
+
+class GRU(nn.GRU):
+    """Takes and gives what `torch.nn.GRU` does with `batch_first=True`, with the same parameters.
+
+    float32 on the CPU; the hidden size is a multiple of eight. Gradients can be asked for once.
+    """
+
+    def forward(  # type: ignore[override]  # no packed sequences
+        self, x: Tensor, start: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs (batch, n_steps, hidden) and last states (n_layers, batch, hidden) for inputs (batch, n_steps, n_in).
+
+        `start` holds the states before the first step; zeros if None.
+        """
+        if start is None:
+            start = x.new_zeros(self.num_layers, len(x), self.hidden_size)
+        y, last = x.transpose(0, 1).contiguous(), []
+        for layer in range(self.num_layers):
+            parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+            y = _Layer.apply(y, start[layer], *(getattr(self, f"{part}_l{layer}") for part in parts))
+            last.append(y[-1])
+        return y.transpose(0, 1), torch.stack(last)
+
+
+class _Layer(torch.autograd.Function):
+    """Outputs (n_steps, batch, n) for inputs (n_steps, batch, n_in); gates in PyTorch's order: reset, update, new."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, start: Tensor, w_in: Tensor, w_hid: Tensor, b_in: Tensor, b_hid: Tensor) -> Tensor:
+        n_steps, n_batch, _ = x.shape
+        n = start.shape[-1]
+        gates = torch.addmm(b_in, x.flatten(0, 1), w_in.t()).view(n_steps, n_batch, 3 * n)
+        hidden = torch.empty(n_steps + 1, n_batch, n)
+        hidden[0] = start
+        recalled, within = torch.empty(n_steps, n_batch, n), torch.empty(n_batch, 3 * n)
+        transposed = w_hid.t().contiguous()
+        arrays = gates.numpy(), recalled.numpy(), hidden.numpy(), within.numpy()
+        for t, before in enumerate(hidden[:-1].unbind()):
+            torch.addmm(b_hid, before, transposed, out=within)
+            gates_forward(*arrays, t)
+        ctx.kept = x, w_in, w_hid, gates, recalled, hidden
+        return hidden[1:]
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *slopes: Tensor) -> tuple[Tensor, ...]:
+        x, w_in, w_hid, gates, recalled, hidden = ctx.kept
+        ctx.kept = ()  # is overwritten below
+        n_steps, n_batch, n = recalled.shape
+        slope, carry = slopes[0].contiguous(), torch.zeros(n_batch, n)
+        arrays = gates.numpy(), recalled.numpy(), hidden.numpy(), slope.numpy(), carry.numpy()
+        for t in reversed(range(n_steps)):
+            gates_backward(*arrays, t)
+            carry.addmm_(gates[t], w_hid)
+        within, new = gates.flatten(0, 1), recalled.flatten(0, 1)
+        into = torch.cat([within[:, : 2 * n], new], 1)
+        return (
+            (into @ w_in).view_as(x),
+            carry,
+            into.t() @ x.flatten(0, 1),
+            within.t() @ hidden[:-1].flatten(0, 1),
+            into.sum(0),
+            within.sum(0),
+        )
+
+
+@kernel
+def gates_forward(gates, recalled, hidden, within, t):
+    """One step of a layer.
+
+    Parameters
+    ----------
+    gates : ndarray, float32, (n_steps, batch, 3 * n)
+        What comes from the input, in the order reset, update, new; at `t` replaced by the gates.
+    recalled : ndarray, float32, (n_steps, batch, n)
+        Overwritten at `t` by what the reset gate is applied to.
+    hidden : ndarray, float32, (n_steps + 1, batch, n)
+        Read at `t`, overwritten at `t + 1`.
+    within : ndarray, float32, (batch, 3 * n)
+        What comes from the hidden state. Read only.
+    t : int
+    """
+    n_batch, n = recalled.shape[1:]
+    for b in range(n_batch):
+        row = t * n_batch + b
+        g, h, w = row * 3 * n, row * n, b * 3 * n
+        for i in range(0, n, LANES):
+            reset = sigmoid(load(gates, g + i) + load(within, w + i))
+            update = sigmoid(load(gates, g + n + i) + load(within, w + n + i))
+            memory = load(within, w + 2 * n + i)
+            new = tanh(multiply_add(reset, memory, load(gates, g + 2 * n + i)))
+            store(gates, g + i, reset)
+            store(gates, g + n + i, update)
+            store(gates, g + 2 * n + i, new)
+            store(recalled, h + i, memory)
+            store(hidden, h + n_batch * n + i, multiply_add(update, load(hidden, h + i) - new, new))
+
+
+@kernel
+def gates_backward(gates, recalled, hidden, slope, carry, t):
+    """Gradients of one step of a layer, from the last to the first.
+
+    Parameters
+    ----------
+    gates, recalled, hidden : ndarray
+        Of all forward steps. At `t`, `gates` is replaced by the gradient of what came from the hidden state, and
+        `recalled` by that of what came from the input for the new state.
+    slope : ndarray, float32, (n_steps, batch, n)
+        Gradient of the outputs. Read only.
+    carry : ndarray, float32, (batch, n)
+        Gradient of the state after step `t` from later steps; replaced by that of the state before, but for its way
+        through the recurrent weights.
+    t : int
+    """
+    n_batch, n = recalled.shape[1:]
+    for b in range(n_batch):
+        row = t * n_batch + b
+        g, h, c = row * 3 * n, row * n, b * n
+        for i in range(0, n, LANES):
+            reset, update, new = load(gates, g + i), load(gates, g + n + i), load(gates, g + 2 * n + i)
+            d = load(slope, h + i) + load(carry, c + i)
+            d_update = d * (load(hidden, h + i) - new) * update * (ONE - update)
+            d_new = d * (ONE - update) * (ONE - new * new)
+            store(gates, g + i, d_new * load(recalled, h + i) * reset * (ONE - reset))
+            store(gates, g + n + i, d_update)
+            store(gates, g + 2 * n + i, d_new * reset)
+            store(recalled, h + i, d_new)
+            store(carry, c + i, d * update)
