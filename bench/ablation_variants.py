@@ -44,8 +44,8 @@ class Variant:
 class MasksOnly(Network):
     """Masks that sum to one over the sources; magnitudes are the same masks times those of the mixture."""
 
-    def run_bands(self, power: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
-        bands, state = super().run_bands(power, n_streams, state)
+    def run_bands(self, spectra: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
+        bands, state = super().run_bands(spectra, n_streams, state)
         n_src = self.shape.n_src
         masks = bands[..., :n_src, :]
         masks = masks / masks.sum(-2, keepdim=True)
@@ -55,8 +55,8 @@ class MasksOnly(Network):
 class RatiosAlone(Network):
     """Magnitudes are the ratios, however far off: the confidence is one."""
 
-    def run_bands(self, power: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
-        bands, state = super().run_bands(power, n_streams, state)
+    def run_bands(self, spectra: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
+        bands, state = super().run_bands(spectra, n_streams, state)
         return torch.cat([bands[..., :-1, :], torch.ones_like(bands[..., -1:, :])], -2), state
 
 
@@ -101,6 +101,7 @@ def variants(steps: int) -> list[Variant]:
         Variant("256 units", "size", shape(hidden=256)),
         Variant("memory of 4 ms", "features", memory_of_4_ms),
         Variant("bands without their floor", "features", shape(floor_cue=False)),
+        Variant("phase advances, too", "features", shape(advance_cue=True)),
         Variant("32 bands in", "features", shape(bands_in=32)),
         Variant("32 bands out", "features", shape(bands_out=32)),
         Variant(

@@ -22,15 +22,15 @@ def random_model(path: Path, shape: Shape, sources: tuple[str, ...], seed: int =
     for name, size in shape.weights.items():
         bound = scale / np.sqrt(shape.n_features if "dense" in name else shape.hidden)
         weights[name] = rng.uniform(-bound, bound, size).astype(np.float32)
-    power = (rng.exponential(size=(20, 257)) * 10 ** rng.uniform(-3, 0, (20, 1))).astype(np.float32)
-    unproven = Model(shape, sources, {}, weights, power, power, "")
-    heads = naive_network.heads(power, unproven, StreamConfig(16_000, 256, 16 * shape.hop_ms)).astype(np.float32)
-    write_model(path, shape, sources, {"weights": "random", "seed": seed}, weights, power, heads)
+    frames = (rng.normal(size=(20, 2, 257)) * 10 ** rng.uniform(-1.5, 0, (20, 1, 1))).astype(np.float32)
+    unproven = Model(shape, sources, {}, weights, frames, frames, "")
+    heads = naive_network.heads(frames, unproven, StreamConfig(16_000, 256, 16 * shape.hop_ms)).astype(np.float32)
+    write_model(path, shape, sources, {"weights": "random", "seed": seed}, weights, frames, heads)
     return path
 
 
 @cache
 def tiny(settings: type) -> Path:
     """A small random model for `Speech` or `Talkers`."""
-    shape = Shape(16, 24, 2, 32, len(settings.sources), hop_ms=8)
+    shape = Shape(16, 24, 2, 32, len(settings.sources), advance_cue=True, hop_ms=8)
     return random_model(Path(FOLDER.name) / f"{settings.name}.npz", shape, settings.sources, seed=1)

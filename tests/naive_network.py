@@ -34,8 +34,33 @@ def triangles(n_bands: int, frequencies: np.ndarray) -> np.ndarray:
     return np.round(heights, 6) * (frequencies <= 8000)
 
 
-def features(power: np.ndarray, n_bands: int, config) -> np.ndarray:
-    """Features (n_frames, 2 * n_bands) of powers (n_frames, n_bins)."""
+def advances(spectra: np.ndarray, config) -> np.ndarray:
+    """How phases of complex frames (n_frames, n_bins) advance, (n_frames, 96)."""
+    k = np.arange(config.n_bins)
+    stretch = np.floor(k * config.sr / config.n_fft / 62.5 + 1e-6)
+    out, before = [], np.zeros(config.n_bins)
+    for frame in spectra:
+        turned = frame * np.conj(before * np.exp(2j * np.pi * k * config.hop / config.n_fft))
+        values = []
+        for i in range(48):
+            here = stretch == i
+            both = np.linalg.norm(frame[here]) * np.linalg.norm(before[here])
+            values.append(turned[here].sum() / both if both > 1e-30 else 0)
+        out.append(np.concatenate([np.real(values), np.imag(values)]))
+        before = frame
+    return np.array(out)
+
+
+def features(frames: np.ndarray, shape, config) -> np.ndarray:
+    """Features (n_frames, n_features) of spectra (n_frames, 2, n_bins)."""
+    spectra = frames[:, 0] + 1j * frames[:, 1].astype(float)
+    parts = np.split(levels(np.abs(spectra) ** 2, shape.bands_in, config), 2, axis=1)
+    heard = [parts[0], *parts[1:][: shape.floor_cue], *([advances(spectra, config)] if shape.advance_cue else [])]
+    return np.concatenate(heard, 1)
+
+
+def levels(power: np.ndarray, n_bands: int, config) -> np.ndarray:
+    """Band powers over their level and over their floor (n_frames, 2 * n_bands), of powers (n_frames, n_bins)."""
     hop_s = config.hop / config.sr
     weights = triangles(n_bands, np.arange(config.n_bins) * config.sr / config.n_fft)
     totals = weights.sum(1, keepdims=True)
@@ -80,29 +105,28 @@ def gru(x: np.ndarray, weights: dict[str, np.ndarray], layer: int) -> np.ndarray
     return np.array(out)
 
 
-def heads(power: np.ndarray, model, config) -> np.ndarray:
+def heads(frames: np.ndarray, model, config) -> np.ndarray:
     """Masks, ratios and confidence of the bands, (n_frames, 2 * n_src + 1, bands_out)."""
     shape, weights = model.shape, model.weights
-    heard = features(power, shape.bands_in, config)[:, : shape.n_features]
-    x = heard @ weights["dense_weight"].astype(float).T + weights["dense_bias"]
+    x = features(frames, shape, config) @ weights["dense_weight"].astype(float).T + weights["dense_bias"]
     x = y = np.where(x > 0, x, 0.2 * x)
     for layer in range(shape.n_layers):
         y = gru(y, weights, layer)
     raw = (x + y) @ weights["heads_weight"].astype(float).T + weights["heads_bias"]
-    raw = raw.reshape(len(power), shape.n_heads, shape.bands_out)
+    raw = raw.reshape(len(frames), shape.n_heads, shape.bands_out)
     ratios = slice(shape.n_src, 2 * shape.n_src)
     out = sigmoid(raw)
     out[:, ratios] = 4 * sigmoid(raw[:, ratios] - 1.1)
     return out
 
 
-def gains(power: np.ndarray, model, config, target: str) -> np.ndarray:
+def gains(frames: np.ndarray, model, config, target: str) -> np.ndarray:
     """Magnitudes over those of the mixture, (n_frames, n_src, n_bins)."""
     n_src, turns = model.shape.n_src, model.shape.hop_ms // 4
     slow = StreamConfig(config.sr, config.win_length, turns * config.hop, config.n_fft)
-    bands = np.zeros((len(power), model.shape.n_heads, model.shape.bands_out))
+    bands = np.zeros((len(frames), model.shape.n_heads, model.shape.bands_out))
     for turn in range(turns):
-        bands[turn::turns] = heads(power[turn::turns], model, slow)
+        bands[turn::turns] = heads(frames[turn::turns], model, slow)
     masks, ratios, confidence = bands[:, :n_src], bands[:, n_src:-1], bands[:, -1:]
     bands = masks if target == "mask" else confidence * ratios + (1 - confidence) * masks
     frequencies = np.arange(config.n_bins) * config.sr / config.n_fft

@@ -32,7 +32,11 @@ from rtsep.phase import MISI, OMISI
 
 REFERENCE = Path(__file__).parent / "data" / "learned_reference.npz"  # made by PyTorch: test_training_network.py
 CONFIG = StreamConfig(16_000)
-SHAPES = [Shape(16, 24, 2, 32, 2), Shape(40, 48, 1, 96, 3, floor_cue=False), Shape(64, 128, 3, 128, 1)]
+SHAPES = [
+    Shape(16, 24, 2, 32, 2),
+    Shape(40, 48, 1, 96, 3, floor_cue=False, advance_cue=True),
+    Shape(64, 128, 3, 128, 1, advance_cue=True),
+]
 
 
 @pytest.fixture(params=SHAPES, ids=str)
@@ -41,10 +45,14 @@ def model(request, tmp_path):
     return read_model(models.random_model(tmp_path / "model.npz", request.param, sources))
 
 
-def powers(x: np.ndarray, config: StreamConfig) -> np.ndarray:
-    """(n_frames, n_bins)."""
-    sizes = config.win_length, config.hop, config.n_fft
-    return (np.abs(naive.stft(x, *sizes, x.size // config.hop)) ** 2).astype(np.float32)
+def spectra(x: np.ndarray, config: StreamConfig) -> np.ndarray:
+    """As the engine has them: float32 (n_frames, 2, n_bins)."""
+    frames = naive.stft(x, config.win_length, config.hop, config.n_fft, x.size // config.hop)
+    return np.stack([frames.real, frames.imag], 1).astype(np.float32)
+
+
+def power_of(frames: np.ndarray) -> np.ndarray:
+    return (frames**2).sum(1)
 
 
 def scene(n_samples: int = 16_000, sr: int = 16_000) -> np.ndarray:
@@ -65,62 +73,75 @@ def run_all(network, features, out):
 
 
 @kernel
-def estimate_all(state, power, magnitudes):
+def estimate_all(state, frames, power, magnitudes):
     """Magnitudes (n_frames, n_src, n_bins)."""
-    mixture = np.zeros((1, 2, power.shape[1]), np.float32)
     for t in range(len(power)):
-        estimate_learned(state, mixture, power[t], magnitudes[t])
+        estimate_learned(state, frames[t : t + 1], power[t], magnitudes[t])
 
 
-def heads(model, power: np.ndarray) -> np.ndarray:
+def features_of(shape: Shape, frames: np.ndarray, config: StreamConfig = CONFIG) -> np.ndarray:
+    features = np.zeros((len(frames), shape.n_features), np.float32)
+    extract_all_features(prepare_features(shape, config), frames[:, None], power_of(frames), features)
+    return features
+
+
+def heads(model, frames: np.ndarray) -> np.ndarray:
     """What the kernels make of consecutive frames, (n_frames, n_heads, bands_out)."""
-    shape = model.shape
-    features = np.zeros((len(power), shape.n_features), np.float32)
-    extract_all_features(prepare_features(shape.bands_in, CONFIG), power, features)
-    out = np.zeros((len(power), shape.n_heads, shape.bands_out), np.float32)
-    run_all(prepare_network(model), features, out)
+    out = np.zeros((len(frames), model.shape.n_heads, model.shape.bands_out), np.float32)
+    run_all(prepare_network(model), features_of(model.shape, frames), out)
     return out
 
 
-def gains(estimator, power: np.ndarray, config: StreamConfig = CONFIG) -> np.ndarray:
+def gains(estimator, frames: np.ndarray, config: StreamConfig = CONFIG) -> np.ndarray:
     """Magnitudes over those of the mixture, (n_frames, n_src, n_bins)."""
-    magnitudes = np.zeros((len(power), len(estimator.sources), config.n_bins), np.float32)
-    estimate_all(estimator.prepare(config), power, magnitudes)
+    magnitudes = np.zeros((len(frames), len(estimator.sources), config.n_bins), np.float32)
+    power = power_of(frames)
+    estimate_all(estimator.prepare(config), frames, power, magnitudes)
     return magnitudes / np.sqrt(np.maximum(power, 1e-30))[:, None]
 
 
 def test_the_kernels_say_what_pytorch_says():
     reference = read_model(REFERENCE)
     assert reference.golden_heads.std() > 0.1
-    assert np.abs(heads(reference, reference.golden_power) - reference.golden_heads).max() < 1e-5
+    assert np.abs(heads(reference, reference.golden_spectra) - reference.golden_heads).max() < 1e-5
 
 
 def test_the_kernels_equal_their_twins(model):
-    power = powers(scene(4_000), CONFIG)
-    power[20:24] = 0
-    assert np.abs(heads(model, power) - naive_network.heads(power, model, CONFIG)).max() < 1e-5
+    frames = spectra(scene(4_000), CONFIG)
+    frames[20:24] = 0
+    assert np.abs(heads(model, frames) - naive_network.heads(frames, model, CONFIG)).max() < 1e-5
 
 
 @pytest.mark.parametrize("sr", [8_000, 16_000, 44_100, 48_000])
 def test_the_features_equal_their_twin_at_any_rate(sr):
     config = StreamConfig(sr)
-    power = powers(scene(sr // 2, sr), config)
-    power[30:50] *= 1e-5
-    power[60:64] = 0
+    frames = spectra(scene(sr // 2, sr), config)
+    frames[30:50] *= 3e-3
+    frames[60:64] = 0
     for n_bands in (8, 64, 128):
-        features = np.zeros((len(power), 2 * n_bands), np.float32)
-        extract_all_features(prepare_features(n_bands, config), power, features)
-        assert np.abs(features - naive_network.features(power, n_bands, config)).max() < 1e-4
+        shape = Shape(n_bands, advance_cue=True)
+        expected = naive_network.features(frames, shape, config)
+        assert np.abs(features_of(shape, frames, config) - expected).max() < 1e-4
+
+
+def test_two_equal_channels_are_heard_as_one_and_opposite_ones_do_not_cancel():
+    frames, shape = spectra(scene(4_000), CONFIG), Shape(16, advance_cue=True)
+    mono = features_of(shape, frames)
+    for sign in (1, -1):
+        both = np.stack([frames, sign * frames], 1)
+        state, stereo = prepare_features(shape, StreamConfig(16_000, n_channels=2)), np.zeros_like(mono)
+        extract_all_features(state, both, power_of(frames), stereo)
+        assert np.abs(stereo - mono).max() < 1e-5
 
 
 @pytest.mark.parametrize("sr", [8_000, 16_000, 48_000])
 @pytest.mark.parametrize("target", ["mask", "magnitudes"])
 def test_the_magnitudes_are_the_blend_of_mask_and_ratio_that_the_network_says(target, sr):
     config = StreamConfig(sr)
-    power = powers(scene(sr // 4, sr), config)
+    frames = spectra(scene(sr // 4, sr), config)
     path = models.tiny(Talkers)
-    expected = naive_network.gains(power, read_model(path), config, target)
-    assert np.abs(gains(Talkers(path, target), power, config) - expected).max() < 1e-4
+    expected = naive_network.gains(frames, read_model(path), config, target)
+    assert np.abs(gains(Talkers(path, target), frames, config) - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("n_bands", [8, 48, 64, 96, 128])
@@ -190,10 +211,10 @@ def test_between_50_and_10_db_below_full_scale_the_level_changes_nothing(setting
     x = scene()
     x *= 10 ** (-10 / 20) / np.sqrt((x**2).mean())
     estimator = settings_class(models.tiny(settings_class), "magnitudes")
-    reference = gains(estimator, powers(x, CONFIG))
+    reference = gains(estimator, spectra(x, CONFIG))
     assert reference.std() > 0.05
     for db in (-3, -10, -20, -30, -40):
-        scaled = gains(estimator, powers(10 ** (db / 20) * x, CONFIG))
+        scaled = gains(estimator, spectra(10 ** (db / 20) * x, CONFIG))
         assert np.abs(scaled - reference).max() < 1e-3
     heard = separate(x, 16_000, estimator, "mixture", output=Output(ceiling_db=math.inf))
     quiet = separate(0.01 * x, 16_000, estimator, "mixture", output=Output(ceiling_db=math.inf))
@@ -206,13 +227,13 @@ def test_48_khz_gives_the_masks_of_16_khz_and_above_8_khz_the_mean_of_the_last_b
     spectrum = np.fft.rfft(scene(sr, sr) + 0.01 * rng.normal(size=sr))
     spectrum[7_800:] = 0
     x = np.fft.irfft(spectrum)
-    at_16, at_48 = powers(resample(x, sr // 3), CONFIG), powers(x, StreamConfig(sr))
+    at_16, at_48 = spectra(resample(x, sr // 3), CONFIG), spectra(x, StreamConfig(sr))
     estimator = Speech(models.tiny(Speech), "magnitudes")
     low, high = gains(estimator, at_16), gains(estimator, at_48, StreamConfig(sr))
     k = 7_500 * 512 // 16_000
     assert np.abs(low[10:, :, :k] - high[10:, :, :k]).max() < 0.02
     beyond = high[:, :, 300:]
-    loud = at_48[:, None, 300:] > 1e-20
+    loud = power_of(at_48)[:, None, 300:] > 1e-20
     assert np.abs(np.where(loud, beyond - beyond[:, :, :1], 0)).max() < 1e-3
     masks = naive_network.gains(at_48, read_model(models.tiny(Speech)), StreamConfig(sr), "mask")
     peaks = band_centres(32)[-4:]
@@ -236,11 +257,12 @@ def test_every_bin_belongs_to_two_bands_with_shares_that_sum_to_one():
 
 def test_two_hours_of_hops_leave_the_network_where_it_was():
     estimator = Speech(models.random_model(Path(models.FOLDER.name) / "calm.npz", SHAPES[0], Speech.sources, scale=1))
-    state, chunk = estimator.prepare(CONFIG), powers(scene(64_000), CONFIG)
+    state, chunk = estimator.prepare(CONFIG), spectra(scene(64_000), CONFIG)
+    power = power_of(chunk)
     magnitudes = np.zeros((len(chunk), 2, 257), np.float32)
     after = []
     for _ in range(1_800):  # of 4 s
-        estimate_all(state, chunk, magnitudes)
+        estimate_all(state, chunk, power, magnitudes)
         after.append((state.network.hidden.copy(), state.features.floor.copy(), state.features.level[0]))
     assert state.features.n_seen[0] == 1_800 * len(chunk)
     assert np.isfinite(magnitudes).all()
@@ -248,19 +270,25 @@ def test_two_hours_of_hops_leave_the_network_where_it_was():
         assert np.abs(now - then).max() < 1e-4 * max(1, np.abs(then).max())
 
 
+def with_power(power: np.ndarray) -> np.ndarray:
+    """Real spectra (n_frames, 2, n_bins)."""
+    return np.stack([np.sqrt(power), np.zeros_like(power)], 1)
+
+
 levels = st.sampled_from([0.0, 1e-45, 1e-38, 1e-30, 1e-20, 1e-9, 1.0, 1e6, 1e16, 1e30, 3e38])
 
 
 @given(st.lists(levels, min_size=1, max_size=12), st.integers(0, 2**32 - 1), st.booleans())
 @settings(deadline=None, max_examples=60)
-def test_any_power_gives_finite_magnitudes_up_to_four_times_the_mixture(frames, seed, sparse):
+def test_any_power_gives_finite_magnitudes_up_to_four_times_the_mixture(of_frames, seed, sparse):
     rng = np.random.default_rng(seed)
-    power = np.array([level * rng.uniform(0, 1, 257) for level in frames], np.float32)
+    power = np.array([level * rng.uniform(0, 1, 257) for level in of_frames], np.float32)
     if sparse:
         power *= rng.uniform(size=power.shape) < 0.1
+    frames = with_power(power)
     state = Talkers(models.tiny(Talkers), "magnitudes").prepare(CONFIG)
     magnitudes = np.full((len(power), 3, 257), np.nan, np.float32)
-    estimate_all(state, power, magnitudes)
+    estimate_all(state, frames, power, magnitudes)
     assert np.isfinite(magnitudes).all()
     assert (magnitudes >= 0).all()
     assert (magnitudes <= 4.0001 * np.sqrt(power)[:, None]).all()
@@ -272,8 +300,9 @@ def test_powers_that_are_not_finite_do_not_stay():
     state = Speech(models.tiny(Speech)).prepare(CONFIG)
     power = np.ones((400, 257), np.float32)
     power[3], power[4], power[5, 7] = np.inf, np.nan, np.nan
+    frames = with_power(power)
     magnitudes = np.zeros((400, 2, 257), np.float32)
-    estimate_all(state, power, magnitudes)
+    estimate_all(state, frames, power, magnitudes)
     assert np.isfinite(magnitudes[6:]).all()
     assert np.isfinite(state.features.floor).all()
 
@@ -282,10 +311,8 @@ def test_a_jump_by_60_db_after_near_silence_is_followed_within_1500_ms():
     quiet, x = 1e-6 * np.random.default_rng(0).normal(size=16_000), scene(32_000)
     heard = []
     for signal in (x, np.concatenate([quiet, x])):
-        power = powers(signal, CONFIG)
-        features = np.zeros((len(power), 128), np.float32)
-        extract_all_features(prepare_features(64, CONFIG), power, features)
-        heard.append(features[-100:])
+        frames = spectra(signal, CONFIG)
+        heard.append(features_of(Shape(), frames)[-100:])
     assert np.abs(heard[0] - heard[1]).max() < 5 / 20  # a unit is 20 dB
 
 
@@ -335,9 +362,9 @@ def test_with_a_hop_of_8_ms_there_is_one_memory_that_hears_what_every_second_fra
     # The even frames of a stream with a hop of 4 ms are those of the one with 8 ms.
     often, seldom = (StreamConfig.from_ms(sr, 16, hop_ms) for hop_ms in (4, 8))
     estimator = Speech(models.tiny(Speech), "magnitudes")
-    power = powers(scene(sr // 2, sr), often)
-    every = gains(estimator, power, often)
-    every_second = gains(estimator, power[::2], seldom)
+    frames = spectra(scene(sr // 2, sr), often)
+    every = gains(estimator, frames, often)
+    every_second = gains(estimator, frames[::2], seldom)
     assert every_second.std() > 0.05
     assert np.abs(every[::2] - every_second).max() < 1e-5
 
@@ -370,7 +397,7 @@ def test_models_that_do_not_fit_are_refused(monkeypatch, tmp_path):
 
 def test_a_model_file_comes_back_as_it_was_written(model, tmp_path):
     path = tmp_path / "again.npz"
-    golden = model.golden_power, model.golden_heads
+    golden = model.golden_spectra, model.golden_heads
     write_model(path, model.shape, model.sources, {"hours": 3.5}, model.weights, *golden)
     again = read_model(path)
     assert (again.shape, again.sources, again.manifest) == (model.shape, model.sources, {"hours": 3.5})
@@ -395,7 +422,7 @@ def changed_header(**changes):
 
 
 DAMAGES = {
-    "version": (changed_header(version=2), "its version is 2; this rtsep reads 1"),
+    "version": (changed_header(version=1), "its version is 1; this rtsep reads 2"),
     "format": (changed_header(format="other"), "its format is 'other', not 'rtsep-gru'"),
     "manifest": (changed_header(manifest={}), "its content does not match its SHA-256"),
     "no header": (lambda a: {k: v for k, v in a.items() if k != "header"}, "it has no header"),
@@ -427,14 +454,14 @@ def test_a_file_whose_content_was_changed_is_refused(damage, tmp_path):
         ("dense_bias", lambda a: a.astype(float), "dense_bias is float64, neither float16 nor float32"),
         ("heads_weight", lambda a: a * np.float32(np.nan), "heads_weight is not finite"),
         ("golden_heads", lambda a: a[:-1], r"golden_heads has shape \(49, 5, 32\), not \(50, 5, 32\)"),
-        ("golden_power", lambda a: a[..., None], r"golden_power has shape \(50, 257, 1\), not \(50, 257\)"),
+        ("golden_spectra", lambda a: a[..., None], r"golden_spectra has shape \(50, 2, 257, 1\), not \(50, 2, 257\)"),
     ],
 )
 def test_nothing_is_written_that_would_not_be_read(name, change, message, tmp_path):
     arrays = content(REFERENCE)
     header = json.loads(str(arrays.pop("header")))
     arrays[name] = change(arrays[name])
-    golden = arrays.pop("golden_power"), arrays.pop("golden_heads")
+    golden = arrays.pop("golden_spectra"), arrays.pop("golden_heads")
     path = tmp_path / "model.npz"
     with pytest.raises(ConfigError, match=message):
         write_model(path, Shape(**header["shape"]), tuple(header["sources"]), {}, arrays, *golden)

@@ -20,9 +20,11 @@ from rtsep.estimators.model_file import Shape, read_model
 torch = pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 training = pytest.importorskip("rtsep.training.network")
 gru = pytest.importorskip("rtsep.training.gru")
-CONFIG, Network, export, golden_power = training.CONFIG, training.Network, training.export, training.golden_power
+CONFIG, Network, export = training.CONFIG, training.Network, training.export
 
-SMALL = Shape(16, 24, 2, 32, 2)
+SMALL = Shape(16, 24, 2, 32, 2, advance_cue=True)
+GOLDEN = training.golden_spectra().astype(np.float32)
+FRAMES = training.complex_frames(GOLDEN)
 
 
 def untrained(shape: Shape, seed: int = 0):
@@ -39,11 +41,10 @@ def make_reference(path: Path) -> None:
     export(untrained(SMALL), path, {"weights": "untrained, seed 0"}, sources=Speech.sources, dtype=np.float32)
 
 
-def magnitudes(estimator: Speech, power: np.ndarray) -> np.ndarray:
-    state, mixture = estimator.prepare(CONFIG), np.zeros((1, 2, 257), np.float32)
-    out = np.zeros((len(power), 2, 257), np.float32)
-    for frame, found in zip(power, out, strict=True):
-        Speech.step(state, mixture, frame, found)
+def magnitudes(estimator: Speech, spectra: np.ndarray) -> np.ndarray:
+    state, out = estimator.prepare(CONFIG), np.zeros((len(spectra), 2, 257), np.float32)
+    for frame, found in zip(spectra, out, strict=True):
+        Speech.step(state, frame[None], (frame**2).sum(0), found)
     return out
 
 
@@ -69,28 +70,34 @@ def test_the_gru_and_its_gradients_are_those_of_pytorch(n_batch, n_layers):
 
 
 @pytest.mark.parametrize(
-    "shape", [SMALL, Shape(64, 128, 2, 96, 2, hop_ms=8), Shape(32, 40, 1, 48, 2, floor_cue=False)], ids=str
+    "shape",
+    [
+        SMALL,
+        Shape(64, 128, 2, 96, 2, hop_ms=8),
+        Shape(64, 128, 2, 96, 2, hop_ms=8, advance_cue=True),
+        Shape(32, 40, 1, 48, 2, floor_cue=False),
+        Shape(32, 40, 1, 48, 2, floor_cue=False, advance_cue=True),
+    ],
+    ids=str,
 )
 @pytest.mark.parametrize("dtype", [np.float16, np.float32])
 def test_the_compiled_estimator_does_what_the_exported_network_does(shape, dtype, tmp_path):
     network, path = untrained(shape), tmp_path / "model.npz"
     export(network, path, {}, sources=Speech.sources, dtype=dtype)
     assert read_model(path).shape.n_parameters == sum(p.numel() for p in network.parameters())
-    power = golden_power()
-    size = np.sqrt(power)[:, None]
+    size = np.hypot(*GOLDEN.transpose(1, 0, 2))[:, None]
     with torch.no_grad():
-        heads, _ = network(torch.from_numpy(power)[None], shape.hop_ms // 4)
+        heads, _ = network(FRAMES[None], shape.hop_ms // 4)
     # Rounding the weights to float16 changes a gain by less than a tenth of a dB of full scale.
     tolerance = 1e-5 if dtype == np.float32 else 1e-2
     for target, expected in (("mask", heads.masks), ("magnitudes", heads.gains)):
-        actual = magnitudes(Speech(path, target), power)
+        actual = magnitudes(Speech(path, target), GOLDEN)
         assert np.abs(actual - size * expected[0].numpy().transpose(1, 0, 2)).max() < tolerance * size.max()
 
 
 def test_heads_have_the_shapes_and_ranges_that_they_promise():
-    power = torch.from_numpy(np.stack([golden_power()] * 3))
     with torch.no_grad():
-        heads, state = untrained(SMALL)(power)
+        heads, state = untrained(SMALL)(torch.stack([FRAMES] * 3))
     assert heads.masks.shape == heads.gains.shape == (3, 2, 50, 257)
     assert heads.bands.shape == (3, 50, 5, 32)
     assert state.hidden.shape == (2, 3, 24)
@@ -101,23 +108,23 @@ def test_heads_have_the_shapes_and_ranges_that_they_promise():
 
 def test_a_stream_in_pieces_is_the_stream_and_sequences_do_not_mix():
     network = untrained(SMALL)
-    power = torch.from_numpy(np.stack([golden_power(), 7 * golden_power()[::-1]]))
+    spectra = torch.stack([FRAMES, 7 * FRAMES.flip(0)])
     with torch.no_grad():
-        whole, _ = network(power)
-        first, state = network(power[:, :17])
-        second, _ = network(power[:, 17:], state=state)
-        alone, _ = network(power[1:])
+        whole, _ = network(spectra)
+        first, state = network(spectra[:, :17])
+        second, _ = network(spectra[:, 17:], state=state)
+        alone, _ = network(spectra[1:])
     assert torch.allclose(torch.cat([first.gains, second.gains], 2), whole.gains, atol=1e-6)
     assert torch.allclose(alone.gains[0], whole.gains[1], atol=1e-6)
 
 
 def test_streams_that_take_turns_are_networks_that_hear_every_other_frame():
     network = untrained(SMALL)
-    power = torch.from_numpy(np.stack([golden_power()[:49], 7 * golden_power()[:0:-1]]))
+    spectra = torch.stack([FRAMES[:49], 7 * FRAMES[1:].flip(0)])
     with torch.no_grad():
-        both, state = network(power, 2)
-        even, odd = network(power[:, ::2])[0], network(power[:, 1::2])[0]
-        more, _ = network(power, 2, state)
+        both, state = network(spectra, 2)
+        even, odd = network(spectra[:, ::2])[0], network(spectra[:, 1::2])[0]
+        more, _ = network(spectra, 2, state)
     torch.testing.assert_close(both.gains[:, :, ::2], even.gains)
     torch.testing.assert_close(both.gains[:, :, 1::2], odd.gains)
     assert state.hidden.shape == (2, 4, 24)
@@ -126,7 +133,7 @@ def test_streams_that_take_turns_are_networks_that_hear_every_other_frame():
 
 def test_every_weight_gets_a_gradient():
     network = untrained(SMALL).train()
-    heads, _ = network(torch.from_numpy(golden_power())[None])
+    heads, _ = network(FRAMES[None])
     (heads.gains**2).mean().backward()
     for name, parameter in network.named_parameters():
         assert parameter.grad.abs().max() > 0, name
@@ -145,7 +152,7 @@ def test_the_stored_reference_is_what_this_file_makes(tmp_path):
     make_reference(tmp_path / "reference.npz")
     stored = read_model(Path(__file__).parent / "data" / "learned_reference.npz")
     made = read_model(tmp_path / "reference.npz")
-    assert np.array_equal(made.golden_power, stored.golden_power)
+    assert np.array_equal(made.golden_spectra, stored.golden_spectra)
     assert np.abs(made.golden_heads - stored.golden_heads).max() < 1e-5
 
 

@@ -1,4 +1,8 @@
-"""What a learned estimator hears: log powers of bands, relative to levels of the recent past.
+"""What a learned estimator hears: log powers of bands, relative to levels of the recent past, and how phases advance.
+
+Harmonics of a voice are closer together than a window of 16 ms can tell apart. But the phase of a bin advances from
+frame to frame by the frequency of what is loudest in it, so that pitch can be heard between the bins (Flanagan and
+Golden, "Phase vocoder", Bell Syst. Tech. J. 45(9), 1966).
 
 Nothing here depends on the level of the stream. The same compiled kernel serves the hop and the training. Where the hop
 is shorter than that of the training, several streams of frames take turns, each with a memory of its own.
@@ -13,6 +17,7 @@ import numpy as np
 
 from rtsep.config import StreamConfig
 from rtsep.estimators.bands import TOP_HZ, bin_frequencies, expansion_bands
+from rtsep.estimators.model_file import N_ADVANCES, Shape
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import aligned, zeros
 
@@ -23,6 +28,7 @@ POWER_S = 0.05  # the floor of a band is the least of its power, so smoothed,
 MINIMUM_S = 0.75  # since the last but one multiple of this time
 SILENCE_DB = -150.0  # white noise of this level, in dBFS, is the least that says anything about levels
 TINY, HUGE = np.float32(1e-30), np.float32(1e30)
+ADVANCE_HZ = 62.5  # width of the stretches of bins that share a phase advance
 
 # Limits and scale of the features, in decades of power (10 dB).
 SCALE = np.float32(0.5)
@@ -46,10 +52,17 @@ class FeatureState(NamedTuple):
     lead: np.ndarray  # int64 (1,): frames of the first window, which still hold the silence before the stream
     rates: np.ndarray  # (2,): share of the new value per frame: level, smoothed power
     silence: np.ndarray  # (1,): least power that says anything
+    cues: np.ndarray  # bool (2,): whether floors and phase advances are heard
+    stretch: np.ndarray  # int64 (n_low,): which phase advance a bin belongs to
+    expected: np.ndarray  # (2, n_low): conjugate of the advance at the middle of a bin
+    before: np.ndarray  # (n_streams, n_channels, 2, n_low): spectrum of the frame before
+    size: np.ndarray  # (n_streams, N_ADVANCES): its magnitude in the stretches
+    advance: np.ndarray  # (3, N_ADVANCES) scratch: real and imaginary part, power
 
 
-def prepare_features(n_bands: int, config: StreamConfig, n_streams: int = 1) -> FeatureState:
-    """Fresh state for `n_bands` bands, and `n_streams` streams of every so manieth frame. Not real-time safe."""
+def prepare_features(shape: Shape, config: StreamConfig, n_streams: int = 1) -> FeatureState:
+    """Fresh state for a network, and `n_streams` streams of every so manieth frame. Not real-time safe."""
+    n_bands = shape.bands_in
     frame_s = config.hop_s * n_streams
     n_used = int((bin_frequencies(config) <= TOP_HZ + 1e-6).sum())
     lower, share = (part[:n_used] for part in expansion_bands(n_bands, config))
@@ -58,6 +71,9 @@ def prepare_features(n_bands: int, config: StreamConfig, n_streams: int = 1) -> 
     inverse = np.divide(1, totals, out=np.zeros(n_bands + 1), where=totals > 0)
     indices = zeros(n_used, np.int64)
     indices[:] = lower
+    n_advances = N_ADVANCES * shape.advance_cue
+    low = np.arange(n_used)[bin_frequencies(config)[:n_used] < n_advances * ADVANCE_HZ - 1e-6]
+    turns = low * config.hop * n_streams / config.n_fft
     return FeatureState(
         lower=indices,
         to_lower=aligned((1.0 - share) * inverse[lower]),
@@ -72,11 +88,17 @@ def prepare_features(n_bands: int, config: StreamConfig, n_streams: int = 1) -> 
         lead=np.array([config.win_length // (config.hop * n_streams)]),
         rates=aligned([1 - math.exp(-frame_s / s) for s in (LEVEL_S, POWER_S)]),
         silence=aligned([10 ** (SILENCE_DB / 10) * (config.window**2).sum()]),
+        cues=np.array([shape.floor_cue, shape.advance_cue]),
+        stretch=(bin_frequencies(config)[low] / ADVANCE_HZ + 1e-6).astype(np.int64),
+        expected=aligned([np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)]),
+        before=zeros((n_streams, config.n_channels, 2, low.size)),
+        size=zeros((n_streams, n_advances)),
+        advance=zeros((3, n_advances)),
     )
 
 
 @kernel
-def extract_features(state, stream, power, features):
+def extract_features(state, stream, mixture, power, features):
     """Features of the newest frame.
 
     Parameters
@@ -85,11 +107,13 @@ def extract_features(state, stream, power, features):
         Updated in place.
     stream : int
         Whose frame it is.
+    mixture : ndarray, float32, (n_channels, 2, n_bins)
+        Its spectrum. Read only.
     power : ndarray, float32, (n_bins,)
-        Squared magnitudes. Read only.
-    features : ndarray, float32, (n_bands,) or (2 * n_bands,)
-        Overwritten: band powers over the level, -3 to 1.5 (a unit is 20 dB); then, if there is room, over their
-        floor, -0.5 to 2.5.
+        Squared magnitudes, mean over the channels. Read only.
+    features : ndarray, float32, (n_features,)
+        Overwritten: band powers over the level, -3 to 1.5 (a unit is 20 dB); then, if the network hears them, over
+        their floor, -0.5 to 2.5, and the phase advances, -1 to 1.
 
     Notes
     -----
@@ -133,13 +157,55 @@ def extract_features(state, stream, power, features):
                 candidate[b] = smoothed[b]
         log_power = np.float32(math.log10(p))
         features[b] = SCALE * min(max(log_power - log_level, LEAST), MOST)
-        if features.size > n_bands:
+        if state.cues[0]:
             above = log_power - np.float32(math.log10(floor[b]))
             features[n_bands + b] = SCALE * min(max(above, LEAST_ABOVE), MOST_ABOVE)
+    if state.cues[1]:
+        extract_advances(state, stream, mixture, features[n_bands * (2 if state.cues[0] else 1) :])
 
 
 @kernel
-def extract_all_features(state, powers, features):
-    """As `extract_features` for powers (n_frames, n_bins) and features (n_frames, n_features) of the first stream."""
+def extract_advances(state, stream, mixture, features):
+    """How phases advance from the frame before, in stretches of bins.
+
+    Parameters
+    ----------
+    state, stream, mixture
+        As for `extract_features`.
+    features : ndarray, float32, (2 * N_ADVANCES,)
+        Overwritten: cosines and sines of the advance beyond that of the middle of a bin, times its steadiness: the
+        correlation of a stretch of the spectrum with the one before. 0 in silence.
+
+    Notes
+    -----
+    Real-time safe. The advance is heard modulo one turn per frame: 125 Hz with 8 ms, twice the width of a stretch.
+    """
+    before, size, advance, n = state.before[stream], state.size[stream], state.advance, state.advance.shape[1]
+    for i in range(n):
+        advance[0, i] = advance[1, i] = advance[2, i] = np.float32(0)
+    for c in range(before.shape[0]):
+        for k in range(state.stretch.size):
+            re, im, last_re, last_im = mixture[c, 0, k], mixture[c, 1, k], before[c, 0, k], before[c, 1, k]
+            x, y = re * last_re + im * last_im, im * last_re - re * last_im
+            i, cosine, sine = state.stretch[k], state.expected[0, k], state.expected[1, k]
+            advance[0, i] += x * cosine - y * sine
+            advance[1, i] += x * sine + y * cosine
+            advance[2, i] += re * re + im * im
+            before[c, 0, k], before[c, 1, k] = re, im
+    for i in range(n):
+        now = np.float32(math.sqrt(advance[2, i]))
+        both = now * size[i]
+        size[i] = now
+        share = np.float32(1) / both if TINY < both < HUGE else np.float32(0)
+        features[i] = share * advance[0, i] if share > 0 else np.float32(0)
+        features[n + i] = share * advance[1, i] if share > 0 else np.float32(0)
+
+
+@kernel
+def extract_all_features(state, spectra, powers, features):
+    """As `extract_features` for frames of the first stream.
+
+    `spectra` is (n_frames, n_channels, 2, n_bins), `powers` (n_frames, n_bins), `features` (n_frames, n_features).
+    """
     for t in range(len(powers)):
-        extract_features(state, 0, powers[t], features[t])
+        extract_features(state, 0, spectra[t], powers[t], features[t])

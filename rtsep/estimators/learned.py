@@ -141,7 +141,7 @@ def estimate_learned(state, mixture, power, magnitudes):
     state : LearnedState
         Updated in place.
     mixture : ndarray, float32, (n_channels, 2, n_bins)
-        Read only, not used.
+        Read only.
     power : ndarray, float32, (n_bins,)
         Squared magnitude, mean over the channels. Read only.
     magnitudes : ndarray, float32, (n_src, n_bins)
@@ -155,7 +155,7 @@ def estimate_learned(state, mixture, power, magnitudes):
     n_src, n_bands = gains.shape[0], gains.shape[1] - 1
     stream = state.turn[0]
     state.turn[0] = (stream + 1) % state.network.hidden.shape[0]
-    extract_features(state.features, stream, power, state.network.features)
+    extract_features(state.features, stream, mixture, power, state.network.features)
     run_network(state.network, stream, n_src, n_bands)
     masks_only = state.masks_only[0]
     for j in range(n_src):
@@ -226,7 +226,7 @@ class _Learned:
             )
         n_streams = round(shape.hop_ms / (1e3 * config.hop_s))
         return LearnedState(
-            features=prepare_features(shape.bands_in, config, n_streams),
+            features=prepare_features(shape, config, n_streams),
             network=prepare_network(model, n_streams),
             bands=expansion_bands(shape.bands_out, config),
             gains=zeros((shape.n_src, shape.bands_out + 1)),

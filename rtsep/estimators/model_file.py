@@ -1,7 +1,7 @@
 """Model files: the weights of a learned estimator in an .npz without pickles, with everything needed to trust them.
 
 A file holds the arrays of `Model.weights` (float16 or float32, named and oriented as PyTorch has them, (n_out,
-n_in)), a golden vector (`golden_power`, `golden_heads`) and `header`, a JSON text: format, version, shape, names
+n_in)), a golden vector (`golden_spectra`, `golden_heads`) and `header`, a JSON text: format, version, shape, names
 of the sources, training manifest, and the SHA-256 of all else.
 """
 
@@ -21,11 +21,12 @@ from rtsep.estimators.bands import MAX_BANDS
 from rtsep.kernels.simd import LANES
 
 FORMAT = "rtsep-gru"
-VERSION = 1  # of the format, the features and the network; a change of any of their constants is a new version
+VERSION = 2  # of the format, the features and the network; a change of any of their constants is a new version
 MAX_BYTES = 64 << 20
 
 LEAK = 0.2  # slope of the dense layer for negative values
 MAX_RATIO = 4.0  # |S| / |X|: at 2 a quarter of what phase recovery can gain is lost, at 1 all but a third
+N_ADVANCES = 48  # phase advances that a network may hear: up to 3 kHz, where the voices of speech have harmonics
 HOPS_MS = (4, 8)  # with windows of 16 ms
 RATIO_OFFSET = 1.1  # an untrained network says a ratio of one
 TOP_BANDS = 4  # bins above the uppermost band get the mean of that many
@@ -49,6 +50,8 @@ class Shape:
         Sources, 1 to 8.
     floor_cue : bool
         Also hear each band relative to its floor (`rtsep.estimators.features`).
+    advance_cue : bool
+        Also hear how phases advance from one remembered frame to the next, which tells pitch.
     hop_ms : int
         Between the frames that the network remembers, 4 or 8 ms: with a shorter hop of the engine, two memories take
         turns.
@@ -60,6 +63,7 @@ class Shape:
     bands_out: int = 96
     n_src: int = 2
     floor_cue: bool = True
+    advance_cue: bool = False
     hop_ms: int = 4
 
     def __post_init__(self) -> None:
@@ -72,13 +76,14 @@ class Shape:
             if getattr(self, name) % LANES:
                 raise ConfigError(f"{name}={getattr(self, name)} is not a multiple of {LANES}")
         check_choice("hop_ms", self.hop_ms, HOPS_MS)
-        if not isinstance(self.floor_cue, bool):
-            raise ConfigError(f"floor_cue={self.floor_cue!r} is neither True nor False")
+        for name in ("floor_cue", "advance_cue"):
+            if not isinstance(getattr(self, name), bool):
+                raise ConfigError(f"{name}={getattr(self, name)!r} is neither True nor False")
 
     @property
     def n_features(self) -> int:
         """Inputs of the dense layer."""
-        return self.bands_in * (1 + self.floor_cue)
+        return self.bands_in * (1 + self.floor_cue) + 2 * N_ADVANCES * self.advance_cue
 
     @property
     def n_heads(self) -> int:
@@ -115,8 +120,8 @@ class Model:
         How it was trained.
     weights : dict
         float32 arrays, shaped as `shape.weights` says.
-    golden_power : ndarray, float32, (n_frames, 257)
-        Powers of consecutive frames at 16 kHz from the start of a stream.
+    golden_spectra : ndarray, float32, (n_frames, 2, 257)
+        Spectra of consecutive frames at 16 kHz from the start of a stream.
     golden_heads : ndarray, float32, (n_frames, n_heads, bands_out)
         What PyTorch made of them.
     sha256 : str
@@ -127,7 +132,7 @@ class Model:
     sources: tuple[str, ...]
     manifest: dict[str, Any]
     weights: dict[str, np.ndarray]
-    golden_power: np.ndarray
+    golden_spectra: np.ndarray
     golden_heads: np.ndarray
     sha256: str
 
@@ -138,7 +143,7 @@ def write_model(
     sources: tuple[str, ...],
     manifest: dict[str, Any],
     weights: dict[str, np.ndarray],
-    golden_power: np.ndarray,
+    golden_spectra: np.ndarray,
     golden_heads: np.ndarray,
 ) -> None:
     """Write a model file at once: it is complete or not there. Raises `ConfigError` for what `read_model` refuses."""
@@ -151,7 +156,7 @@ def write_model(
         "sources": list(sources),
         "manifest": manifest,
     }
-    content: dict[str, Any] = {**weights, "golden_power": golden_power, "golden_heads": golden_heads}
+    content: dict[str, Any] = {**weights, "golden_spectra": golden_spectra, "golden_heads": golden_heads}
     header["sha256"] = _digest(header, content)
     part = path.with_suffix(".part.npz")
     np.savez_compressed(part, header=np.array(json.dumps(header)), **content)
@@ -202,9 +207,9 @@ def read_model(path: Path | str) -> Model:
         sources, manifest = tuple(header["sources"]), header["manifest"]
     except (ConfigError, KeyError, TypeError) as error:
         raise refuse(f"its header is wrong ({_one_line(error)})") from None
-    n_frames = len(content.get("golden_power", ()))
+    n_frames = len(content.get("golden_spectra", ()))
     expected = shape.weights | {
-        "golden_power": (n_frames, 257),
+        "golden_spectra": (n_frames, 2, 257),
         "golden_heads": (n_frames, shape.n_heads, shape.bands_out),
     }
     if len(sources) != shape.n_src:
@@ -219,7 +224,7 @@ def read_model(path: Path | str) -> Model:
         if not np.isfinite(array).all():
             raise refuse(f"{name} is not finite")
     content = {name: array.astype(np.float32) for name, array in content.items()}
-    golden = content.pop("golden_power"), content.pop("golden_heads")
+    golden = content.pop("golden_spectra"), content.pop("golden_heads")
     return Model(shape, sources, manifest, content, *golden, sha256)
 
 

@@ -60,13 +60,13 @@ class Network(nn.Module):
                     nn.init.orthogonal_(gate)
                 getattr(self.gru, f"bias_hh_l{layer}")[shape.hidden : 2 * shape.hidden] = 1.0
 
-    def forward(self, power: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Heads, State]:
+    def forward(self, spectra: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Heads, State]:
         """Heads for consecutive frames.
 
         Parameters
         ----------
-        power : Tensor, float32, (batch, n_frames, n_bins)
-            Squared magnitudes of the mixture.
+        spectra : Tensor, complex64, (batch, n_frames, n_bins)
+            Of the mixture.
         n_streams : int
             Memories that take turns: frames are `shape.hop_ms / n_streams` apart.
         state : State, optional
@@ -78,18 +78,19 @@ class Network(nn.Module):
         heads : Heads
         state : State
         """
-        bands, state = self.run_bands(power, n_streams, state)
+        bands, state = self.run_bands(spectra, n_streams, state)
         return self.expand(bands), state
 
-    def run_bands(self, power: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
+    def run_bands(self, spectra: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
         """The heads before their expansion to bins: (batch, n_frames, n_heads, bands_out), and the state."""
-        n_batch, n_frames, n_bins = power.shape
+        n_batch, n_frames, n_bins = spectra.shape
         # Every stream becomes a sequence of its own; silence completes the last turn.
-        turns = nn.functional.pad(power, (0, 0, 0, -n_frames % n_streams)).view(n_batch, -1, n_streams, n_bins)
-        power = turns.transpose(1, 2).flatten(0, 1)
+        silence = spectra.new_zeros(n_batch, -n_frames % n_streams, n_bins)
+        turns = torch.cat([spectra, silence], 1).view(n_batch, -1, n_streams, n_bins)
+        spectra = turns.transpose(1, 2).flatten(0, 1)
         config = StreamConfig.from_ms(CONFIG.sr, 16, self.shape.hop_ms)
-        tracked = state.features if state else [prepare_features(self.shape.bands_in, config) for _ in power]
-        x = self.features(power, tracked)
+        tracked = state.features if state else [prepare_features(self.shape, config) for _ in spectra]
+        x = self.features(spectra, tracked)
         x = nn.functional.leaky_relu(self.dense(x), LEAK)
         y, hidden = self.gru(x, state.hidden if state else None)
         raw = self.heads(y + x).unflatten(-1, (self.shape.n_heads, self.shape.bands_out))
@@ -106,13 +107,14 @@ class Network(nn.Module):
         gains = masks + confidence * (ratios - masks)
         return Heads(to_bins(masks), to_bins(gains), bands)
 
-    def features(self, power: Tensor, states: list[FeatureState]) -> Tensor:
+    def features(self, spectra: Tensor, states: list[FeatureState]) -> Tensor:
         """Features (batch, n_frames, n_features) by the compiled kernel; `states` are updated in place."""
-        powers = power.detach().to("cpu", torch.float32).contiguous().numpy()
-        features = np.empty((*powers.shape[:2], self.shape.n_features), np.float32)
-        for state, sequence, out in zip(states, powers, features, strict=True):
-            extract_all_features(state, sequence, out)
-        return torch.from_numpy(features).to(power.device)
+        parts = torch.stack([spectra.real, spectra.imag], 2).detach()  # as the engine has them
+        powers = parts.square().sum(2)
+        features = torch.empty(*powers.shape[:2], self.shape.n_features)
+        for state, *arrays in zip(states, parts[:, :, None].numpy(), powers.numpy(), features.numpy(), strict=True):
+            extract_all_features(state, *arrays)
+        return features
 
 
 def weights_of(network: Network, dtype: Any = np.float32) -> dict[str, np.ndarray]:
@@ -172,17 +174,28 @@ def export(
     weights = weights_of(network, dtype)
     # The golden vector is that of the weights as they are stored.
     stored = with_weights(network.shape, weights).eval()
-    power = golden_power()
+    spectra = golden_spectra()
     with torch.no_grad():
-        heads = stored.run_bands(torch.from_numpy(power)[None])[0][0].numpy()
-    write_model(Path(path), network.shape, sources, manifest, weights, power, heads)
+        heads = stored.run_bands(complex_frames(spectra)[None])[0][0].numpy()
+    write_model(Path(path), network.shape, sources, manifest, weights, spectra, heads)
 
 
-def golden_power() -> np.ndarray:
-    """Power of frames like those of speech in noise, float32 (GOLDEN_FRAMES, n_bins): bursts of a sloping spectrum."""
-    rng = np.random.default_rng(0)
-    burst = np.where(np.arange(GOLDEN_FRAMES) % 20 < 12, 1.0, 1e-3)[:, None]
-    slope = 10.0 ** (-3 * np.arange(CONFIG.n_bins) / CONFIG.n_bins)
-    power = rng.exponential(size=(GOLDEN_FRAMES, CONFIG.n_bins)) * (burst * slope + 1e-5)
-    power[0] = 0
-    return power.astype(np.float32)
+def complex_frames(spectra: np.ndarray) -> Tensor:
+    """Spectra (n_frames, 2, n_bins) of the engine as complex64 (n_frames, n_bins)."""
+    parts = torch.from_numpy(spectra.astype(np.float32))
+    return torch.complex(parts[:, 0], parts[:, 1])
+
+
+def golden_spectra() -> np.ndarray:
+    """Frames like those of speech in noise, float16 (GOLDEN_FRAMES, 2, n_bins): bursts of a sloping spectrum.
+
+    Phases advance as those of tones do, and stray from that.
+    """
+    rng, t, k = np.random.default_rng(0), np.arange(GOLDEN_FRAMES)[:, None], np.arange(CONFIG.n_bins)
+    burst = np.where(t % 20 < 12, 1.0, 1e-3)
+    slope = 10.0 ** (-3 * k / CONFIG.n_bins)
+    size = np.sqrt(rng.exponential(size=(GOLDEN_FRAMES, CONFIG.n_bins)) * (burst * slope + 1e-5))
+    size[0] = 0
+    turns = t * (k * CONFIG.hop / CONFIG.n_fft + 0.1 * np.sin(k)) + rng.normal(0, 0.1, size.shape)
+    phase = 2 * np.pi * turns
+    return np.stack([size * np.cos(phase), size * np.sin(phase)], 1).astype(np.float16)

@@ -20,7 +20,7 @@ from rtsep.config import ConfigError
 from rtsep.estimators.model_file import Model
 from rtsep.training.checkpoint import read_checkpoint, write_checkpoint
 from rtsep.training.corpus import SR
-from rtsep.training.framing import framing, magnitude_of, power_of
+from rtsep.training.framing import framing, magnitude_of
 from rtsep.training.losses import N_ITER, best_order, losses, share_error, si_sdr
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import Network, export, with_weights
@@ -233,7 +233,7 @@ class Training:
             return 0.0, [torch.zeros_like(p) for p in parameters]
         sources = torch.from_numpy(self.mixer.batch(first, size, n))
         spectrum = framing(stage.hop_ms).stft(sources.sum(1))
-        bands, _ = self.network.run_bands(power_of(spectrum), self.recipe.network.hop_ms // stage.hop_ms)
+        bands, _ = self.network.run_bands(spectrum, self.recipe.network.hop_ms // stage.hop_ms)
         # The heads of a chunk after the other: what the loss needs then fits into the cache.
         leaf = bands.detach().requires_grad_()
         chunk, value = max(1, CHUNK // n), 0.0
@@ -323,7 +323,7 @@ def _improvements(network: Network, sources: Tensor) -> Tensor:
         n = mixture.shape[-1]
         frames = framing(HOP_MS)
         spectrum = frames.stft(mixture)
-        heads, _ = network(power_of(spectrum), network.shape.hop_ms // HOP_MS)
+        heads, _ = network(spectrum, network.shape.hop_ms // HOP_MS)
         size = magnitude_of(spectrum)[:, None]
         order = best_order((heads.masks * size).sqrt(), magnitude_of(frames.stft(sources)).sqrt())[:, :-1]
         talkers = talkers[torch.arange(len(order))[:, None], order]
