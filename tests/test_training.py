@@ -240,6 +240,10 @@ def test_talkers_may_be_exchanged_and_the_residual_may_not(rng):
     first = L.losses(heads, spectrum, sources, STAGE).total
     torch.testing.assert_close(L.losses(heads, spectrum, sources[:, [1, 0, 2]], STAGE).total, first)
     assert not torch.allclose(L.losses(heads, spectrum, sources[:, [2, 1, 0]], STAGE).total, first)
+    # Unless their order can be heard.
+    kept = torch.tensor([True, False])
+    exchanged = L.losses(heads, spectrum, sources[:, [1, 0, 2]], STAGE, kept).total
+    assert torch.equal(L.losses(heads, spectrum, sources, STAGE, kept).total == exchanged, ~kept)
     # Each mixture has an order of its own.
     sizes = magnitude_of(FRAMES.stft(sources))
     exchanged = torch.stack([sizes[0], sizes[1][[1, 0, 2]]])
@@ -326,7 +330,7 @@ def test_a_small_network_learns_and_the_engine_hears_it(tmp_path):
     if best["step"] == training.progress.step:
         with torch.no_grad():
             spectrum = FRAMES.stft(torch.from_numpy(x.sum(0))[None])
-            heads, _ = training.average(magnitude_of(spectrum).square(), 2)
+            heads, _ = training.average(spectrum, 2)
             expected = FRAMES.istft(L.share_error(heads.masks) * spectrum[:, None], x.shape[1])[0]
         np.testing.assert_allclose(separated, expected, atol=2e-3)  # weights are stored in float16
 

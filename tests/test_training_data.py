@@ -17,6 +17,7 @@ pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 from rtsep.training.corpus import Clip, Pool, check_disjoint, check_unseen, load_corpora
 from rtsep.training.mixer import Mixer, active_power, filter_rows
 from rtsep.training.noises import GENERATORS, synthetic
+from rtsep.training.pitch import pitch_of
 from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, read_recipe, recipe_from
 from rtsep.training.rooms import draw_response, in_room
 
@@ -155,14 +156,15 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out(folder):
 def test_mixtures_depend_on_seed_and_number_alone():
     for mixtures in (Mixtures(), Mixtures(talkers=2)):
         one, two = (Mixer(mixtures, pool(range(5)), pool(range(5, 9)), Pool([]), seed=3) for _ in range(2))
-        assert np.array_equal(one.batch(0, 6, SR), np.stack([two.make(i, SR) for i in range(6)]))
+        assert np.array_equal(one.batch(0, 6, SR)[0], np.stack([two.make(i, SR) for i in range(6)]))
         other = Mixer(mixtures, pool(range(5)), pool(range(5, 9)), Pool([]), seed=4)
         assert not np.array_equal(one.make(0, SR), other.make(0, SR))
 
 
 def test_mixtures_are_finite_float32_below_full_scale_and_have_all_kinds():
     mixer = Mixer(Mixtures(babble=0.3, noise_only=0.2), pool(range(5)), pool(range(5, 9)), pool(range(9, 11)), seed=0)
-    batch = mixer.batch(0, 80, SR)
+    batch, distinct = mixer.batch(0, 80, SR)
+    assert not distinct.any()  # a single talker has no order
     assert batch.dtype == np.float32
     assert np.isfinite(batch).all()
     assert np.abs(batch.sum(1)).max() < 1.01
@@ -208,6 +210,41 @@ def test_two_talkers_are_never_the_same_speaker():
         for _ in range(2):
             mixer._talk(rng, SR, heard)
         assert len(set(heard)) == 2
+
+
+def voice(hz: float, seconds: float = 3.0) -> np.ndarray:
+    """A harmonic sound in syllables, int16."""
+    t = np.arange(int(seconds * SR)) / SR
+    harmonics = sum(np.sin(2 * np.pi * k * hz * t + k * k) / k for k in range(1, int(4_000 / hz)))
+    return (3_000 * harmonics * (t % 0.25 < 0.18)).astype(np.int16)
+
+
+@pytest.mark.parametrize("hz", [72, 95, 130, 178, 240, 310, 385])
+def test_the_pitch_of_a_voice_is_its_fundamental_frequency(hz):
+    rng = np.random.default_rng(hz)
+    clean = voice(hz)
+    for x in (clean, clean + 300 * rng.normal(size=clean.size)):
+        assert pitch_of(x) == pytest.approx(hz, rel=0.03)
+    assert pitch_of(clean / 2**20) == pitch_of(clean)
+
+
+@pytest.mark.parametrize("x", [np.zeros(SR), np.random.default_rng(0).normal(size=SR), voice(100)[:900], np.ones(3)])
+def test_what_has_no_pitch_has_none(x):
+    assert np.isnan(pitch_of(x))
+
+
+def test_the_lower_voice_comes_first_and_close_ones_are_not_distinct():
+    def mixer(first, second):
+        clips = [Clip(f"c/{hz}", f"c/{hz}", str(hz), voice(hz, 9.0)) for hz in (first, second)]
+        return Mixer(replace(PLAIN, talkers=2, speed=0.02), Pool([(1.0, clips)]), pool(range(5, 9)), Pool([]), seed=0)
+
+    sources, distinct = mixer(120, 190).batch(0, 12, 3 * SR)
+    both = np.abs(sources[:, :2]).max(2).all(1)  # some mixtures have one talker
+    assert np.array_equal(distinct, both)
+    assert both.sum() > 8
+    for low, high in sources[both, :2]:
+        assert 114 < pitch_of(low) < 126 < 182 < pitch_of(high) < 198
+    assert not mixer(150, 165).batch(0, 12, 3 * SR)[1].any()
 
 
 def test_the_room_leaves_the_direct_sound_in_place_and_sums_to_a_convolution():

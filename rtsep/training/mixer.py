@@ -11,6 +11,7 @@ from scipy.signal import firwin, resample_poly
 from rtsep.kernels.jit import kernel
 from rtsep.training.corpus import SR, Clip, Pool
 from rtsep.training.noises import synthetic
+from rtsep.training.pitch import pitch_of
 from rtsep.training.recipe import Mixtures
 from rtsep.training.rooms import draw_response, draw_room, in_room
 
@@ -30,6 +31,8 @@ ABSENT = 0.05  # share of two-talker mixtures with one of them
 CLIPPED_AT = (0.3, 0.8)  # of the peak
 PEAK = 0.99
 TRIES = 10
+DISTINCT = 1.2  # pitch of the higher over that of the lower of two talkers whose order is heard
+MEASURED = 4  # recordings of a speaker whose pitch is taken
 
 
 class Mixer:
@@ -46,9 +49,16 @@ class Mixer:
 
     def __init__(self, mixtures: Mixtures, speech: Pool, noise: Pool, music: Pool, seed: int) -> None:
         self.mixtures, self.speech, self.noise, self.music, self.seed = mixtures, speech, noise, music, seed
+        self._pitches = (
+            {group[0].group: _pitch_of_speaker(group) for group in speech.groups} if mixtures.talkers == 2 else {}
+        )
 
     def make(self, index: int, n: int) -> np.ndarray:
-        """One mixture.
+        """One mixture: the sources of `make_ordered`."""
+        return self.make_ordered(index, n)[0]
+
+    def make_ordered(self, index: int, n: int) -> tuple[np.ndarray, bool]:
+        """One mixture, and whether the order of its talkers can be heard.
 
         Parameters
         ----------
@@ -60,17 +70,20 @@ class Mixer:
         Returns
         -------
         sources : ndarray, float32, (n_src, n)
-            The talkers, and last the residual; their sum is the mixture.
+            The talkers, the lower voice first, and last the residual; their sum is the mixture.
+        distinct : bool
+            Whether there are two talkers, one clearly lower than the other.
         """
         rng, mixtures = np.random.default_rng((self.seed, index)), self.mixtures
         talkers = np.zeros((mixtures.talkers, n), np.float32)
         heard: list[str] = []
+        pitches = np.full(mixtures.talkers, np.nan)
         noise_only = rng.random() < mixtures.noise_only
         absent = 1 if mixtures.talkers == 2 and rng.random() < ABSENT else None
         for j in range(mixtures.talkers):
             if noise_only or j == absent:
                 continue
-            talkers[j] = self._talk(rng, n, heard)
+            talkers[j], pitches[j] = self._talk(rng, n, heard)
             level = 0.0 if j == 0 else rng.uniform(*mixtures.talkers_db)
             talkers[j] *= np.float32(10 ** (level / 20) / np.sqrt(active_power(talkers[j])))
         late = np.zeros(n, np.float32)
@@ -84,17 +97,20 @@ class Mixer:
                 silence = self._silence(rng, n)
                 talkers[j] *= silence
                 late *= silence if mixtures.talkers == 1 else 1
+        talkers, pitches = talkers[np.argsort(pitches)], np.sort(pitches)
         residual = late
         if noise_only or rng.random() < mixtures.noise:
             residual = residual + self._scaled_noise(rng, n, talkers)
-        return self._through_microphone(rng, np.concatenate([talkers, residual[None]]))
+        distinct = mixtures.talkers == 2 and bool(pitches[1] > DISTINCT * pitches[0])
+        return self._through_microphone(rng, np.concatenate([talkers, residual[None]])), distinct
 
-    def batch(self, first: int, size: int, n: int) -> np.ndarray:
-        """Mixtures `first` to `first + size - 1`: float32 (size, n_src, n)."""
-        return np.stack([self.make(index, n) for index in range(first, first + size)])
+    def batch(self, first: int, size: int, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mixtures `first` to `first + size - 1`: float32 (size, n_src, n), and which are distinct, bool (size,)."""
+        made = [self.make_ordered(index, n) for index in range(first, first + size)]
+        return np.stack([sources for sources, _ in made]), np.array([distinct for _, distinct in made])
 
-    def _talk(self, rng: np.random.Generator, n: int, heard: list[str]) -> np.ndarray:
-        """A talker: pieces of one speaker, in random intervals where the recordings are short."""
+    def _talk(self, rng: np.random.Generator, n: int, heard: list[str]) -> tuple[np.ndarray, float]:
+        """A talker and the pitch in Hz: pieces of one speaker, in random intervals where the recordings are short."""
         group = self.speech.draw(rng, heard)
         heard.append(group[0].group)
         steps = int(self.mixtures.speed * RESAMPLED + 0.5)
@@ -108,7 +124,7 @@ class Mixer:
             piece = piece[: n - at]
             out[at : at + piece.size] = piece
             at += piece.size + int(rng.uniform(*GAP_S) * SR)
-        return _filtered(rng, out)
+        return _filtered(rng, out), self._pitches.get(group[0].group, np.nan) * speed / RESAMPLED
 
     def _silence(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """A gain that is zero for a stretch of a fifth to three fifths."""
@@ -169,6 +185,11 @@ class Mixer:
             limit = rng.uniform(*CLIPPED_AT) * np.abs(mixture).max()
             sources[-1] += np.clip(mixture, -limit, limit) - mixture
         return sources
+
+
+def _pitch_of_speaker(group: Sequence[Clip]) -> float:
+    pitches = np.array([pitch_of(clip.samples) for clip in group[:MEASURED]])
+    return float(np.median(pitches[np.isfinite(pitches)])) if np.isfinite(pitches).any() else np.nan
 
 
 def active_power(x: np.ndarray) -> float:

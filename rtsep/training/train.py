@@ -118,7 +118,7 @@ class Training:
         self.progress = Progress()
         n = round(recipe.validation_s * SR)
         # The same ones every time.
-        self.held_out = torch.from_numpy(validation.batch(0, recipe.validation, n))
+        self.held_out = torch.from_numpy(validation.batch(0, recipe.validation, n)[0])
 
     @property
     def checkpoint(self) -> Path:
@@ -231,14 +231,15 @@ class Training:
         parameters = list(self.network.parameters())
         if not size:
             return 0.0, [torch.zeros_like(p) for p in parameters]
-        sources = torch.from_numpy(self.mixer.batch(first, size, n))
+        sources, distinct = (torch.from_numpy(part) for part in self.mixer.batch(first, size, n))
         spectrum = framing(stage.hop_ms).stft(sources.sum(1))
         bands, _ = self.network.run_bands(spectrum, self.recipe.network.hop_ms // stage.hop_ms)
         # The heads of a chunk after the other: what the loss needs then fits into the cache.
         leaf = bands.detach().requires_grad_()
         chunk, value = max(1, CHUNK // n), 0.0
-        for part, x, s in zip(leaf.split(chunk), spectrum.split(chunk), sources.split(chunk), strict=True):
-            loss = losses(self.network.expand(part), x, s, stage).total.sum()
+        parts = (leaf.split(chunk), *(of.split(chunk) for of in (spectrum, sources, distinct)))
+        for part, x, s, kept in zip(*parts, strict=True):
+            loss = losses(self.network.expand(part), x, s, stage, kept).total.sum()
             loss.backward()
             value += loss.item()
         return value, list(torch.autograd.grad(bands, parameters, leaf.grad))
