@@ -8,12 +8,15 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim import Adam
 
 from rtsep.training.network import Network, State
+from rtsep.training.optimizer import BIASES
 from rtsep.training.recipe import Recipe, Stage, read_recipe
 from rtsep.training.train import Scores, Training
 
 BATCH, SECONDS = 32, 2.0
+ADAM_LR = 1.5e-3  # that of the recipe before it had Muon
 OTHER_SEED = 1001
 
 
@@ -76,6 +79,14 @@ class LateMisiTraining(Training):
         return super()._gradients(stage if late else replace(stage, misi=0.0), *part)
 
 
+class AdamTraining(Training):
+    """With Adam for the matrices, too, as for the biases."""
+
+    def __init__(self, *args: Any, **more: Any) -> None:
+        super().__init__(*args, **more)
+        self.optimizers = [Adam(self.network.parameters())]
+
+
 def variants(steps: int) -> list[Variant]:
     """All of them, the shipped one first: one stage of `steps` steps, validated at its end."""
     shipped = read_recipe(Path("speech"))
@@ -129,4 +140,5 @@ def variants(steps: int) -> list[Variant]:
             note="it is a loss of the masks: nothing trains the magnitudes.",
         ),
         Variant("SI-SDR after MISI in the last third", "losses", loss(misi=shipped.stages[-1].misi), LateMisiTraining),
+        Variant("Adam", "optimizer", loss(lr=ADAM_LR / BIASES), AdamTraining),
     ]

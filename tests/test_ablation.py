@@ -59,6 +59,7 @@ def test_every_variant_has_its_change_and_no_other():
         "without the complex loss": {"complex"},
         "SI-SDR alone": {"magnitude", "complex"},
         "SI-SDR after MISI in the last third": {"misi", "LateMisiTraining"},
+        "Adam": {"lr", "AdamTraining"},
     }
 
 
