@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
-from scipy.signal import lfilter
+from scipy.signal import lfilter, resample_poly
 
 from rtsep import ConfigError
 
 pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 
 from rtsep.training.corpus import Clip, Pool, check_disjoint, check_unseen, load_corpora
-from rtsep.training.mixer import Mixer, active_power, filter_rows
+from rtsep.training.mixer import RESAMPLED, Mixer, _low_pass, active_power, filter_rows
 from rtsep.training.noises import GENERATORS, synthetic
 from rtsep.training.pitch import pitch_of
 from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, read_recipe, recipe_from
@@ -278,6 +278,13 @@ def test_recorded_noise_is_heard_at_other_speeds():
     np.testing.assert_allclose(pitches[1.0], 1000, atol=1)
     assert 500 <= pitches[2.0].min() < 700
     assert 1400 < pitches[2.0].max() <= 2000
+
+
+def test_the_filter_of_every_speed_is_the_one_that_scipy_designs():
+    x = np.random.default_rng(0).normal(size=1000).astype(np.float32)
+    for speed in (*range(16, RESAMPLED), *range(RESAMPLED + 1, 151)):
+        expected = resample_poly(x, RESAMPLED, speed)
+        np.testing.assert_allclose(resample_poly(x, RESAMPLED, speed, window=_low_pass(speed)), expected, atol=1e-4)
 
 
 def test_synthetic_noises_are_finite_and_not_silent():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import cache
+from math import gcd
 
 import numpy as np
 from scipy.signal import firwin, resample_poly
@@ -248,6 +249,6 @@ def filter_rows(x, b1, b2, a1, a2, out):
 
 @cache
 def _low_pass(speed: int) -> np.ndarray:
-    """Filter for `resample_poly`, as it would design it every time."""
-    most = max(RESAMPLED, speed)
+    """Filter for `resample_poly`, as it would design it every time: for the ratio in its lowest terms."""
+    most = max(RESAMPLED, speed) // gcd(RESAMPLED, speed)
     return firwin(20 * most + 1, 1 / most, window=("kaiser", 5.0)).astype(np.float32)
