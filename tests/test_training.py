@@ -4,6 +4,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -335,6 +336,23 @@ def test_a_small_network_learns_and_the_engine_hears_it(tmp_path):
         np.testing.assert_allclose(separated, expected, atol=2e-3)  # weights are stored in float16
 
 
+def test_pieces_of_a_batch_have_the_gradient_of_the_whole(tmp_path, monkeypatch):
+    mixtures, stage = Mixtures(talkers=2), Stage("a", 1, 5, 0.5, misi=0.05)
+    recipe = Recipe("two", replace(SMALL, n_src=3, advance_cue=True), mixtures, (stage,), CORPORA, validation=1)
+    training = Training(recipe, Mixer(mixtures, *pools(0), 0), Mixer(mixtures, *pools(3), 1), tmp_path / "m", {}, 1)
+    make = training.mixer.batch
+    # Some mixtures have an order that can be heard, and some have none.
+    monkeypatch.setattr(training.mixer, "batch", lambda *of: (make(*of)[0], np.arange(of[1]) % 2 == 0))
+    found = []
+    for chunk in (10 * SR, SR):
+        monkeypatch.setattr("rtsep.training.train.CHUNK", chunk)
+        found.append(training._gradients(stage, 0, 5, SR // 2))
+    (value, whole), (sum_of_values, sum_of_pieces) = found
+    assert sum_of_values == pytest.approx(value, rel=1e-5)
+    for expected, got in zip(whole, sum_of_pieces, strict=True):
+        torch.testing.assert_close(got, expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-3)
+
+
 def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
     training = make_training(tmp_path / "m.npz")
     training.save()
@@ -435,14 +453,39 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
 
 
 def test_a_shipped_recipe_trains_on_folders_of_ones_own(recordings, capsys, monkeypatch):
-    text = (SHIPPED / "speech.toml").read_text().replace("steps = 4000", "steps = 1").replace("batch = 32", "batch = 2")
-    (recordings / "quick.toml").write_text(text.replace("validation = 40", "validation = 2"))
+    text = (SHIPPED / "speech.toml").read_text()
+    text, changed = re.subn(r"^(batch|validation) = \d+$", r"\1 = 2", text, flags=re.MULTILINE)
+    assert changed == 4
+    (recordings / "quick.toml").write_text(text)
     monkeypatch.chdir(recordings)
     assert train(recordings, "quick.toml", "--speech", "speech", "--noise", "noise", "--hours", "1e-6") == 0
     assert "speech has none of librispeech, commands, voices" in capsys.readouterr().out
     manifest = read_model(recordings / "m.npz").manifest
     assert [corpus["name"] for kind in ("speech", "noise") for corpus in manifest["recipe"][kind]] == ["own", "own"]
     assert manifest["recipe"]["music"] == []
+
+
+def test_two_talkers_need_two_speakers_on_each_side(recordings, capsys):
+    text = TOML.replace("bands_out = 16", "bands_out = 16\nn_src = 3").replace("[mixtures]", "[mixtures]\ntalkers = 2")
+    (recordings / "two.toml").write_text(text.replace("validation = 0.4", "validation = 0.1"))
+    given = (recordings / "two.toml", "--speech", recordings / "speech", "--noise", recordings / "noise")
+    assert train(recordings, *given) == 0
+    out = capsys.readouterr().out
+    assert "speech, validation: 0.00 h, 2 recordings, 2 speakers" in out
+    for path in (recordings / "speech" / "voice3").iterdir():
+        path.unlink()
+    assert train(recordings, *given, "--overwrite") == 2
+    assert "speakers for training: 1, of 2 that a mixture needs" in capsys.readouterr().err
+    alone = ("train", "--adapt", recordings / "m.npz", "--speech", recordings / "speech" / "voice0")
+    assert main([*map(str, alone), "-o", str(recordings / "me.npz")]) == 2
+    assert "speakers for training: 1, of 2 that a mixture needs" in capsys.readouterr().err
+
+
+def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, capsys, monkeypatch):
+    monkeypatch.chdir(recordings)
+    options = ["tiny.toml", "--speech", "speech", "--noise", "noise", "-o", "none/m.npz"]
+    assert main(["train", *options]) == 2
+    assert capsys.readouterr().err == "rtsep: none/m.npz: there is no such folder\n"
 
 
 @pytest.mark.parametrize(
@@ -455,6 +498,8 @@ def test_a_shipped_recipe_trains_on_folders_of_ones_own(recordings, capsys, monk
         (("tiny.toml", "--resume"), "there is none to resume from"),
         (("tiny.toml", "--hours", "0"), "--hours=0 is not above 0"),
         (("--adapt", "tiny.toml", "--speech", "speech"), "cannot be used as a model"),
+        (("--adapt", "tiny.toml", "--speech", "speech", "--music", "noise"), "--music is not for --adapt"),
+        (("tiny.toml", "--speech", "speech/voice0", "--noise", "noise"), "speakers for validation: 0, of 1 that"),
         (("none.toml", "--speech", "speech"), "No such file or directory; shipped ones: speech, talkers"),
     ],
 )

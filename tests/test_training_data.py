@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -71,6 +73,10 @@ def test_shipped_recipes_can_be_read_and_name_licence_and_source_of_every_corpus
     [
         ({"mixtures": {"talkers": 3}}, "talkers=3 is neither 1 nor 2"),
         ({"mixtures": {"loudness": 1.0}}, r"\[mixtures\] has 'loudness'; known are talkers"),
+        ({"mixtures": {"snr_db": 5}}, r"\[mixtures\]: snr_db=5 is not a list"),
+        ({"mixtures": {"snr_db": [5, -7, -7, 20]}}, "deviation in snr_db=-7.0 is not between 0 and 100"),
+        ({"mixtures": {"level_db": [np.nan, -10]}}, r"level_db=\[nan, -10.0\] is not 2 numbers that end in a range"),
+        ({"stages": {"name": "a"}}, r"\[\[stages\]\] needs two brackets"),
         ({"stages": [{"name": "a", "steps": 1, "batch": 1}]}, "has no 'seconds'"),
         ({"stages": [{"name": "a", "steps": 1.5, "batch": 1, "seconds": 1}]}, "steps=1.5 is not of type int"),
         ({"speech": []}, r"there is no \[\[speech\]\]"),
@@ -94,6 +100,7 @@ def test_no_speaker_is_on_both_sides_and_the_split_is_always_the_same(folder):
     assert training.isdisjoint(validation)
     assert len(training) == 4
     assert len(validation) == 2
+    assert len(load_corpora([(corpus(), folder)], "speech", refuse, least=3).validation) == 3
     again = load_corpora([(corpus(), folder)], "speech", refuse)
     assert again.as_dict() == split.as_dict()
 
@@ -151,6 +158,20 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out(folder):
     split = load_corpora([(corpus(), folder)], "speech", lambda path, reason: named.append(path.name))
     assert named == ["a_7.wav"]
     assert split.as_dict()["recordings"] == 8
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names are text there")
+def test_names_that_are_no_text_and_recordings_of_less_than_100_ms(folder):
+    try:
+        (folder / "f_0.wav").rename(os.fsdecode(bytes(folder) + b"/\xff\xe9_0.wav"))
+    except OSError:
+        pytest.skip("a file system whose names are text")
+    sf.write(folder / "f_1.wav", bursts(0, 0.09), SR)
+    named = []
+    split = load_corpora([(corpus(group="^(.+)_"), folder)], "speech", lambda *why: named.append(why))
+    assert named == [(folder / "f_1.wav", "lasts less than 0.1 s")]
+    assert len(split.training) + len(split.validation) == 6
+    json.dumps(split.as_dict()).encode()
 
 
 def test_mixtures_depend_on_seed_and_number_alone():

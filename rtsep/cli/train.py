@@ -89,6 +89,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output.suffix != ".npz":
         raise ConfigError(f"{args.output} does not end in .npz")
+    if not args.output.parent.is_dir():
+        raise ConfigError(f"{args.output}: there is no such folder")
     kept = checkpoint_of(args.output)
     if args.resume and not kept.exists():
         raise ConfigError(f"checkpoint {kept}: there is none to resume from")
@@ -105,7 +107,8 @@ def run(args: argparse.Namespace) -> int:
     splits: dict[str, Split] = {}
     for kind in KINDS:
         with progress_bar(f"reading {kind}") as progress:
-            splits[kind] = load_corpora(_places(args, recipe, kind), kind, _say_skipped, progress)
+            least = recipe.mixtures.talkers if kind == "speech" else 1
+            splits[kind] = load_corpora(_places(args, recipe, kind), kind, _say_skipped, progress, least)
         for side in ("training", "validation"):
             if _places(args, recipe, kind):
                 _say(f"{kind}, {side}: {_describe(splits[kind], side)}")
@@ -114,8 +117,11 @@ def run(args: argparse.Namespace) -> int:
     mixers = {}
     for side in ("training", "validation"):
         speech, noise, music = (getattr(splits[kind], side) for kind in KINDS)
-        if not len(speech):
-            raise ConfigError(f"no speech is left for {side}: more than one speaker is needed, or a larger share")
+        if len(speech) < recipe.mixtures.talkers:
+            raise ConfigError(
+                f"speakers for {side}: {len(speech)}, of {recipe.mixtures.talkers} that a mixture needs: "
+                f"give more, each in a subfolder{', or longer recordings' if args.adapt else ''}"
+            )
         mixers[side] = Mixer(recipe.mixtures, speech, noise, music, recipe.seed + (side == "validation"))
     data = {kind: split.as_dict() for kind, split in splits.items() if len(split.training)}
     jobs = args.jobs or cores()
@@ -144,6 +150,8 @@ def _check(args: argparse.Namespace) -> None:
     if args.adapt:
         if not (args.speech or args.noise):
             raise ConfigError("what is there to adapt to? --speech DIR, --noise DIR or both")
+        if args.music:
+            raise ConfigError("--music is not for --adapt: --noise and --general-noise take music as well")
     elif args.general_speech or args.general_noise:
         raise ConfigError("--general-speech and --general-noise are for --adapt")
 

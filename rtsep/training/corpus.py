@@ -121,6 +121,7 @@ def load_corpora(
     kind: str,
     skipped: Skipped,
     progress: Callable[[int, int], None] | None = None,
+    least: int = 1,
 ) -> Split:
     """Decode all recordings of a kind, and split them.
 
@@ -133,6 +134,8 @@ def load_corpora(
         Called with file and reason for each that cannot be read.
     progress : callable, optional
         Called with the recordings done and those in all.
+    least : int
+        Groups that are held out, if any are.
 
     Returns
     -------
@@ -162,14 +165,16 @@ def load_corpora(
                 clip = _decode(corpus, recording, kind)
                 if clip.samples.size >= SHORTEST:
                     clips.append(clip)
+                else:
+                    skipped(recording.path, "lasts less than 0.1 s")
             except FileError as problem:
-                skipped(recording.path, str(problem).removeprefix(f"{recording.path}: "))
+                skipped(recording.path, _reason(recording, problem))
             done += 1
             if progress:
                 progress(done, total)
         if not clips:
             raise ConfigError(f"{corpus.name!r}: no recordings that can be read and last 0.1 s")
-        for side, part in zip((training, validation), _split(corpus, clips), strict=True):
+        for side, part in zip((training, validation), _split(corpus, clips, least), strict=True):
             side.append((corpus.weight, part))
     split = Split(Pool(training), Pool(validation))
     known = tuple(f"{corpus.name}/" for corpus, _ in corpora if corpus.known)
@@ -198,10 +203,14 @@ def check_unseen(clips: Iterable[Clip], folders: Sequence[Path], skipped: Skippe
             try:
                 digest = _digest(_read(recording))
             except FileError as problem:
-                skipped(recording.path, str(problem))
+                skipped(recording.path, _reason(recording, problem))
                 continue
             if digest in contents:
                 raise ConfigError(f"{recording.path} is for testing, and in training as {contents[digest]}")
+
+
+def _reason(recording: Recording, problem: FileError) -> str:
+    return str(problem).removeprefix(f"{recording.path}: ")
 
 
 def _excluded(corpus: Corpus, recording: Recording) -> bool:
@@ -240,13 +249,17 @@ def _group(corpus: Corpus, recording: Recording, kind: str) -> str:
     return "" if kind == "speech" else recording.name
 
 
-def _split(corpus: Corpus, clips: list[Clip]) -> tuple[list[Clip], list[Clip]]:
+def _split(corpus: Corpus, clips: list[Clip], least: int) -> tuple[list[Clip], list[Clip]]:
     if corpus.known:
         return _split_in_time(clips, corpus.validation)
-    groups = sorted({clip.group for clip in clips}, key=lambda name: hashlib.sha256(name.encode()).digest())
-    n = max(1, round(corpus.validation * len(groups))) if corpus.validation and len(groups) > 1 else 0
+    groups = sorted({clip.group for clip in clips}, key=_digest_of_name)
+    n = max(least, round(corpus.validation * len(groups))) if corpus.validation and len(groups) > least else 0
     held_out = set(groups[:n])
     return [c for c in clips if c.group not in held_out], [c for c in clips if c.group in held_out]
+
+
+def _digest_of_name(name: str) -> bytes:
+    return hashlib.sha256(name.encode(errors="surrogateescape")).digest()  # file names need not be text
 
 
 def _split_in_time(clips: list[Clip], share: float) -> tuple[list[Clip], list[Clip]]:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import re
 import sys
-from collections.abc import Callable
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any, get_args, get_origin, get_type_hints
@@ -122,8 +122,9 @@ class Mixtures:
         _check("noise_speed", self.noise_speed, 1, 3)
         for name, n in (("snr_db", 4), ("talkers_db", 2), ("level_db", 2)):
             values: tuple[float, ...] = getattr(self, name)
-            if len(values) != n or values[-2] > values[-1]:
+            if len(values) != n or not all(map(math.isfinite, values)) or values[-2] > values[-1]:
                 raise ConfigError(f"{name}={list(values)} is not {n} numbers that end in a range")
+        _check("deviation in snr_db", self.snr_db[1], 0, 100)
         if self.synthetic + self.babble + self.music > 1:
             raise ConfigError("synthetic, babble and music are together more than 1")
 
@@ -254,14 +255,19 @@ def read_recipe(path: Path) -> Recipe:
 def recipe_from(table: dict[str, Any]) -> Recipe:
     """A recipe from plain values. Raises `ConfigError`."""
     table = dict(table)
-    tables: dict[str, Callable[[Any], Any]] = {
-        "network": lambda part: _build(Shape, part, "[network]"),
-        "mixtures": lambda part: _build(Mixtures, part, "[mixtures]"),
-        "stages": lambda parts: tuple(_build(Stage, part, "[[stages]]") for part in parts),
+    corpora = {kind: _build_all(Corpus, table.pop(kind, ()), f"[[{kind}]]") for kind in KINDS}
+    parts = {
+        "network": _build(Shape, table.pop("network", {}), "[network]"),
+        "mixtures": _build(Mixtures, table.pop("mixtures", {}), "[mixtures]"),
+        "stages": _build_all(Stage, table.pop("stages", ()), "[[stages]]"),
     }
-    corpora = {kind: tuple(_build(Corpus, part, f"[[{kind}]]") for part in table.pop(kind, ())) for kind in KINDS}
-    parts = {name: make(table.pop(name, {})) for name, make in tables.items()}
     return _build(Recipe, table | parts | {"corpora": corpora}, "the recipe")
+
+
+def _build_all(cls: type, tables: Any, where: str) -> tuple[Any, ...]:
+    if not isinstance(tables, (list, tuple)):
+        raise ConfigError(f"{where} needs two brackets: there may be several")
+    return tuple(_build(cls, table, where) for table in tables)
 
 
 def _build(cls: type, table: Any, where: str) -> Any:
@@ -289,7 +295,9 @@ def _convert(value: Any, kind: Any, where: str) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is float and number:
         return float(value)
-    if get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+    if get_origin(kind) is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f"{where}={value!r} is not a list")
         return tuple(_convert(v, get_args(kind)[0], where) for v in value)
     if kind in (int, str, bool, float) and type(value) is not kind:
         raise ConfigError(f"{where}={value!r} is not of type {kind.__name__}")
