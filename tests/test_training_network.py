@@ -164,5 +164,12 @@ def test_without_pytorch_training_is_refused_in_one_line(monkeypatch):
         import rtsep.training  # noqa: F401
 
 
+def test_a_pytorch_without_muon_is_refused_in_one_line(monkeypatch):
+    monkeypatch.delitem(sys.modules, "rtsep.training.optimizer", raising=False)
+    monkeypatch.delattr(torch.optim, "Muon")
+    with pytest.raises(ConfigError, match=r"training needs PyTorch 2.9 or later, not \d"):
+        import rtsep.training.optimizer  # noqa: F401
+
+
 if __name__ == "__main__":
     make_reference(Path(__file__).parent / "data" / "learned_reference.npz")

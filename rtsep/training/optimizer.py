@@ -9,8 +9,17 @@ training", arXiv:2502.16982, for the size of the steps.
 
 from __future__ import annotations
 
+import torch
 from torch import nn
-from torch.optim import Adam, Muon, Optimizer
+from torch.optim import Adam, Optimizer
+
+from rtsep.errors import ConfigError
+
+try:
+    from torch.optim import Muon
+except ImportError:
+    reason = f"training needs PyTorch 2.9 or later, not {torch.__version__}: pip install --upgrade 'rtsep[train]'"
+    raise ConfigError(reason) from None
 
 BIASES = 0.25  # learning rate of the biases over that of the matrices
 DECAY = 0.1  # of matrices: steps of one size let them grow until the recurrent ones no longer learn
