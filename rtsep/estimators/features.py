@@ -117,7 +117,7 @@ def extract_features(state, stream, mixture, power, features):
 
     Notes
     -----
-    Real-time safe. Frames of digital silence change no state.
+    Real-time safe. Frames of digital silence change no levels.
     """
     bands, level, counter = state.bands, state.level[stream], state.n_seen[stream]
     smoothed, floor, candidate = state.smoothed[stream], state.floor[stream], state.candidate[stream]

@@ -312,7 +312,7 @@ def evaluate(network: Network, sources: Tensor, pool: ThreadPoolExecutor) -> Sco
     pool : ThreadPoolExecutor
     """
     parts = list(pool.map(lambda part: _improvements(network, part), sources.split(4)))
-    mean = torch.cat(parts, 1).mean(1) if parts else torch.zeros(3)
+    mean = torch.cat(parts, 1).mean(1)  # not a number if no talker counts
     return Scores(*(float(value) for value in mean.nan_to_num()))
 
 
