@@ -171,7 +171,8 @@ def cost(model: Path | None) -> dict[str, dict[str, float]]:
         config, estimator = StreamConfig(sr), Speech(model)
         hops, true = scene(config)
         state, powers = estimator.prepare(config), true[:, 0] ** 2
-        mixture, magnitudes = np.zeros((1, 2, config.n_bins), np.float32), np.zeros((2, config.n_bins), np.float32)
+        mixture = np.random.default_rng(0).normal(size=(1, 2, config.n_bins)).astype(np.float32)
+        magnitudes = np.zeros((2, config.n_bins), np.float32)
         separator, out = Separator(config, estimator, OMISI(3)), np.zeros((2, config.hop), np.float32)
 
         def one_by_one(hops: np.ndarray, separator: Separator, out: np.ndarray) -> None:

@@ -465,6 +465,29 @@ def test_a_shipped_recipe_trains_on_folders_of_ones_own(recordings, capsys, monk
     assert manifest["recipe"]["music"] == []
 
 
+def test_overwrite_leaves_nothing_to_resume(recordings, capsys, monkeypatch):
+    given = (recordings / "tiny.toml", "--speech", recordings / "speech", "--noise", recordings / "noise")
+    assert train(recordings, *given, "--hours", "1e-9") == 0
+
+    def interrupted(*args, **more):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Training, "run", interrupted)
+    assert train(recordings, *given, "--overwrite") == 130
+    assert train(recordings, *given, "--resume") == 2
+    assert "there is none to resume from" in capsys.readouterr().err
+
+
+def test_silent_speech_is_refused_before_the_training(recordings, capsys):
+    for i, path in enumerate((recordings / "speech").rglob("*.wav")):
+        sf.write(path, np.zeros(SR + i), SR)  # no two are the same
+    assert (
+        train(recordings, recordings / "tiny.toml", "--speech", recordings / "speech", "--noise", recordings / "noise")
+        == 2
+    )
+    assert "all speech for validation is silent" in capsys.readouterr().err
+
+
 def test_two_talkers_need_two_speakers_on_each_side(recordings, capsys):
     text = TOML.replace("bands_out = 16", "bands_out = 16\nn_src = 3").replace("[mixtures]", "[mixtures]\ntalkers = 2")
     (recordings / "two.toml").write_text(text.replace("validation = 0.4", "validation = 0.1"))
@@ -496,6 +519,7 @@ def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, c
         (("tiny.toml", "--speech", "empty"), "no recordings that can be read"),
         (("tiny.toml", "--speech", "speech", "--noise", "noise", "--test", "noise"), "is for testing, and in training"),
         (("tiny.toml", "--resume"), "there is none to resume from"),
+        (("tiny.toml", "--resume", "--overwrite"), "--overwrite starts again: give one of them"),
         (("tiny.toml", "--hours", "0"), "--hours=0 is not above 0"),
         (("--adapt", "tiny.toml", "--speech", "speech"), "cannot be used as a model"),
         (("--adapt", "tiny.toml", "--speech", "speech", "--music", "noise"), "--music is not for --adapt"),

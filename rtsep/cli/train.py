@@ -126,6 +126,8 @@ def run(args: argparse.Namespace) -> int:
     data = {kind: split.as_dict() for kind, split in splits.items() if len(split.training)}
     jobs = args.jobs or cores()
     training = Training(recipe, mixers["training"], mixers["validation"], args.output, data, jobs, start)
+    if args.overwrite:
+        kept.unlink(missing_ok=True)  # so that --resume never goes on with what was to be replaced
     if args.resume:
         training.resume()
         _say(f"resumed at step {training.progress.step} of {recipe.steps}")
@@ -143,6 +145,8 @@ def run(args: argparse.Namespace) -> int:
 def _check(args: argparse.Namespace) -> None:
     if (args.recipe is None) == (args.adapt is None):
         raise ConfigError("give either a RECIPE or --adapt MODEL")
+    if args.resume and args.overwrite:
+        raise ConfigError("--resume goes on, --overwrite starts again: give one of them")
     if args.hours is not None and not args.hours > 0:
         raise ConfigError(f"hours={args.hours:g} is not above 0")
     if args.jobs is not None and not 1 <= args.jobs <= 64:

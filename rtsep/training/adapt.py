@@ -43,7 +43,8 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
     stage = Stage("adapt", STEPS, BATCH, SECONDS, LR, model.shape.hop_ms)
     # A voice that is known is not to become another one.
     mixtures = replace(mixtures, speed=mixtures.speed / 4 if "speech" in own else mixtures.speed)
-    return Recipe("adapted", model.shape, mixtures, (stage,), corpora, epoch=50, validation=24, select="mask")
+    select = made.select if made else "mask"
+    return Recipe("adapted", model.shape, mixtures, (stage,), corpora, epoch=50, validation=24, select=select)
 
 
 def _made_by(model: Model) -> Recipe | None:

@@ -12,7 +12,7 @@ import torch
 
 from rtsep.config import ConfigError
 
-MAGIC = b"rtsep checkpoint 2\n"
+MAGIC = b"rtsep checkpoint 3\n"
 DIGEST = 64 + 1  # hexadecimal, and a newline
 
 

@@ -88,6 +88,11 @@ class Training:
     start : Model, optional
         Weights to start from.
 
+    Raises
+    ------
+    ConfigError
+        If all speech for validation is silent.
+
     Notes
     -----
     Each thread makes its part of the batch, runs the network on it and gets its gradients, all on one core: a barrier
@@ -119,6 +124,8 @@ class Training:
         n = round(recipe.validation_s * SR)
         # The same ones every time.
         self.held_out = torch.from_numpy(validation.batch(0, recipe.validation, n)[0])
+        if not self.held_out[:, :-1].any():
+            raise ConfigError("all speech for validation is silent")
 
     @property
     def checkpoint(self) -> Path:
