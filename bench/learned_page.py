@@ -216,7 +216,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.axhline(0, color="black", linewidth=0.8)
         axis.set(title=f"{title} against unprocessed", xlabel="speech to noise in dB", xticks=[int(s) for s in snrs])
         axis.set_ylabel(f"difference{' in' + unit if unit else ''}")
-    axes[0, 0].legend(fontsize=8)
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9)
     for axis, (title, kinds) in zip(axes.flat[3:], (pairs or {}).items(), strict=False):
         for j, name in enumerate(kinds["all"]):
             values = [row[name]["improvement"] for row in kinds.values()]
