@@ -112,7 +112,7 @@ def variants(steps: int) -> list[Variant]:
         Variant("256 units", "size", shape(hidden=256)),
         Variant("memory of 4 ms", "features", memory_of_4_ms),
         Variant("bands without their floor", "features", shape(floor_cue=False)),
-        Variant("phase advances, too", "features", shape(advance_cue=True)),
+        Variant("without phase advances", "features", shape(advance_cue=False)),
         Variant("32 bands in", "features", shape(bands_in=32)),
         Variant("32 bands out", "features", shape(bands_out=32)),
         Variant(

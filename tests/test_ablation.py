@@ -50,7 +50,7 @@ def test_every_variant_has_its_change_and_no_other():
         "256 units": {"hidden"},
         "memory of 4 ms": {"hop_ms"},
         "bands without their floor": {"floor_cue"},
-        "phase advances, too": {"advance_cue"},
+        "without phase advances": {"advance_cue"},
         "32 bands in": {"bands_in"},
         "32 bands out": {"bands_out"},
         "masks that sum to one, and nothing else": {"MasksOnlyTraining"},
