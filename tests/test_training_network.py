@@ -53,7 +53,7 @@ def magnitudes(estimator: Speech, spectra: np.ndarray) -> np.ndarray:
 def test_the_gru_and_its_gradients_are_those_of_pytorch(n_batch, n_layers):
     torch.manual_seed(3)
     slow = torch.nn.GRU(12, 16, n_layers, batch_first=True)
-    fast = gru.GRU(12, 16, n_layers, batch_first=True)
+    fast = gru.GRU(12, 16, n_layers)
     fast.load_state_dict(slow.state_dict())
     x = torch.randn(n_batch, 40, 12, requires_grad=True)
     start = torch.randn(n_layers, n_batch, 16, requires_grad=True)

@@ -17,15 +17,16 @@ from rtsep.kernels.network import ONE, sigmoid, tanh
 from rtsep.kernels.simd import LANES, load, multiply_add, store
 
 
-class GRU(nn.GRU):
+class GRU(nn.RNNBase):
     """Takes and gives what `torch.nn.GRU` does with `batch_first=True`, with the same parameters.
 
     float32 on the CPU; the hidden size is a multiple of eight. Gradients can be asked for once.
     """
 
-    def forward(  # type: ignore[override]  # no packed sequences
-        self, x: Tensor, start: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
+    def __init__(self, n_in: int, hidden: int, n_layers: int) -> None:
+        super().__init__("GRU", n_in, hidden, n_layers)
+
+    def forward(self, x: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Outputs (batch, n_steps, hidden) and last states (n_layers, batch, hidden) for inputs (batch, n_steps, n_in).
 
         `start` holds the states before the first step; zeros if None.

@@ -51,7 +51,7 @@ class Network(nn.Module):
         super().__init__()
         self.shape = shape
         self.dense = nn.Linear(shape.n_features, shape.hidden)
-        self.gru = GRU(shape.hidden, shape.hidden, shape.n_layers, batch_first=True)
+        self.gru = GRU(shape.hidden, shape.hidden, shape.n_layers)
         self.heads = nn.Linear(shape.hidden, shape.n_heads * shape.bands_out)
         # A memory that lasts from the start: rotations, and update gates that keep three quarters.
         with torch.no_grad():
