@@ -1,4 +1,4 @@
-"""Learned estimators: a small recurrent network on bands of power, one frame after the other, no look-ahead.
+"""Learned estimators: a small recurrent network, one frame after the other, no look-ahead.
 
 The network says for every source a mask for the phase of the mixture, from 0 to 1, and the ratio |S| / |X|, which may
 exceed one and need not sum to one over the sources: masks that do leave phase recovery nothing to gain. A
@@ -238,7 +238,7 @@ class _Learned:
 @register_estimator("speech")
 @dataclass(frozen=True)
 class Speech(_Learned):
-    """Speech and residual by a recurrent network on bands of power; the default for windows of 16 ms.
+    """Speech and residual by a recurrent network; the default for windows of 16 ms.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""PyTorch's GRU with gradients in two thirds of its time on a CPU core.
+"""PyTorch's GRU with gradients, made for a CPU core.
 
 PyTorch adds up the gradient of the recurrent weights step by step, and takes a dozen operations for the gates of each.
 Here a step is one product and one kernel, and the weights get their gradients from all steps at once.

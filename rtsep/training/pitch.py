@@ -28,9 +28,9 @@ def pitch_of(samples: np.ndarray) -> float:
     samples : ndarray, int16 or float, (n,)
         At 16 kHz.
     """
-    x = decimate(samples[: ENOUGH_S * SR].astype(float), SR // RATE, ftype="fir") if samples.size > FRAME else samples
-    if x.size < 2 * FRAME:
+    if samples.size < 0.1 * SR:
         return np.nan
+    x = decimate(samples[: ENOUGH_S * SR].astype(float), SR // RATE, ftype="fir")
     frames = np.lib.stride_tricks.sliding_window_view(x, FRAME)[::STEP]
     power = np.mean(frames**2, 1)
     frames = frames[power > LOUD * np.quantile(power, 0.95)]

@@ -1,6 +1,6 @@
 """Losses of compressed spectra and their gradients in one pass.
 
-As operations of PyTorch they take more than twice as long, to carry what is between them to the memory and back.
+As operations of PyTorch they would carry everything in between to the memory and back.
 """
 
 from __future__ import annotations
