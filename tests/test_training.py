@@ -15,6 +15,7 @@ import soundfile as sf
 import rtsep
 from rtsep import ConfigError, StreamConfig
 from rtsep.cli import main
+from rtsep.estimators import Speech
 from rtsep.estimators.bands import expansion_bands
 from rtsep.estimators.model_file import TOP_BANDS, Shape, read_model
 
@@ -450,6 +451,9 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     adapted = read_model(recordings / "me.npz")
     assert adapted.manifest["adapted_from"] == model.sha256
     assert adapted.shape == model.shape
+    options = ["train", "--adapt", "speech", "--speech", own, "-o", recordings / "shipped.npz", "--hours", "1e-9"]
+    assert main(list(map(str, options))) == 0
+    assert read_model(recordings / "shipped.npz").manifest["adapted_from"] == Speech().load().sha256
 
 
 def test_a_shipped_recipe_trains_on_folders_of_ones_own(recordings, capsys, monkeypatch):
@@ -522,6 +526,7 @@ def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, c
         (("tiny.toml", "--resume", "--overwrite"), "--overwrite starts again: give one of them"),
         (("tiny.toml", "--hours", "0"), "--hours=0 is not above 0"),
         (("--adapt", "tiny.toml", "--speech", "speech"), "cannot be used as a model"),
+        (("--adapt", "m.npz", "--speech", "speech"), "m.npz is the model to adapt"),
         (("--adapt", "tiny.toml", "--speech", "speech", "--music", "noise"), "--music is not for --adapt"),
         (("tiny.toml", "--speech", "speech/voice0", "--noise", "noise"), "speakers for validation: 0, of 1 that"),
         (("none.toml", "--speech", "speech"), "No such file or directory; shipped ones: speech, talkers"),

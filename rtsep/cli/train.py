@@ -13,6 +13,7 @@ from rtsep.cli.progress import progress_bar
 from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rtsep.estimators.model_file import Model
     from rtsep.training.corpus import Split
     from rtsep.training.recipe import Recipe
 
@@ -24,8 +25,8 @@ EPILOG = """\
 examples:
   rtsep train speech --speech voices/ --noise noises/ -o my_speech.npz --hours 4
   rtsep train speech --speech voices/ --noise noises/ -o my_speech.npz --resume
-  rtsep train --adapt speech.npz --speech me/ -o me.npz
-  rtsep train --adapt talkers.npz --speech us/ -o us.npz     (a folder for each voice in us/)
+  rtsep train --adapt speech --speech me/ -o me.npz
+  rtsep train --adapt talkers --speech us/ -o us.npz         (a folder for each voice in us/)
   rtsep separate --model my_speech.npz talk.wav
 
 A recipe names its corpora with their licences, and where to get them; each is a folder below DIR. Folders of your own,
@@ -45,7 +46,9 @@ def add_parser(commands: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", nargs="?", type=given_path, metavar="RECIPE", help="a TOML file, speech or talkers")
-    parser.add_argument("--adapt", type=given_path, metavar="MODEL", help="adapt this model; no recipe is needed")
+    parser.add_argument(
+        "--adapt", type=given_path, metavar="MODEL", help="adapt this model: a file, or the name of a shipped one"
+    )
     recordings = parser.add_argument_group("recordings", "Folders.")
     recordings.add_argument(
         "--speech", type=given_path, metavar="DIR", help="speech; to adapt: a subfolder for a voice"
@@ -80,7 +83,6 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     # First, for the error without PyTorch.
     from rtsep.training.adapt import adapt_recipe  # isort: skip
-    from rtsep.estimators.model_file import read_model
     from rtsep.evaluation.workers import cores
     from rtsep.training.corpus import check_unseen, load_corpora
     from rtsep.training.mixer import Mixer
@@ -97,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
     for path in (args.output, kept):
         if path.exists() and not (args.resume or args.overwrite):
             raise ConfigError(f"{path} exists (--resume goes on, --overwrite starts again)")
-    start = read_model(args.adapt) if args.adapt else None
+    start = _model_to_adapt(args.adapt) if args.adapt else None
     if start:
         own = tuple(kind for kind in ("speech", "noise") if getattr(args, kind))
         general = tuple(kind for kind in ("speech", "noise") if getattr(args, f"general_{kind}"))
@@ -154,10 +156,20 @@ def _check(args: argparse.Namespace) -> None:
     if args.adapt:
         if not (args.speech or args.noise):
             raise ConfigError("what is there to adapt to? --speech DIR, --noise DIR or both")
+        if args.adapt.resolve() == args.output.resolve():
+            raise ConfigError(f"{args.output} is the model to adapt: another name for the new one, please")
         if args.music:
             raise ConfigError("--music is not for --adapt: --noise and --general-noise take music as well")
     elif args.general_speech or args.general_noise:
         raise ConfigError("--general-speech and --general-noise are for --adapt")
+
+
+def _model_to_adapt(given: Path) -> Model:
+    from rtsep.estimators.learned import Speech, Talkers
+    from rtsep.estimators.model_file import read_model
+
+    shipped = {"speech": Speech(), "talkers": Talkers()}
+    return shipped[str(given)].load() if str(given) in shipped and not given.is_file() else read_model(given)
 
 
 def _with_own(args: argparse.Namespace, recipe: Recipe) -> Recipe:
