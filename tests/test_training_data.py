@@ -268,6 +268,21 @@ def test_the_lower_voice_comes_first_and_close_ones_are_not_distinct():
     assert not mixer(150, 165).batch(0, 12, 3 * SR)[1].any()
 
 
+def test_known_voices_keep_their_order_however_close():
+    clips = [Clip(f"c/{hz}", f"c/{hz}", str(hz), voice(hz, 9.0), known=True) for hz in (165, 150)]
+    mixtures = replace(PLAIN, talkers=2, speed=0.01)
+    mixer = Mixer(mixtures, Pool([(1.0, clips)]), pool(range(5, 9)), Pool([]), seed=0)
+    assert mixer.known == ["c/150", "c/165"]
+    sources, distinct = mixer.batch(0, 80, 3 * SR)
+    assert distinct.all()
+    present = np.abs(sources[:, :2]).max(2) > 0
+    assert {tuple(row) for row in present} == {(True, True), (True, False), (False, True)}
+    for pair, there in zip(sources[:, :2], present, strict=True):
+        for source, hz in zip(pair[there], np.array((150, 165))[there], strict=True):
+            octaves = np.log2(pitch_of(source) / hz)
+            assert octaves - round(octaves) == pytest.approx(0, abs=0.06)  # the other one is 0.14 away
+
+
 def test_the_room_leaves_the_direct_sound_in_place_and_sums_to_a_convolution():
     rng = np.random.default_rng(0)
     early, late = draw_response(rng, 0.4)

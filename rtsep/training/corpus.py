@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -40,12 +40,15 @@ class Clip:
         Of the samples of the whole recording.
     samples : ndarray, int16, (n_samples,)
         At 16 kHz.
+    known : bool
+        Whether a model is adapted to its speaker.
     """
 
     name: str
     group: str
     digest: str
     samples: np.ndarray
+    known: bool = False
 
 
 class Pool:
@@ -235,6 +238,7 @@ def _decode(corpus: Corpus, recording: Recording, kind: str) -> Clip:
         f"{corpus.name}/{_group(corpus, recording, kind)}",
         _digest(samples),
         samples,
+        corpus.known,
     )
 
 
@@ -268,5 +272,5 @@ def _split_in_time(clips: list[Clip], share: float) -> tuple[list[Clip], list[Cl
         at = clip.samples.size - round(share * clip.samples.size)
         for side, samples in zip(parts, (clip.samples[:at], clip.samples[at:]), strict=True):
             if samples.size >= SHORTEST:
-                side.append(Clip(clip.name, clip.group, clip.digest, samples))
+                side.append(replace(clip, samples=samples))
     return parts

@@ -46,6 +46,11 @@ class Mixer:
     speech, noise, music : Pool
         May be empty but for `speech`; what is missing is replaced by synthetic noise.
     seed : int
+
+    Attributes
+    ----------
+    known : list of str
+        Of two talkers, the speakers that a model is adapted to, from the lowest voice to the highest.
     """
 
     def __init__(self, mixtures: Mixtures, speech: Pool, noise: Pool, music: Pool, seed: int) -> None:
@@ -53,6 +58,8 @@ class Mixer:
         self._pitches = (
             {group[0].group: _pitch_of_speaker(group) for group in speech.groups} if mixtures.talkers == 2 else {}
         )
+        known = [group[0].group for group in speech.groups if group[0].known and mixtures.talkers == 2]
+        self.known = sorted(known, key=lambda voice: (np.nan_to_num(self._pitches[voice]), voice))
 
     def make(self, index: int, n: int) -> np.ndarray:
         """One mixture: the sources of `make_ordered`."""
@@ -73,7 +80,7 @@ class Mixer:
         sources : ndarray, float32, (n_src, n)
             The talkers, the lower voice first, and last the residual; their sum is the mixture.
         distinct : bool
-            Whether there are two talkers, one clearly lower than the other.
+            Whether there are two talkers, one clearly lower than the other, or all are known.
         """
         rng, mixtures = np.random.default_rng((self.seed, index)), self.mixtures
         talkers = np.zeros((mixtures.talkers, n), np.float32)
@@ -98,11 +105,15 @@ class Mixer:
                 silence = self._silence(rng, n)
                 talkers[j] *= silence
                 late *= silence if mixtures.talkers == 1 else 1
+        known = bool(heard) and set(heard) <= set(self.known)
+        if known:  # they are told apart by who they are; who is absent is in the middle
+            pitches[:] = (len(self.known) - 1) / 2
+            pitches[: len(heard)] = [self.known.index(speaker) for speaker in heard]
         talkers, pitches = talkers[np.argsort(pitches)], np.sort(pitches)
         residual = late
         if noise_only or rng.random() < mixtures.noise:
             residual = residual + self._scaled_noise(rng, n, talkers)
-        distinct = mixtures.talkers == 2 and bool(pitches[1] > DISTINCT * pitches[0])
+        distinct = 2 in (len(heard), len(self.known)) if known else bool(pitches[-1] > DISTINCT * pitches[0])
         return self._through_microphone(rng, np.concatenate([talkers, residual[None]])), distinct
 
     def batch(self, first: int, size: int, n: int) -> tuple[np.ndarray, np.ndarray]:
