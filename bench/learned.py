@@ -159,27 +159,27 @@ def hear_hours(setup: Setup, pieces: np.ndarray) -> list[float]:
     return [float(value) for value in rounds]
 
 
-def cost(model: Path | None) -> dict[str, dict[str, float]]:
-    """Microseconds per hop, medians, on one core."""
+def cost(estimators: Sequence[Any]) -> dict[str, dict[str, dict[str, float]]]:
+    """Microseconds per hop, medians, on one core: of each estimator, at each rate."""
     from hop_time import run_estimates, scene
 
     before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
     if before:
         os.sched_setaffinity(0, {max(before)})
-    found = {}
-    for sr in (SR, 48_000):
-        config, estimator = StreamConfig(sr), Speech(model)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for estimator, sr in product(estimators, (SR, 48_000)):
+        config, n_src = StreamConfig(sr), len(estimator.sources)
         hops, true = scene(config)
         state, powers = estimator.prepare(config), true[:, 0] ** 2
         mixture = np.random.default_rng(0).normal(size=(1, 2, config.n_bins)).astype(np.float32)
-        magnitudes = np.zeros((2, config.n_bins), np.float32)
-        separator, out = Separator(config, estimator, OMISI(3)), np.zeros((2, config.hop), np.float32)
+        magnitudes = np.zeros((n_src, config.n_bins), np.float32)
+        separator, out = Separator(config, estimator, OMISI(3)), np.zeros((n_src, config.hop), np.float32)
 
         def one_by_one(hops: np.ndarray, separator: Separator, out: np.ndarray) -> None:
             for hop in hops:
                 separator.process(hop, out)
 
-        found[str(sr)] = {
+        found.setdefault(type(estimator).name, {})[str(sr)] = {
             "network": median_us(run_estimates, state, mixture, powers, magnitudes) / len(hops),
             "hop": median_us(one_by_one, hops[:, 0], separator, out) / len(hops),
         }
@@ -261,7 +261,7 @@ def measure_all(args: argparse.Namespace) -> dict[str, Any]:
         if args.talkers_model:
             raise
         talkers_model = talkers_setups = None
-    costs = cost(args.speech_model)
+    costs = cost([Speech(args.speech_model), *([Talkers(args.talkers_model)] if talkers_model else [])])
     found: dict[tuple[Any, ...], Any] = {}
     for key, result in run_local(run, tasks(args, figures(Speech, args.speech_model), talkers_setups), args.jobs):
         if isinstance(result, Failure):

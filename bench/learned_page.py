@@ -134,8 +134,10 @@ def render(result: dict[str, Any]) -> str:
         "",
         *table_head(["", "features and network", "whole hop", "share of the hop"]),
     ]
-    for sr, row in result["cost"].items():
-        lines.append(f"| {int(sr) // 1000} kHz | {row['network']:.0f} | {row['hop']:.0f} | {row['hop'] / 40:.1f} % |")
+    for name, rows in result["cost"].items():
+        for sr, row in rows.items():
+            fields = [f"`{name}`, {int(sr) // 1000} kHz", f"{row['network']:.0f}", f"{row['hop']:.0f}"]
+            lines.append(f"| {' | '.join(fields)} | {row['hop'] / 40:.1f} % |")
     return "\n".join([*lines, "", "![Differences from unprocessed](learned.png)", ""])
 
 

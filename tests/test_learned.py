@@ -25,6 +25,7 @@ from rtsep.estimators.bands import band_centres, expansion_bands
 from rtsep.estimators.features import extract_all_features, prepare_features
 from rtsep.estimators.learned import SHIPPED, estimate_learned, prepare_network, run_network
 from rtsep.estimators.model_file import Shape, read_model, write_model
+from rtsep.evaluation import si_sdr
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.network import affine, gru_step, leaky_relu, panels, scaled_sigmoid, sigmoid, tanh
 from rtsep.kernels.simd import limit, load, store
@@ -553,3 +554,17 @@ def test_the_shipped_model_takes_noise_and_leaves_speech_at_any_level_and_rate()
     assert db(100 * quiet - speech, speech) < -60
     higher = resample_poly(separate(resample_poly(x, 3, 1), 48_000)[0], 1, 3)
     assert db(higher - speech, speech) < -15
+
+
+def test_the_shipped_talkers_part_a_low_from_a_high_voice_at_any_level():
+    path = SHIPPED / Talkers.shipped
+    assert path.stat().st_size < 1_500_000
+    assert read_model(path).manifest["recipe"]["name"] == "talkers"
+    voices = signals.voices(64_000)  # the first is the lower one
+    mixture = voices.sum(0)
+    heard = separate(mixture, 16_000, "talkers")
+    for voice, output in zip(voices, heard[:2], strict=True):
+        assert si_sdr(voice, output) > si_sdr(voice, mixture) + 4
+    np.testing.assert_allclose(heard.sum(0), mixture, atol=1e-6)
+    quiet = separate(0.01 * mixture, 16_000, "talkers")
+    assert si_sdr(heard[0], quiet[0]) > 60

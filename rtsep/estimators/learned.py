@@ -257,15 +257,16 @@ class Speech(_Learned):
 @register_estimator("talkers")
 @dataclass(frozen=True)
 class Talkers(_Learned):
-    """Two talkers and residual by the network of `speech`; needs a model made by `rtsep train`.
+    """Two talkers and residual by the network of `speech`: talker1 is the lower voice, if one is clearly lower.
 
     Parameters
     ----------
     model : path, optional
-        Model file made by `rtsep train`. Default: the shipped one, once there is one.
+        Model file made by `rtsep train`. Default: the shipped one.
     target : {"mask", "magnitudes"}, optional
         As for `Speech`.
     """
 
     sources: ClassVar[tuple[str, ...]] = ("talker1", "talker2", "residual")
     shipped: ClassVar[str] = "talkers.npz"
+    phase: ClassVar[str] = "mixture"
