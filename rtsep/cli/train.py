@@ -125,8 +125,8 @@ def run(args: argparse.Namespace) -> int:
                 f"give more, each in a subfolder{', or longer recordings' if args.adapt else ''}"
             )
         mixers[side] = Mixer(recipe.mixtures, speech, noise, music, recipe.seed + (side == "validation"))
-    if known := mixers["training"].known:
-        _say(f"talker1 is the lower voice, from low to high: {', '.join(known)}")
+    if known := [voice.split("/", 1)[1] for voice in mixers["training"].known]:
+        _say(f"talker1 is the lower voice; from low to high: {', '.join(known)}")
     data = {kind: split.as_dict() for kind, split in splits.items() if len(split.training)}
     jobs = args.jobs or cores()
     training = Training(recipe, mixers["training"], mixers["validation"], args.output, data, jobs, start)
