@@ -77,7 +77,8 @@ def scenes() -> dict[str, Scene]:
 
 
 def score(scene: Scene, heard: np.ndarray) -> Iterator[tuple[str, float]]:
-    for name, reference, estimate in zip(scene.estimator.sources, scene.sources, heard, strict=False):
+    n = len(scene.sources)  # of two talkers alone nothing is left for a third output
+    for name, reference, estimate in zip(scene.estimator.sources[:n], scene.sources, heard[:n], strict=True):
         yield f"si_sdr of {name}", si_sdr(reference, estimate)
     if scene.speech:
         for name, measure_speech in {"estoi": estoi, "pesq": pesq}.items():
