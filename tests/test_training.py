@@ -444,7 +444,7 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     model = read_model(recordings / "m.npz")
     assert model.sources == ("speech", "residual")
 
-    monkeypatch.setattr("rtsep.training.adapt.STEPS", 2)
+    monkeypatch.setattr("rtsep.training.adapt.STEPS", {1: 2})
     own = recordings / "speech" / "voice0"
     options = ["train", "--adapt", recordings / "m.npz", "--speech", own, "-o", recordings / "me.npz"]
     assert main(list(map(str, options))) == 0

@@ -10,7 +10,9 @@ from rtsep.estimators.learned import Speech, Talkers
 from rtsep.estimators.model_file import Model
 from rtsep.training.recipe import Corpus, Mixtures, Recipe, Stage, recipe_from
 
-STEPS, BATCH, SECONDS, LR = 300, 32, 2.0, 6e-4
+BATCH, SECONDS = 32, 2.0
+STEPS = {1: 300, 2: 1000}  # by the number of talkers; two voices have to be told apart anew
+LR = {1: 6e-4, 2: 2e-3}
 OWN = "own"
 GENERAL = "general"
 
@@ -40,7 +42,8 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
         corpora[kind] = ((known,) if kind in own else ()) + ((other,) if kind in general else ())
     if not corpora["speech"]:
         raise ConfigError("an adaptation to noises needs speech as well: --general-speech DIR")
-    stage = Stage("adapt", STEPS, BATCH, SECONDS, LR, model.shape.hop_ms)
+    talkers = mixtures.talkers
+    stage = Stage("adapt", STEPS[talkers], BATCH, SECONDS, LR[talkers], model.shape.hop_ms)
     # A voice that is known is not to become another one.
     mixtures = replace(mixtures, speed=mixtures.speed / 4 if "speech" in own else mixtures.speed)
     select = made.select if made else "mask"
