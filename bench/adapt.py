@@ -151,15 +151,14 @@ def measure(args: argparse.Namespace) -> None:
         result = said | {"rows": []}
     with tempfile.TemporaryDirectory(prefix="rtsep_adapt_") as folder:
         work = Path(folder)
-        cases = [
-            *noise_cases(args.count, found["speech"], found["noise"], work),
-            *voice_cases(args.count, found["voices"], found["known"], found["noise"], work),
-        ]
         sexes = by_sex(found["speech"])
         general: dict[type, Scenes] = {Speech: noisy(args.count, found["speech"], found["noise"])}
+        cases: list[Case] = []
         if Talkers in models:
             cases += pair_cases(args.count, found["voices"], found["known"], work)
             general[Talkers] = [tuple(t) for t in pairs(3 * args.count, [(sexes["F"], sexes["M"])])]
+        cases += voice_cases(args.count, found["voices"], found["known"], found["noise"], work)
+        cases += noise_cases(args.count, found["speech"], found["noise"], work)
         before = {settings: hear(settings(), scenes) for settings, scenes in general.items()}
         for number, case in enumerate(cases):
             if any((row["kind"], row["name"]) == (case.kind, case.name) for row in result["rows"]):
