@@ -22,6 +22,7 @@ from rtsep.estimators.model_file import TOP_BANDS, Shape, read_model
 torch = pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 
 from rtsep.phase import MISI
+from rtsep.training import adapt
 from rtsep.training import losses as L
 from rtsep.training.checkpoint import MAGIC, read_checkpoint
 from rtsep.training.corpus import Clip, Pool
@@ -444,7 +445,7 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     model = read_model(recordings / "m.npz")
     assert model.sources == ("speech", "residual")
 
-    monkeypatch.setattr("rtsep.training.adapt.STEPS", {1: 2})
+    monkeypatch.setitem(adapt.STAGES, 1, replace(adapt.STAGES[1], steps=2))
     own = recordings / "speech" / "voice0"
     options = ["train", "--adapt", recordings / "m.npz", "--speech", own, "-o", recordings / "me.npz"]
     assert main(list(map(str, options))) == 0

@@ -10,9 +10,10 @@ from rtsep.estimators.learned import Speech, Talkers
 from rtsep.estimators.model_file import Model
 from rtsep.training.recipe import Corpus, Mixtures, Recipe, Stage, recipe_from
 
-BATCH, SECONDS = 32, 2.0
-STEPS = {1: 300, 2: 1000}  # by the number of talkers; two voices have to be told apart anew
-LR = {1: 6e-4, 2: 2e-3}
+STAGES = {  # by the number of talkers; two voices have to be told apart anew
+    1: Stage("adapt", steps=300, batch=32, seconds=2.0, lr=6e-4),
+    2: Stage("adapt", steps=2000, batch=16, seconds=2.0, lr=4e-3),
+}
 OWN = "own"
 GENERAL = "general"
 
@@ -42,12 +43,20 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
         corpora[kind] = ((known,) if kind in own else ()) + ((other,) if kind in general else ())
     if not corpora["speech"]:
         raise ConfigError("an adaptation to noises needs speech as well: --general-speech DIR")
-    talkers = mixtures.talkers
-    stage = Stage("adapt", STEPS[talkers], BATCH, SECONDS, LR[talkers], model.shape.hop_ms)
+    stage = replace(STAGES[mixtures.talkers], hop_ms=model.shape.hop_ms)
     # A voice that is known is not to become another one.
     mixtures = replace(mixtures, speed=mixtures.speed / 4 if "speech" in own else mixtures.speed)
     select = made.select if made else "mask"
-    return Recipe("adapted", model.shape, mixtures, (stage,), corpora, epoch=50, validation=24, select=select)
+    return Recipe(
+        "adapted",
+        model.shape,
+        mixtures,
+        (stage,),
+        corpora,
+        epoch=max(50, stage.steps // 20),
+        validation=24,
+        select=select,
+    )
 
 
 def _made_by(model: Model) -> Recipe | None:
