@@ -47,16 +47,8 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
     # A voice that is known is not to become another one.
     mixtures = replace(mixtures, speed=mixtures.speed / 4 if "speech" in own else mixtures.speed)
     select = made.select if made else "mask"
-    return Recipe(
-        "adapted",
-        model.shape,
-        mixtures,
-        (stage,),
-        corpora,
-        epoch=max(50, stage.steps // 20),
-        validation=24,
-        select=select,
-    )
+    epoch = max(50, stage.steps // 20)
+    return Recipe("adapted", model.shape, mixtures, (stage,), corpora, epoch=epoch, validation=24, select=select)
 
 
 def _made_by(model: Model) -> Recipe | None:
