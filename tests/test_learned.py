@@ -434,7 +434,7 @@ DAMAGES = {
         lambda a: {k: v for k, v in a.items() if k != "heads_bias"},
         "its content does not match its SHA-256",
     ),
-    "pickled": (lambda a: a | {"dense_bias": np.array([{}])}, "it is damaged or no .npz file .*allow_pickle"),
+    "pickled": (lambda a: a | {"dense_bias": np.array([{}])}, "it is damaged or no .npz file .not plain arrays."),
 }
 
 
@@ -455,6 +455,7 @@ def test_a_file_whose_content_was_changed_is_refused(damage, tmp_path):
         ("dense_bias", lambda a: a.astype(float), "dense_bias is float64, neither float16 nor float32"),
         ("heads_weight", lambda a: a * np.float32(np.nan), "heads_weight is not finite"),
         ("golden_heads", lambda a: a[:-1], r"golden_heads has shape \(49, 5, 32\), not \(50, 5, 32\)"),
+        ("golden_heads", lambda a: a[:0], r"golden_heads has shape \(0, 5, 32\), not \(50, 5, 32\)"),
         ("golden_spectra", lambda a: a[..., None], r"golden_spectra has shape \(50, 2, 257, 1\), not \(50, 2, 257\)"),
     ],
 )
@@ -478,6 +479,7 @@ def test_nothing_is_written_that_would_not_be_read(name, change, message, tmp_pa
         ({"n_src": 3}, ("a", "b"), "it names 2 sources and has heads for 3"),
         ({"n_layers": 1}, ("a", "b"), "it has other arrays: gru1_hidden_bias"),
         ({"width": 1}, ("a", "b"), "its header is wrong"),
+        ({}, (1, 2), "sources are a list of names"),
     ],
 )
 def test_a_header_that_does_not_fit_is_refused_even_with_a_right_sha256(shape, sources, message, tmp_path):
@@ -493,6 +495,13 @@ def test_a_header_that_does_not_fit_is_refused_even_with_a_right_sha256(shape, s
     np.savez(path, header=np.array(json.dumps(header)), **arrays)
     with pytest.raises(ConfigError, match=message):
         read_model(path)
+
+
+def test_a_small_file_that_unpacks_to_a_huge_one_is_refused_before_it_is_unpacked(tmp_path):
+    np.savez_compressed(tmp_path / "bomb.npz", dense_bias=np.zeros(20 << 20, np.float32))
+    assert (tmp_path / "bomb.npz").stat().st_size < 1 << 20
+    with pytest.raises(ConfigError, match=r"its arrays have 838\d+ bytes, more than 67108864"):
+        read_model(tmp_path / "bomb.npz")
 
 
 def test_a_file_that_was_cut_or_hit_is_refused_unless_its_content_survived(tmp_path):

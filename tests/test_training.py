@@ -4,7 +4,12 @@
 from __future__ import annotations
 
 import math
+import os
 import re
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,6 +20,7 @@ import soundfile as sf
 import rtsep
 from rtsep import ConfigError, StreamConfig
 from rtsep.cli import main
+from rtsep.cli.signals import WORDS
 from rtsep.estimators import Speech
 from rtsep.estimators.bands import expansion_bands
 from rtsep.estimators.model_file import TOP_BANDS, Shape, read_model
@@ -438,6 +444,10 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     assert "stopped after 1 of 4 steps" in capsys.readouterr().out
     assert train(recordings, *given) == 2
     assert "exists (--resume goes on, --overwrite starts again)" in capsys.readouterr().err
+    checkpoint_of(recordings / "m.npz").rename(recordings / "kept")
+    assert train(recordings, *given) == 2
+    assert "exists (--overwrite starts again)" in capsys.readouterr().err
+    (recordings / "kept").rename(checkpoint_of(recordings / "m.npz"))
     assert train(recordings, *given, "--resume") == 0
     out = capsys.readouterr().out
     assert "resumed at step 1 of 4" in out
@@ -451,10 +461,77 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     assert main(list(map(str, options))) == 0
     adapted = read_model(recordings / "me.npz")
     assert adapted.manifest["adapted_from"] == model.sha256
+    assert "step 0 (before, 0.0 h in 0.00 h): SI-SDR mask" in capsys.readouterr().out
     assert adapted.shape == model.shape
     options = ["train", "--adapt", "speech", "--speech", own, "-o", recordings / "shipped.npz", "--hours", "1e-9"]
     assert main(list(map(str, options))) == 0
     assert read_model(recordings / "shipped.npz").manifest["adapted_from"] == Speech().load().sha256
+
+
+def test_an_adaptation_that_makes_nothing_better_gives_the_model_it_came_from(recordings, capsys, monkeypatch):
+    def ruin(self, *step):
+        with torch.no_grad():
+            for parameter in self.average.parameters():
+                parameter.zero_()
+        return 0.0
+
+    monkeypatch.setattr(Training, "_step", ruin)
+    monkeypatch.setitem(adapt.STAGES, 1, replace(adapt.STAGES[1], steps=2))
+    own = recordings / "speech" / "voice0"
+    options = ["train", "--adapt", "speech", "--speech", own, "-o", recordings / "me.npz"]
+    assert main(list(map(str, options))) == 0
+    assert "the model it came from: nothing here is better" in capsys.readouterr().out
+    adapted, model = read_model(recordings / "me.npz"), Speech().load()
+    assert all(np.array_equal(adapted.weights[name], model.weights[name]) for name in model.weights)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
+def test_a_training_that_is_stopped_in_its_first_minute_goes_on_from_there(recordings):
+    text = TOML.replace("steps = 4", "steps = 100000").replace("epoch = 2", "epoch = 100000")
+    (recordings / "long.toml").write_text(text)
+    given = [
+        str(recordings / "long.toml"),
+        "--speech",
+        str(recordings / "speech"),
+        "--noise",
+        str(recordings / "noise"),
+    ]
+    command = [sys.executable, "-m", "rtsep", "train", *given, "-o", str(recordings / "m.npz"), "--jobs", "1"]
+    steps = []
+    for number, status in ((signal.SIGTERM, 143), (signal.SIGINT, 130)):
+        more = ["--resume"] if steps else []
+        with subprocess.Popen([*command, *more], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as run:
+            while "Ctrl-C stops" not in (line := run.stdout.readline()):
+                assert line, run.stderr.read()
+            time.sleep(1)
+            run.send_signal(number)
+            out, err = run.stdout.read(), run.stderr.read()
+        assert run.returncode == status, err
+        assert "not validated yet, so there is no model; --resume goes on" in out
+        assert err.strip().splitlines()[-1] == f"rtsep: {WORDS[status]}"
+        steps.append(int(re.search(r"stopped after (\d+) of", out)[1]))
+        assert read_checkpoint(recordings / "m.checkpoint")["progress"]["step"] == steps[-1]
+    assert steps[0] <= steps[1]
+    assert not (recordings / "m.npz").exists()
+
+
+def test_a_resumed_training_whose_model_is_gone_writes_the_next_one_however_good(tmp_path):
+    training = make_training(tmp_path / "m.npz")
+    training.run(seconds=1e-9)
+    training.progress.best = 1000.0
+    training.save()
+    (tmp_path / "m.npz").unlink()
+    again = make_training(tmp_path / "m.npz")
+    again.resume()
+    again.run()
+    assert read_model(tmp_path / "m.npz").manifest["step"] > 1
+
+
+def test_validation_needs_something_to_improve(tmp_path):
+    mixtures = Mixtures(noise=0.0, noise_only=0.0, rooms=0.0, clipping=0.0, pauses=0.0)
+    recipe = Recipe("tiny", SMALL, mixtures, (STAGE,), CORPORA, validation=2, validation_s=1.0)
+    with pytest.raises(ConfigError, match="nothing can be improved"):
+        Training(recipe, Mixer(mixtures, *pools(0), 0), Mixer(mixtures, *pools(10), 1), tmp_path / "m.npz", {}, 1)
 
 
 def test_a_shipped_recipe_trains_on_folders_of_ones_own(recordings, capsys, monkeypatch):
@@ -490,7 +567,7 @@ def test_silent_speech_is_refused_before_the_training(recordings, capsys):
         train(recordings, recordings / "tiny.toml", "--speech", recordings / "speech", "--noise", recordings / "noise")
         == 2
     )
-    assert "all speech for validation is silent" in capsys.readouterr().err
+    assert "no recordings that can be read, last 0.1 s and are not silent" in capsys.readouterr().err
 
 
 def test_two_talkers_need_two_speakers_on_each_side(recordings, capsys):
@@ -522,6 +599,8 @@ def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, c
         ((), "give either a RECIPE or --adapt MODEL"),
         (("tiny.toml",), "recipe 'tiny' needs speech: --speech DIR"),
         (("tiny.toml", "--speech", "empty"), "no recordings that can be read"),
+        (("tiny.toml", "--speech", "tiny.toml"), "tiny.toml: there is no such folder"),
+        (("tiny.toml", "--speech", "speech", "--noise", "noise", "--test", "none"), "none: there is no such folder"),
         (("tiny.toml", "--speech", "speech", "--noise", "noise", "--test", "noise"), "is for testing, and in training"),
         (("tiny.toml", "--resume"), "there is none to resume from"),
         (("tiny.toml", "--resume", "--overwrite"), "--overwrite starts again: give one of them"),

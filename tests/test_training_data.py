@@ -125,14 +125,6 @@ def test_a_speaker_or_a_content_on_both_sides_is_an_error():
         check_disjoint([one], [Clip("c/b.wav", "c/b", "1", x)])
 
 
-def test_copies_of_recordings_on_the_other_side_are_found_in_any_format(folder):
-    for i in range(12):
-        x, _ = sf.read(folder / f"{'abcdef'[i // 2]}_{i % 2}.wav", dtype="int16")
-        sf.write(folder / f"copy{i}.flac", x, SR)
-    with pytest.raises(ConfigError, match="is in validation, and in training as"):
-        load_corpora([(corpus(group="^.*$"), folder)], "speech", refuse)
-
-
 def test_a_test_recording_in_training_is_refused(folder, tmp_path):
     split = load_corpora([(corpus(validation=0.0), folder)], "speech", refuse)
     (tmp_path / "test").mkdir()
@@ -158,6 +150,20 @@ def test_a_file_that_cannot_be_read_is_named_and_left_out(folder):
     split = load_corpora([(corpus(), folder)], "speech", lambda path, reason: named.append(path.name))
     assert named == ["a_7.wav"]
     assert split.as_dict()["recordings"] == 8
+
+
+def test_what_teaches_nothing_is_named_and_left_out(folder):
+    sf.write(folder / "g_0.wav", np.zeros(SR), SR)
+    sf.write(folder / "g_1.wav", np.full(SR, np.nan), SR, "FLOAT")
+    sf.write(folder / "g_2.flac", sf.read(folder / "a_0.wav", dtype="int16")[0], SR)
+    skipped = {}
+    split = load_corpora([(corpus(), folder)], "speech", lambda path, why: skipped.update({path.name: why}))
+    assert skipped == {
+        "g_0.wav": "is silent",
+        "g_1.wav": "has samples that are not finite",
+        "g_2.flac": f"has the samples of {folder / 'a_0.wav'}",
+    }
+    assert len(split.training) + len(split.validation) == 6
 
 
 @pytest.mark.skipif(os.name == "nt", reason="names are text there")
@@ -281,6 +287,28 @@ def test_known_voices_keep_their_order_however_close():
         for source, hz in zip(pair[there], np.array((150, 165))[there], strict=True):
             octaves = np.log2(pitch_of(source) / hz)
             assert octaves - round(octaves) == pytest.approx(0, abs=0.06)  # the other one is 0.14 away
+
+
+def test_known_voices_are_never_the_babble_of_the_noise():
+    own = [Clip(f"c/{hz}", f"c/{hz}", str(hz), voice(hz, 3.0), known=True) for hz in (150, 165)]
+    babble = replace(PLAIN, babble=1.0)
+    alone = Mixer(babble, Pool([(1.0, own)]), Pool([]), Pool([]), 0)
+    assert np.isfinite(alone.make(0, SR)).all()  # synthetic noise in its place
+    drawn = []
+    speech = Pool([(100.0, own), (1.0, [Clip("g/200", "g/200", "200", voice(200))])])
+    both = Mixer(babble, speech, Pool([]), Pool([]), 0)
+    draw = speech.draw
+    both.speech.draw = lambda rng, but=(): drawn.append((draw(rng, but)[0].group, tuple(but))) or draw(rng, but)
+    both._noise(np.random.default_rng(0), SR)
+    assert drawn
+    assert {group for group, _ in drawn} == {"g/200"}
+
+
+def test_a_voice_that_is_seldom_drawn_is_still_another_one():
+    long, short = (Clip(f"c/{i}", f"c/{i}", str(i), np.ones(n, np.int16)) for i, n in enumerate((20 * SR, SR // 10)))
+    pool, rng = Pool([(1.0, [long, short])]), np.random.default_rng(0)
+    assert {pool.draw(rng, ["c/0"])[0].group for _ in range(100)} == {"c/1"}
+    assert pool.draw(rng, ["c/0", "c/1"])[0].group in ("c/0", "c/1")
 
 
 def test_the_room_leaves_the_direct_sound_in_place_and_sums_to_a_convolution():

@@ -54,6 +54,30 @@ def _try_again(unraisable: Any) -> None:
 
 
 @contextmanager
+def gently() -> Iterator[Callable[[], bool]]:
+    """Note the first signal instead of raising it, for whoever asks the function that this gives, and raise it at the
+    end; a second one ends the process at once.
+    """
+    came: list[int] = []
+
+    def note(number: int, frame: FrameType | None) -> None:
+        if came:
+            _end(number, frame)
+        came.append(number)
+
+    before = {number: signal.getsignal(number) for number in NUMBERS if signal.getsignal(number) is _raise}
+    for number in before:
+        signal.signal(number, note)
+    try:
+        yield lambda: bool(came)
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+    if came:
+        _raise(came[0], None)
+
+
+@contextmanager
 def stoppable() -> Iterator[Callable[[], None]]:
     """Let SIGINT, SIGTERM and SIGHUP end the process at once until the function that this gives is called; then raise.
 

@@ -3,19 +3,23 @@
 from __future__ import annotations
 
 import argparse
+import math
 import sys
 from dataclasses import replace
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli.inputs import given_path
 from rtsep.cli.progress import progress_bar
+from rtsep.cli.signals import gently
 from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
     from rtsep.estimators.model_file import Model
     from rtsep.training.corpus import Split
     from rtsep.training.recipe import Recipe
+    from rtsep.training.train import Training
 
 DESCRIPTION = """\
 Train a learned estimator from folders of recordings, on the processor, in hours; or adapt one to a few minutes of
@@ -28,11 +32,13 @@ examples:
   rtsep train --adapt speech --speech me/ -o me.npz
   rtsep train --adapt talkers --speech us/ -o us.npz         (a folder for each voice in us/)
   rtsep separate --model my_speech.npz talk.wav
+  rtsep separate --estimator talkers --model us.npz talk.wav
 
 A recipe names its corpora with their licences, and where to get them; each is a folder below DIR. Folders of your own,
 with a subfolder for each speaker and for each kind of noise, take their place. Speakers and noises for validation are
 taken out of the training. The model is written after each validation in which it is the best so far, and beside it a
-checkpoint, from which --resume goes on exactly. Ctrl-C loses a minute at most.
+checkpoint, from which --resume goes on exactly. Ctrl-C ends the training after the step under way; a second one ends
+it at once, and loses a minute at most.
 """
 
 
@@ -97,8 +103,16 @@ def run(args: argparse.Namespace) -> int:
     if args.resume and not kept.exists():
         raise ConfigError(f"checkpoint {kept}: there is none to resume from")
     for path in (args.output, kept):
+        if path.is_dir():
+            raise ConfigError(f"{path} is a folder")
         if path.exists() and not (args.resume or args.overwrite):
-            raise ConfigError(f"{path} exists (--resume goes on, --overwrite starts again)")
+            goes_on = "--resume goes on, " if kept.exists() else ""
+            raise ConfigError(f"{path} exists ({goes_on}--overwrite starts again)")
+    try:
+        with TemporaryFile(dir=args.output.parent):
+            pass
+    except OSError as problem:
+        raise ConfigError(f"{args.output} cannot be written: {problem.strerror}") from None
     start = _model_to_adapt(args.adapt) if args.adapt else None
     if start:
         own = tuple(kind for kind in ("speech", "noise") if getattr(args, kind))
@@ -120,9 +134,10 @@ def run(args: argparse.Namespace) -> int:
     for side in ("training", "validation"):
         speech, noise, music = (getattr(splits[kind], side) for kind in KINDS)
         if len(speech) < recipe.mixtures.talkers:
+            more = ", or longer recordings" if args.adapt else "; both sides have others"
             raise ConfigError(
                 f"speakers for {side}: {len(speech)}, of {recipe.mixtures.talkers} that a mixture needs: "
-                f"give more, each in a subfolder{', or longer recordings' if args.adapt else ''}"
+                f"give more, each in a subfolder{more}"
             )
         mixers[side] = Mixer(recipe.mixtures, speech, noise, music, recipe.seed + (side == "validation"))
     if known := [voice.split("/", 1)[1] for voice in mixers["training"].known]:
@@ -135,14 +150,17 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         training.resume()
         _say(f"resumed at step {training.progress.step} of {recipe.steps}")
-    with progress_bar("training") as progress:
-        complete = training.run(3600 * args.hours if args.hours else float("inf"), _say_scores, progress)
-    done = training.progress
-    _say(
-        f"{args.output}: {'complete' if complete else 'stopped'} after {done.step} of {recipe.steps} steps, "
-        f"{done.audio_s / 3600:.1f} h of mixtures in {done.elapsed_s / 3600:.2f} h; "
-        f"best {recipe.select} {done.best:.2f} dB"
-    )
+    seconds = 3600 * args.hours if args.hours else float("inf")
+    with gently() as stopped:
+        _say(f"{recipe.network.n_parameters:,} weights, {recipe.steps} steps, {training.jobs} threads; Ctrl-C stops")
+        with progress_bar("training") as progress:
+            complete = training.run(seconds, _say_scores, progress, stopped)
+        done = training.progress
+        _say(
+            f"{args.output}: {'complete' if complete else 'stopped'} after {done.step} of {recipe.steps} steps, "
+            f"{done.audio_s / 3600:.1f} h of mixtures in {done.elapsed_s / 3600:.2f} h; {_describe_best(training)}"
+            f"{'' if complete else '; --resume goes on'}"
+        )
     return 0
 
 
@@ -155,6 +173,10 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"hours={args.hours:g} is not above 0")
     if args.jobs is not None and not 1 <= args.jobs <= 64:
         raise ConfigError(f"jobs={args.jobs} is not between 1 and 64")
+    given = (args.speech, args.noise, args.music, args.general_speech, args.general_noise, *args.test)
+    for folder in given:
+        if folder and not folder.is_dir():
+            raise ConfigError(f"{folder}: there is no such folder")
     if args.adapt:
         if not (args.speech or args.noise):
             raise ConfigError("what is there to adapt to? --speech DIR, --noise DIR or both")
@@ -210,11 +232,21 @@ def _describe(split: Split, side: str) -> str:
     return f"{pool.seconds / 3600:.2f} h, {sum(1 for _ in pool.clips)} recordings, {len(pool)} speakers or origins"
 
 
+def _describe_best(training: Training) -> str:
+    done, select = training.progress, training.recipe.select
+    if done.best == -math.inf:
+        return "not validated yet, so there is no model"
+    best = max(done.history, key=lambda entry: float(entry[select]))
+    better = "" if best["step"] else ", the model it came from: nothing here is better"
+    return f"best {select} {done.best:.2f} dB{better}"
+
+
 def _say_scores(entry: dict[str, Any]) -> None:
     scores = ", ".join(f"{name} {entry[name]:+.2f}" for name in ("mask", "magnitudes", "misi"))
+    loss = f"loss {entry['loss']:.3f}; " if "loss" in entry else ""
     _say(
         f"step {entry['step']} ({entry['stage']}, {entry['audio_h']:.1f} h in {entry['hours']:.2f} h): "
-        f"loss {entry['loss']:.3f}; SI-SDR {scores} dB"
+        f"{loss}SI-SDR {scores} dB"
         f"{' *' if entry.get('best') else ''}"
     )
 

@@ -158,14 +158,13 @@ def write_model(
     }
     content: dict[str, Any] = {**weights, "golden_spectra": golden_spectra, "golden_heads": golden_heads}
     header["sha256"] = _digest(header, content)
-    part = path.with_suffix(".part.npz")
-    np.savez_compressed(part, header=np.array(json.dumps(header)), **content)
+    part = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
     try:
+        np.savez_compressed(part, header=np.array(json.dumps(header)), **content)
         read_model(part)
-    except ConfigError:
-        part.unlink()
-        raise
-    os.replace(part, path)
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
 
 
 def read_model(path: Path | str) -> Model:
@@ -182,14 +181,21 @@ def read_model(path: Path | str) -> Model:
         return ConfigError(f"{path} cannot be used as a model: {reason}")
 
     if not path.is_file():
-        raise refuse("there is no such file")
+        raise refuse("it is no file" if path.exists() else "there is no such file")
     if path.stat().st_size > MAX_BYTES:
         raise refuse(f"it has {path.stat().st_size} bytes, more than {MAX_BYTES}")
     try:
         with np.load(path, allow_pickle=False) as file:
+            n_bytes = sum(entry.file_size for entry in file.zip.infolist())
+            if n_bytes > MAX_BYTES:
+                raise refuse(f"its arrays have {n_bytes} bytes, more than {MAX_BYTES}")
             content = {name: file[name] for name in file.files}
+    except ConfigError:
+        raise
     except Exception as error:  # NumPy, zipfile and zlib raise many kinds
-        raise refuse(f"it is damaged or no .npz file ({_one_line(error)})") from None
+        # NumPy recommends to allow pickles for whatever is no file of its own.
+        reason = "not plain arrays" if "pickle" in str(error) else _one_line(error)
+        raise refuse(f"it is damaged or no .npz file ({reason})") from None
     try:
         header = json.loads(str(content.pop("header")))
         kind, version = header["format"], header["version"]
@@ -204,10 +210,14 @@ def read_model(path: Path | str) -> Model:
         raise refuse("its content does not match its SHA-256")
     try:
         shape = Shape(**header["shape"])
-        sources, manifest = tuple(header["sources"]), header["manifest"]
+        sources, manifest = header["sources"], header["manifest"]
     except (ConfigError, KeyError, TypeError) as error:
         raise refuse(f"its header is wrong ({_one_line(error)})") from None
-    n_frames = len(content.get("golden_spectra", ()))
+    if not (
+        isinstance(sources, list) and all(isinstance(name, str) for name in sources) and isinstance(manifest, dict)
+    ):
+        raise refuse("its header is wrong (sources are a list of names, the manifest is a table)")
+    n_frames = content["golden_spectra"].size // (2 * 257) if "golden_spectra" in content else 0
     expected = shape.weights | {
         "golden_spectra": (n_frames, 2, 257),
         "golden_heads": (n_frames, shape.n_heads, shape.bands_out),
@@ -221,11 +231,11 @@ def read_model(path: Path | str) -> Model:
             raise refuse(f"{name} has shape {array.shape}, not {expected[name]}")
         if array.dtype not in (np.float16, np.float32):
             raise refuse(f"{name} is {array.dtype}, neither float16 nor float32")
-        if not np.isfinite(array).all():
-            raise refuse(f"{name} is not finite")
+        if not array.size or not np.isfinite(array).all():
+            raise refuse(f"{name} is {'not finite' if array.size else 'empty'}")
     content = {name: array.astype(np.float32) for name, array in content.items()}
     golden = content.pop("golden_spectra"), content.pop("golden_heads")
-    return Model(shape, sources, manifest, content, *golden, sha256)
+    return Model(shape, tuple(sources), manifest, content, *golden, sha256)
 
 
 def _digest(header: dict[str, Any], content: dict[str, np.ndarray]) -> str:

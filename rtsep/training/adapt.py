@@ -14,6 +14,7 @@ STAGES = {  # by the number of talkers; two voices have to be told apart anew
     1: Stage("adapt", steps=300, batch=32, seconds=2.0, lr=6e-4),
     2: Stage("adapt", steps=2000, batch=16, seconds=2.0, lr=4e-3),
 }
+KNOWN_SPEED = 0.05  # change of the speed of known voices
 OWN = "own"
 GENERAL = "general"
 
@@ -34,8 +35,9 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
     ConfigError
         If the model is for other sources, or there is no speech at all.
     """
-    made = _made_by(model)
-    mixtures = made.mixtures if made else Mixtures(talkers=_talkers(model))
+    talkers, mixtures = _talkers(model), _made_of(model)
+    if mixtures is None or mixtures.talkers != talkers:
+        mixtures = Mixtures(talkers=talkers)
     corpora = {}
     for kind in ("speech", "noise"):
         known = Corpus(OWN, "as given", "as given", validation=0.15, known=True)
@@ -43,18 +45,17 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
         corpora[kind] = ((known,) if kind in own else ()) + ((other,) if kind in general else ())
     if not corpora["speech"]:
         raise ConfigError("an adaptation to noises needs speech as well: --general-speech DIR")
-    stage = replace(STAGES[mixtures.talkers], hop_ms=model.shape.hop_ms)
+    stage = replace(STAGES[talkers], hop_ms=model.shape.hop_ms)
     # A voice that is known is not to become another one.
-    mixtures = replace(mixtures, speed=mixtures.speed / 4 if "speech" in own else mixtures.speed)
-    select = made.select if made else "mask"
+    mixtures = replace(mixtures, speed=min(mixtures.speed, KNOWN_SPEED) if "speech" in own else mixtures.speed)
     epoch = max(50, stage.steps // 20)
-    return Recipe("adapted", model.shape, mixtures, (stage,), corpora, epoch=epoch, validation=24, select=select)
+    return Recipe("adapted", model.shape, mixtures, (stage,), corpora, epoch=epoch, validation=24)
 
 
-def _made_by(model: Model) -> Recipe | None:
+def _made_of(model: Model) -> Mixtures | None:
     table: Any = model.manifest.get("recipe")
     try:
-        return recipe_from(table) if isinstance(table, dict) else None
+        return recipe_from(table).mixtures if isinstance(table, dict) else None
     except ConfigError:  # by another version
         return None
 

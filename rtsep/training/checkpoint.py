@@ -43,6 +43,6 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     digest, data = text[len(MAGIC) : len(MAGIC) + DIGEST - 1], text[len(MAGIC) + DIGEST :]
     if hashlib.sha256(data).hexdigest().encode() != digest:
         raise ConfigError(
-            f"checkpoint {path}: is damaged: its content does not match its SHA-256; start again without --resume"
+            f"checkpoint {path}: is damaged: its content does not match its SHA-256; --overwrite starts again"
         )
     return torch.load(io.BytesIO(data), weights_only=True)

@@ -97,8 +97,9 @@ class Pool:
             at = int(np.searchsorted(self._until, rng.random() * self._until[-1], "right"))
             group = self.groups[min(at, len(self.groups) - 1)]
             if group[0].group not in but:
-                break
-        return group
+                return group
+        others = [group for group in self.groups if group[0].group not in but]  # drawn seldom, by their lengths
+        return others[int(rng.integers(len(others)))] if others else group
 
 
 @dataclass(frozen=True)
@@ -134,7 +135,7 @@ def load_corpora(
         With the folder that each is in; `Corpus.folder` is not used.
     kind : {"speech", "noise", "music"}
     skipped : callable
-        Called with file and reason for each that cannot be read.
+        Called with file and reason for each that cannot be used: unreadable, short, silent, or there already.
     progress : callable, optional
         Called with the recordings done and those in all.
     least : int
@@ -151,6 +152,7 @@ def load_corpora(
         If a folder is missing or has no recordings, or if something is on both sides.
     """
     found: list[tuple[Corpus, list[Recording]]] = []
+    contents: dict[str, Path] = {}
     for corpus, below in corpora:
         if not below.is_dir():
             raise ConfigError(f"{below}: there is no such folder; {corpus.name!r} is from {corpus.source}")
@@ -166,17 +168,23 @@ def load_corpora(
         for recording in recordings:
             try:
                 clip = _decode(corpus, recording, kind)
-                if clip.samples.size >= SHORTEST:
-                    clips.append(clip)
-                else:
+                if clip.samples.size < SHORTEST:
                     skipped(recording.path, "lasts less than 0.1 s")
+                elif not clip.samples.any():
+                    skipped(recording.path, "is silent")
+                elif contents.setdefault(clip.digest, recording.path) != recording.path:
+                    skipped(recording.path, f"has the samples of {contents[clip.digest]}")
+                else:
+                    clips.append(clip)
             except FileError as problem:
                 skipped(recording.path, _reason(recording, problem))
             done += 1
             if progress:
                 progress(done, total)
         if not clips:
-            raise ConfigError(f"{corpus.name!r}: no recordings that can be read and last 0.1 s")
+            raise ConfigError(
+                f"{kind} of {corpus.name!r}: no recordings that can be read, last 0.1 s and are not silent"
+            )
         for side, part in zip((training, validation), _split(corpus, clips, least), strict=True):
             side.append((corpus.weight, part))
     split = Split(Pool(training), Pool(validation))
@@ -223,6 +231,8 @@ def _excluded(corpus: Corpus, recording: Recording) -> bool:
 def _read(recording: Recording) -> np.ndarray:
     """Mono at 16 kHz, int16."""
     x, sr = read_audio(recording.path)
+    if not np.isfinite(x).all():
+        raise FileError(f"{recording.path}: has samples that are not finite")
     mono = exact.resample(exact.from_float(x.mean(0)), sr, SR)
     return np.clip((mono + 128) >> 8, -(1 << 15), (1 << 15) - 1).astype(np.int16)
 

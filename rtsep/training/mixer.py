@@ -58,7 +58,8 @@ class Mixer:
         self._pitches = (
             {group[0].group: _pitch_of_speaker(group) for group in speech.groups} if mixtures.talkers == 2 else {}
         )
-        known = [group[0].group for group in speech.groups if group[0].known and mixtures.talkers == 2]
+        self._own = [group[0].group for group in speech.groups if group[0].known]
+        known = self._own if mixtures.talkers == 2 else []
         self.known = sorted(known, key=lambda voice: (np.nan_to_num(self._pitches[voice]), voice))
 
     def make(self, index: int, n: int) -> np.ndarray:
@@ -147,10 +148,10 @@ class Mixer:
 
     def _noise(self, rng: np.random.Generator, n: int) -> np.ndarray:
         mixtures, drawn = self.mixtures, rng.random()
-        if drawn < mixtures.babble:
+        if drawn < mixtures.babble and len(self.speech) > len(self._own):  # known voices are not noise
             x = np.zeros(n, np.float32)
             for _ in range(rng.integers(*BABBLE)):
-                piece = _repeated(rng, self.speech.draw(rng), n)
+                piece = _repeated(rng, self.speech.draw(rng, self._own), n)
                 x += piece * np.float32(10 ** (rng.uniform(-6, 0) / 20) / (piece.std() + 1e-6))
         elif drawn < mixtures.babble + mixtures.music and len(self.music):
             x = self._recorded(rng, self.music, n)

@@ -91,7 +91,7 @@ class Training:
     Raises
     ------
     ConfigError
-        If all speech for validation is silent.
+        If all speech for validation is silent, or without other sounds.
 
     Notes
     -----
@@ -126,6 +126,8 @@ class Training:
         self.held_out = torch.from_numpy(validation.batch(0, recipe.validation, n)[0])
         if not self.held_out[:, :-1].any():
             raise ConfigError("all speech for validation is silent")
+        if not _before(self.held_out.sum(1), self.held_out[:, :-1])[1].any():
+            raise ConfigError("in the mixtures for validation nothing can be improved: every talker is alone")
 
     @property
     def checkpoint(self) -> Path:
@@ -149,25 +151,34 @@ class Training:
         )
 
     def resume(self) -> None:
-        """Go on from the checkpoint. Raises `ConfigError` if it is damaged, or of another training."""
+        """Go on from the checkpoint. Raises `ConfigError` if it is damaged, or of another training.
+
+        Without the model file, the next validation writes one, however good.
+        """
         content = read_checkpoint(self.checkpoint)
         for name, mine in (("recipe", repr(self.recipe)), ("data", repr(self.data)), ("start", self.start)):
             if content.get(name) != mine:
-                what = {"recipe": "recipe", "data": "set of recordings", "start": "model to adapt"}[name]
-                raise ConfigError(f"checkpoint {self.checkpoint}: is of another {what}; start again without --resume")
+                what = {"recipe": "recipe, or with other folders", "data": "set of recordings"}
+                raise ConfigError(
+                    f"checkpoint {self.checkpoint}: is of another {what.get(name, 'model to adapt')}; "
+                    "--overwrite starts again"
+                )
         self.network.load_state_dict(content["network"])
         self.average.load_state_dict(content["average"])
         for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.progress, self.jobs = Progress(**content["progress"]), content["jobs"]
+        if not self.output.exists():
+            self.progress.best = -math.inf
 
     def run(
         self,
         seconds: float = math.inf,
         report: Callable[[dict[str, Any]], None] = lambda entry: None,
         progress: Callable[[int, int], None] | None = None,
+        stopped: Callable[[], bool] = lambda: False,
     ) -> bool:
-        """Train until the end of the recipe, or until the time is used up.
+        """Train until the end of the recipe, until the time is used up, or until it is stopped; keep the checkpoint.
 
         Parameters
         ----------
@@ -177,6 +188,8 @@ class Training:
             Called after each validation with its entry of the history.
         progress : callable, optional
             Called with the steps done and those in all.
+        stopped : callable
+            Asked before each step.
 
         Returns
         -------
@@ -192,8 +205,16 @@ class Training:
         started, before = time.monotonic(), done.elapsed_s
         saved = started
         total: list[float] = []
+
+        def validate(entry: dict[str, Any]) -> None:
+            self._validate(pool, entry)
+            done.elapsed_s = before + time.monotonic() - started
+            report(entry | {"audio_h": done.audio_s / 3600, "hours": done.elapsed_s / 3600})
+
         with ThreadPoolExecutor(self.jobs) as pool:
-            while done.step < recipe.steps and done.elapsed_s < seconds:
+            if self.start and not done.history:  # what is no better than this is not kept
+                validate({"step": 0, "stage": "before"})
+            while done.step < recipe.steps and done.elapsed_s < seconds and not stopped():
                 stage, local = stage_at(recipe, done.step)
                 total.append(self._step(pool, stage, local))
                 done.step += 1
@@ -203,14 +224,12 @@ class Training:
                     progress(done.step, recipe.steps)
                 last = done.step == recipe.steps or done.elapsed_s >= seconds
                 if done.step % recipe.epoch == 0 or last:
-                    entry = {"step": done.step, "stage": stage.name, "loss": float(np.mean(total))}
+                    validate({"step": done.step, "stage": stage.name, "loss": float(np.mean(total))})
                     total.clear()
-                    self._validate(pool, entry)
-                    done.elapsed_s = before + time.monotonic() - started
-                    report(entry | {"audio_h": done.audio_s / 3600, "hours": done.elapsed_s / 3600})
-                if last or time.monotonic() - saved > SAVE_S:
+                if time.monotonic() - saved > SAVE_S:
                     self.save()
                     saved = time.monotonic()
+            self.save()
         return done.step == recipe.steps
 
     def _step(self, pool: ThreadPoolExecutor, stage: Stage, local: int) -> float:
@@ -315,12 +334,11 @@ def evaluate(network: Network, sources: Tensor, pool: ThreadPoolExecutor) -> Sco
     ----------
     network : Network
     sources : Tensor, float32, (n_mixtures, n_src, n_samples)
-        Talkers, and last the residual. Silent talkers, and talkers alone, do not count.
+        Talkers, and last the residual. Silent talkers, and talkers alone, do not count; there must be others.
     pool : ThreadPoolExecutor
     """
     parts = list(pool.map(lambda part: _improvements(network, part), sources.split(4)))
-    mean = torch.cat(parts, 1).mean(1)  # not a number if no talker counts
-    return Scores(*(float(value) for value in mean.nan_to_num()))
+    return Scores(*(float(value) for value in torch.cat(parts, 1).mean(1)))
 
 
 def _improvements(network: Network, sources: Tensor) -> Tensor:
@@ -341,8 +359,14 @@ def _improvements(network: Network, sources: Tensor) -> Tensor:
             frames.istft(frames.misi(spectrum, heads.gains * size, N_ITER), n),
         )
         scale = mixture.square().mean(-1).clamp(min=1e-12).rsqrt()[:, None, None]
-        before = si_sdr((mixture[:, None] * scale).expand_as(talkers), talkers * scale)
         after = torch.stack([si_sdr(x[:, :-1] * scale, talkers * scale) for x in heard])
-        power = (talkers * scale).square().mean(-1)
-        counts = (power > 1e-4) & (before < 25)
+        before, counts = _before(mixture, talkers)
         return (after - before)[:, counts]
+
+
+def _before(mixture: Tensor, talkers: Tensor) -> tuple[Tensor, Tensor]:
+    """SI-SDR of the mixture, (n_mixtures, n_talkers), and which talkers count: not silent ones, nor those alone."""
+    scale = mixture.square().mean(-1).clamp(min=1e-12).rsqrt()[:, None, None]
+    before = si_sdr((mixture[:, None] * scale).expand_as(talkers), talkers * scale)
+    power = (talkers * scale).square().mean(-1)
+    return before, (power > 1e-4) & (before < 25)
