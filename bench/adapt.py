@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,7 @@ from rtsep.estimators.learned import SHIPPED
 from rtsep.evaluation import si_sdr
 from rtsep.evaluation.mix import Recording, find_recordings
 from rtsep.evaluation.report import provenance
+from rtsep.training.adapt import STAGES
 
 SR = 16_000
 SNRS_DB = (0, 5, 10)
@@ -61,7 +63,7 @@ def noisy(count: int, speech: list[Recording], noise: list[Recording]) -> Scenes
     return [pair for snr_db in SNRS_DB for pair in mixtures(count, speech, noise, snr_db)]
 
 
-def copy(recordings: list[Recording], folder: Path, stop: float = 1.0) -> float:
+def copy_start(recordings: list[Recording], folder: Path, stop: float = 1.0) -> float:
     """Copy the beginnings of recordings; minutes."""
     folder.mkdir(parents=True)
     total = 0.0
@@ -77,7 +79,7 @@ def noise_cases(count: int, speech: list[Recording], noise: list[Recording], wor
         if recording.n_samples < LEAST_S * recording.sr:
             continue
         name = recording.path.stem
-        minutes = copy([recording], work / "noise" / name, 0.5)
+        minutes = copy_start([recording], work / "noise" / name, 0.5)
         rest = work / "rest" / f"{name}.wav"
         rest.parent.mkdir(exist_ok=True)
         x, sr = sf.read(recording.path, start=recording.n_samples // 2, dtype="float32")
@@ -92,7 +94,7 @@ def voice_cases(
     tests = {voice_of(same[0]): same for same in group_by_voice(known)}
     for same in group_by_voice(voices):
         name = voice_of(same[0])
-        minutes = copy(same, work / "voice" / name / name)
+        minutes = copy_start(same, work / "voice" / name / name)
         yield Case("voice", name, work / "voice" / name, minutes, noisy(count, tests[name], noise))
 
 
@@ -101,7 +103,7 @@ def pair_cases(count: int, voices: list[Recording], known: list[Recording], work
     for kind, pools in kinds_known(known).items():
         names = [voice_of(pool[0]) for pool in pools[0]]
         own = work / "pair" / kind
-        minutes = sum(copy(trained[name], own / name) for name in names)
+        minutes = sum(copy_start(trained[name], own / name) for name in names)
         scenes = [tuple(talkers) for talkers in pairs(3 * count, pools[:1])]
         yield Case("pair", f"{' and '.join(names)} ({kind})", own, minutes, scenes)
 
@@ -139,12 +141,13 @@ def hear(estimator: Any, scenes: Scenes) -> tuple[float, float | None]:
 def measure(args: argparse.Namespace) -> None:
     found = {name: find_recordings(getattr(args, name), print) for name in ("speech", "noise", "voices", "known")}
     models = {settings: path for settings in (Speech, Talkers) if (path := SHIPPED / settings.shipped).exists()}
-    said = {
+    said: dict[str, Any] = {
         "command": "python bench/adapt.py -o docs "
         + " ".join(f"--{name} {getattr(args, name.replace('-', '_')).name}" for name in FOLDERS)
         + f" --count {args.count}",
         "models": {settings.__name__.lower(): settings().load().sha256 for settings in models},
     }
+    said["stages"] = {str(talkers): asdict(stage) for talkers, stage in STAGES.items()}
     written = args.output / "adapt.json"
     result = json.loads(written.read_text()) if written.exists() else {}
     if {key: result.get(key) for key in said} != said:
@@ -177,7 +180,9 @@ def measure(args: argparse.Namespace) -> None:
                 row[f"swapped_{name}"] = swapped
             result["rows"].append(row)
             result["made"] = provenance()
-            written.write_text(json.dumps(result, indent=1) + "\n")
+            part = written.with_name(".adapt.json.part")
+            part.write_text(json.dumps(result, indent=1) + "\n")
+            os.replace(part, written)
             (args.output / "adapt.md").write_text(render(result))
             print(f"{number + 1} of {len(cases)}: {row}", file=sys.stderr)
     print(render(result))
@@ -191,7 +196,8 @@ def render(result: dict[str, Any]) -> str:
         f"`{result['command']}`, {made['date']}, {made['machine']}. SI-SDR improvement in dB, before and after "
         "`rtsep train --adapt`: with what was adapted to (other recordings of the voice, the other half of the noise), "
         "and with unknown voices in unknown noises, or unknown pairs of a woman and a man. The voices are in the "
-        "training of the shipped models, the noises are not. In brackets, for two talkers: the seconds in which they "
+        "training of the shipped models, the noises are not. One voice or noise is adapted to among others, two voices "
+        "are alone in their training and forget all others. In brackets, for two talkers: the seconds in which they "
         "are swapped, in percent of those in which both talk.",
         "",
         "| known | recordings, minutes | training, s | before | after | unknown before | after |",
