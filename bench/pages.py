@@ -3,7 +3,8 @@
     python bench/pages.py
 
 What stands between `<!-- measured: NAME -->` and `<!-- end -->` is replaced. `peers` comes from docs/peers.json
-(`python bench/peers CORPUS -o docs`), `evaluation` from docs/evaluation.json (summary.json of `rtsep evaluate`).
+(`python bench/peers CORPUS -o docs`), `evaluation` from docs/evaluation.json (summary.json of `rtsep evaluate`),
+`cost` and `talkers` from docs/learned.json (`python bench/learned.py -o docs ...`).
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from rtsep.cli.evaluate import _print_summary
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "evaluation.md")
+HOP_US = 4000
+PAIRS = {"F+M": "a woman and a man", "F+F": "two women", "M+M": "two men"}
 BLOCK = re.compile(r"(?<=<!-- measured: )(\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -55,7 +58,44 @@ def evaluation() -> str:
     return "```\n" + printed.getvalue() + "```"
 
 
-MEASURED = {"peers": peers, "evaluation": evaluation}
+def cost() -> str:
+    """What the networks take at 16 and 48 kHz."""
+    result = json.loads((ROOT / "docs" / "learned.json").read_text())
+    heads = [
+        result["made"]["date"],
+        "weights",
+        "features and network, 16 kHz, 48 kHz",
+        "whole hop with oMISI 3",
+        "of a hop",
+    ]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for name, rates in result["cost"].items():
+        network, hop = ([rates[sr][part] for sr in ("16000", "48000")] for part in ("network", "hop"))
+        fields = [
+            f"`{name}`",
+            f"{result['models'][name]['parameters']:,}",
+            ", ".join(f"{us:.0f} us" for us in network),
+            ", ".join(f"{us:.0f} us" for us in hop),
+            ", ".join(f"{100 * us / HOP_US:.1f} %" for us in hop),
+        ]
+        lines.append(f"| {' | '.join(fields)} |")
+    return "\n".join(lines)
+
+
+def talkers() -> str:
+    """Two talkers, as `talkers` separates them if not told otherwise."""
+    result = json.loads((ROOT / "docs" / "learned.json").read_text())
+    made, count = result["made"], result["count"]
+    heads = [f"two talkers, {count} mixtures of each kind, {made['date']}", *PAIRS.values()]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for title, label in (("unknown", "unknown voices"), ("known", "the five voices that it knows best")):
+        found = [result["talkers"][title][kind]["mask"] for kind in PAIRS]
+        fields = (f"{f['improvement']:+.1f} ({100 * f['swapped'] / f['seconds']:.0f} %)" for f in found)
+        lines.append(f"| {label} | {' | '.join(fields)} |")
+    return "\n".join(lines)
+
+
+MEASURED = {"peers": peers, "evaluation": evaluation, "cost": cost, "talkers": talkers}
 
 
 def fill(page: str) -> str:
