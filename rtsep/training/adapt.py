@@ -12,7 +12,7 @@ from rtsep.training.recipe import Corpus, Mixtures, Recipe, Stage, recipe_from
 
 STAGES = {  # by the number of talkers; two voices have to be told apart anew
     1: Stage("adapt", steps=300, batch=32, seconds=2.0, lr=6e-4),
-    2: Stage("adapt", steps=2000, batch=16, seconds=2.0, lr=4e-3),
+    2: Stage("adapt", steps=4000, batch=16, seconds=2.0, lr=4e-3),
 }
 KNOWN_SPEED = 0.05  # change of the speed of known voices
 OWN = "own"
