@@ -245,11 +245,11 @@ def draw(result: dict[str, Any], path: Path) -> None:
         left.plot(weights, [e["si_sdri"][name] for e in sizes], marker="o", ms=5, label=label)
     left.axvline(shipped["weights"], color="0.6", lw=1, ls=":")
     left.annotate(
-        "shipped", (shipped["weights"], 0), (4, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
-        fontsize=9, color="0.4",
+        "shipped", (shipped["weights"], 0), (-4, 4), xycoords=("data", "axes fraction"), textcoords="offset points",
+        fontsize=9, color="0.4", ha="right",
     )  # fmt: skip
     left.set(xscale="log", xlabel="weights", ylabel="SI-SDR improvement in dB", title="size")
-    left.set_xticks(weights, [f"{n / 1000:.0f} k" for n in weights])
+    left.set_xticks(weights, [f"{n / 1000:.0f} k" for n in weights], rotation=45)
     left.minorticks_off()
     left.margins(y=0.15)
     left.legend(fontsize=8)
