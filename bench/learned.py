@@ -20,6 +20,7 @@ import re
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from itertools import combinations, groupby, product
 from pathlib import Path
 from typing import Any
@@ -166,7 +167,7 @@ def cost(estimators: Sequence[Any]) -> dict[str, dict[str, dict[str, float]]]:
     before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
     if before:
         os.sched_setaffinity(0, {max(before)})
-    found: dict[str, dict[str, dict[str, float]]] = {}
+    calls: dict[tuple[str, str, str], Callable[[], None]] = {}
     for estimator, sr in product(estimators, (SR, 48_000)):
         config, n_src = StreamConfig(sr), len(estimator.sources)
         hops, true = scene(config)
@@ -179,22 +180,26 @@ def cost(estimators: Sequence[Any]) -> dict[str, dict[str, dict[str, float]]]:
             for hop in hops:
                 separator.process(hop, out)
 
-        found.setdefault(type(estimator).name, {})[str(sr)] = {
-            "network": median_us(run_estimates, state, mixture, powers, magnitudes) / len(hops),
-            "hop": median_us(one_by_one, hops[:, 0], separator, out) / len(hops),
-        }
+        name = type(estimator).name
+        calls[name, str(sr), "network"] = partial(run_estimates, state, mixture, powers, magnitudes)
+        calls[name, str(sr), "hop"] = partial(one_by_one, hops[:, 0], separator, out)
+    found: dict[str, dict[str, dict[str, float]]] = {}
+    for (name, rate, part), us in medians_us(calls).items():
+        found.setdefault(name, {}).setdefault(rate, {})[part] = us / len(hops)
     if before:
         os.sched_setaffinity(0, before)
     return found
 
 
-def median_us(function: Callable[..., None], *args: Any) -> float:
-    times = []
+def medians_us(calls: dict[Any, Callable[[], None]]) -> dict[Any, float]:
+    """Of each, in turns, so that a noisy minute of the machine hits all alike."""
+    times: dict[Any, list[int]] = {key: [] for key in calls}
     for _ in range(1 + COST_ROUNDS):
-        start = time.perf_counter_ns()
-        function(*args)
-        times.append(time.perf_counter_ns() - start)
-    return float(np.median(times[1:])) / 1000
+        for key, call in calls.items():
+            start = time.perf_counter_ns()
+            call()
+            times[key].append(time.perf_counter_ns() - start)
+    return {key: float(np.median(taken[1:])) / 1000 for key, taken in times.items()}
 
 
 def by_sex(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
