@@ -37,6 +37,7 @@ from rtsep.estimators.learned import SHIPPED
 from rtsep.evaluation import si_sdr
 from rtsep.evaluation.mix import Recording, find_recordings
 from rtsep.evaluation.report import provenance
+from rtsep.evaluation.workers import cores
 from rtsep.training.adapt import STAGES
 
 SR = 16_000
@@ -115,8 +116,7 @@ def adapt(case: Case, model: Path, args: argparse.Namespace, output: Path) -> fl
     command += ["--general-noise", str(args.general_noise)]
     if case.kind != "pair":
         command += ["--general-speech", str(args.general_speech)]
-    if args.jobs:
-        command += ["--jobs", str(args.jobs)]
+    command += ["--jobs", str(args.jobs)]
     start = time.monotonic()
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
     if done.returncode:
@@ -169,7 +169,7 @@ def measure(args: argparse.Namespace) -> None:
             settings = Talkers if case.kind == "pair" else Speech
             adapted = work / f"adapted{number}.npz"
             seconds = adapt(case, models[settings], args, adapted)
-            row = {"kind": case.kind, "name": case.name, "minutes": case.minutes, "seconds": seconds}
+            row = {"kind": case.kind, "name": case.name, "minutes": case.minutes, "seconds": seconds, "jobs": args.jobs}
             for name, (improvement, swapped) in {
                 "before": hear(settings(), case.scenes),
                 "after": hear(settings(adapted), case.scenes),
@@ -179,7 +179,7 @@ def measure(args: argparse.Namespace) -> None:
                 row[name] = improvement
                 row[f"swapped_{name}"] = swapped
             result["rows"].append(row)
-            result["made"] = provenance()
+            result |= {"made": provenance(), "cases": len(cases)}
             part = written.with_name(".adapt.json.part")
             part.write_text(json.dumps(result, indent=1) + "\n")
             os.replace(part, written)
@@ -197,17 +197,22 @@ def render(result: dict[str, Any]) -> str:
         "`rtsep train --adapt`: with what was adapted to (other recordings of the voice, the other half of the noise), "
         "and with unknown voices in unknown noises, or unknown pairs of a woman and a man. The voices are in the "
         "training of the shipped models, the noises are not. One voice or noise is adapted to among others, two voices "
-        "are alone in their training and forget all others. In brackets, for two talkers: the seconds in which they "
-        "are swapped, in percent of those in which both talk.",
+        f"are alone in their training. {len(result['rows'])} of {result['cases']} cases so far. In brackets, for two "
+        "talkers: the seconds in which they are swapped, in percent of those in which both talk.",
         "",
-        "| known | recordings, minutes | training, s | before | after | unknown before | after |",
+        "| known | recordings, minutes | training, s, threads | before | after | unknown before | after |",
         "|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         heard = [f"{row[name]:+.2f}" for name in HEARD]
         if row["kind"] == "pair":
             heard = [f"{text} ({row[f'swapped_{name}']:.0f} %)" for text, name in zip(heard, HEARD, strict=True)]
-        fields = [f"{row['kind']}: {row['name']}", f"{row['minutes']:.1f}", f"{row['seconds']:.0f}", *heard]
+        fields = [
+            f"{row['kind']}: {row['name']}",
+            f"{row['minutes']:.1f}",
+            f"{row['seconds']:.0f}, {row['jobs']}",
+            *heard,
+        ]
         lines.append(f"| {' | '.join(fields)} |")
     return "\n".join([*lines, ""])
 
@@ -224,7 +229,7 @@ def main() -> None:
     )
     parser.add_argument("--general-noise", type=Path, required=True, help="noise of the training")
     parser.add_argument("--count", type=int, default=8, help="mixtures at each ratio")
-    parser.add_argument("--jobs", type=int, help="threads of the training")
+    parser.add_argument("--jobs", type=int, default=cores(), help="threads of the training (default: %(default)s)")
     args = parser.parse_args()
     args.output.mkdir(parents=True, exist_ok=True)
     measure(args)

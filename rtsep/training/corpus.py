@@ -98,7 +98,7 @@ class Pool:
             group = self.groups[min(at, len(self.groups) - 1)]
             if group[0].group not in but:
                 return group
-        others = [group for group in self.groups if group[0].group not in but]  # drawn seldom, by their lengths
+        others = [group for group in self.groups if group[0].group not in but]  # so short that they are seldom drawn
         return others[int(rng.integers(len(others)))] if others else group
 
 
