@@ -10,9 +10,9 @@ from rtsep.estimators.learned import Speech, Talkers
 from rtsep.estimators.model_file import Model
 from rtsep.training.recipe import Corpus, Mixtures, Recipe, Stage, recipe_from
 
-STAGES = {  # by the number of talkers; two voices have to be told apart anew
+STAGES = {  # by the number of talkers; two voices have to be told apart anew, which takes many steps, short or not
     1: Stage("adapt", steps=300, batch=32, seconds=2.0, lr=6e-4),
-    2: Stage("adapt", steps=4000, batch=16, seconds=2.0, lr=4e-3),
+    2: Stage("adapt", steps=16_000, batch=16, seconds=1.0, lr=4e-3),
 }
 KNOWN_SPEED = 0.05  # change of the speed of known voices
 OWN = "own"
