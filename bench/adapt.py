@@ -8,9 +8,10 @@ Writes adapt.json and adapt.md after each adaptation; started again it goes on w
 
 A known noise is a file of --noise of at least 20 s: its first half is adapted to, its second half is mixed with
 --speech. A known voice is one of --voices (`VOICE_F_NUMBER.*`), adapted to, and tested with its files in --known in the
-noises of --noise. Two voices are the first pair of each kind, with the model of `talkers`, if there is one. What is
-forgotten is measured with --speech in all of --noise, or with pairs from --speech. Mixtures are those of `rtsep mix`;
-figures are means of the SI-SDR improvement, with the phase recovery that suits the estimator.
+noises of --noise. Two voices are the first pair of each kind, with the model of `talkers`, if there is one. Speakers of
+--general-speech are told apart by the start of the name (`SPEAKER_*`). What is forgotten is measured with --speech in
+all of --noise, or with pairs from --speech. Mixtures are those of `rtsep mix`; figures are means of the SI-SDR
+improvement, with the phase recovery that suits the estimator.
 """
 
 from __future__ import annotations
@@ -109,13 +110,13 @@ def pair_cases(count: int, voices: list[Recording], known: list[Recording], work
         yield Case("pair", f"{' and '.join(names)} ({kind})", own, minutes, scenes)
 
 
-def adapt(case: Case, model: Path, args: argparse.Namespace, output: Path) -> float:
+def adapt(case: Case, model: Path, general_speech: Path, args: argparse.Namespace, output: Path) -> float:
     """Seconds that `rtsep train --adapt` took."""
     command = [sys.executable, "-m", "rtsep", "train", "--adapt", str(model), "-o", str(output)]
     command += ["--noise" if case.kind == "noise" else "--speech", str(case.own)]
     command += ["--general-noise", str(args.general_noise)]
     if case.kind != "pair":
-        command += ["--general-speech", str(args.general_speech)]
+        command += ["--general-speech", str(general_speech)]
     command += ["--jobs", str(args.jobs)]
     start = time.monotonic()
     done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
@@ -138,8 +139,14 @@ def hear(estimator: Any, scenes: Scenes) -> tuple[float, float | None]:
     return float(np.mean(gains)), None
 
 
+def stage_of(talkers: int) -> dict[str, Any]:
+    """What is trained, but for the hop, which is that of the model."""
+    return {name: value for name, value in asdict(STAGES[talkers]).items() if name != "hop_ms"}
+
+
 def measure(args: argparse.Namespace) -> None:
-    found = {name: find_recordings(getattr(args, name), print) for name in ("speech", "noise", "voices", "known")}
+    heard = ("speech", "noise", "voices", "known", "general-speech")
+    found = {name: find_recordings(getattr(args, name.replace("-", "_")), print) for name in heard}
     models = {settings: path for settings in (Speech, Talkers) if (path := SHIPPED / settings.shipped).exists()}
     said: dict[str, Any] = {
         "command": "python bench/adapt.py -o docs "
@@ -147,13 +154,16 @@ def measure(args: argparse.Namespace) -> None:
         + f" --count {args.count}",
         "models": {settings.__name__.lower(): settings().load().sha256 for settings in models},
     }
-    said["stages"] = {str(talkers): asdict(stage) for talkers, stage in STAGES.items()}
+    said["stages"] = {str(talkers): stage_of(talkers) for talkers in STAGES}
     written = args.output / "adapt.json"
     result = json.loads(written.read_text()) if written.exists() else {}
     if {key: result.get(key) for key in said} != said:
         result = said | {"rows": []}
     with tempfile.TemporaryDirectory(prefix="rtsep_adapt_") as folder:
         work = Path(folder)
+        general_speech = work / "general"  # a folder for each speaker
+        for same in group_by_voice(found["general-speech"]):
+            copy_start(same, general_speech / voice_of(same[0]))
         sexes = by_sex(found["speech"])
         general: dict[type, Scenes] = {Speech: noisy(args.count, found["speech"], found["noise"])}
         cases: list[Case] = []
@@ -168,7 +178,7 @@ def measure(args: argparse.Namespace) -> None:
                 continue
             settings = Talkers if case.kind == "pair" else Speech
             adapted = work / f"adapted{number}.npz"
-            seconds = adapt(case, models[settings], args, adapted)
+            seconds = adapt(case, models[settings], general_speech, args, adapted)
             row = {"kind": case.kind, "name": case.name, "minutes": case.minutes, "seconds": seconds, "jobs": args.jobs}
             for name, (improvement, swapped) in {
                 "before": hear(settings(), case.scenes),
@@ -189,16 +199,18 @@ def measure(args: argparse.Namespace) -> None:
 
 
 def render(result: dict[str, Any]) -> str:
-    made = result["made"]
+    """The page."""
+    made, missing = result["made"], result["cases"] - len(result["rows"])
     lines = [
         "# Adaptation: what known noises and voices are worth",
         "",
         f"`{result['command']}`, {made['date']}, {made['machine']}. SI-SDR improvement in dB, before and after "
         "`rtsep train --adapt`: with what was adapted to (other recordings of the voice, the other half of the noise), "
         "and with unknown voices in unknown noises, or unknown pairs of a woman and a man. The voices are in the "
-        "training of the shipped models, the noises are not. One voice or noise is adapted to among others, two voices "
-        f"are alone in their training. {len(result['rows'])} of {result['cases']} cases so far. In brackets, for two "
-        "talkers: the seconds in which they are swapped, in percent of those in which both talk.",
+        "training of the shipped models, the noises are not. To one voice or noise `speech` is adapted, with "
+        "`--general-speech` and `--general-noise`; to two voices `talkers`, with `--general-noise` alone. "
+        f"{f'{missing} cases are still missing. ' if missing else ''}In brackets, for two talkers: the seconds in "
+        "which they are swapped, in percent of those in which both talk.",
         "",
         "| known | recordings, minutes | training, s, threads | before | after | unknown before | after |",
         "|---|---|---|---|---|---|---|",

@@ -4,7 +4,8 @@
 
 What stands between `<!-- measured: NAME -->` and `<!-- end -->` is replaced. `peers` comes from docs/peers.json
 (`python bench/peers CORPUS -o docs`), `evaluation` from docs/evaluation.json (summary.json of `rtsep evaluate`),
-`cost` and `talkers` from docs/learned.json (`python bench/learned.py -o docs ...`).
+`cost` and `talkers` from docs/learned.json (`python bench/learned.py -o docs ...`), `adaptation` from docs/adapt.json
+(`python bench/adapt.py -o docs ...`).
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ import json
 import re
 from contextlib import redirect_stdout
 from pathlib import Path
+from statistics import mean
+from typing import Any
 
 from rtsep.cli.evaluate import _print_summary
 
@@ -95,7 +98,26 @@ def talkers() -> str:
     return "\n".join(lines)
 
 
-MEASURED = {"peers": peers, "evaluation": evaluation, "cost": cost, "talkers": talkers}
+def adaptation() -> str:
+    """What `rtsep train --adapt` is worth: means of the noises and of the voices, and each pair."""
+    result = json.loads((ROOT / "docs" / "adapt.json").read_text())
+    cases: dict[str, list[dict[str, Any]]] = {}
+    for row in result["rows"]:
+        found = re.search(r"[(](.\+.)[)]", row["name"])
+        title = f"two voices, {PAIRS[found[1]]}" if found else f"a {row['kind']}"
+        cases.setdefault(title, []).append(row)
+    heads = [f"adapted to, {result['made']['date']}", "minutes of training", "gain before, dB", "after"]
+    heads += ["with others before", "after"]
+    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    for title, rows in cases.items():
+        many = f" (mean of {len(rows)})" if len(rows) > 1 else ""
+        gains = (mean(row[name] for row in rows) for name in ("before", "after", "others_before", "others_after"))
+        minutes = mean(row["seconds"] for row in rows) / 60
+        lines.append(f"| {title}{many} | {minutes:.0f} | {' | '.join(f'{gain:+.1f}' for gain in gains)} |")
+    return "\n".join(lines)
+
+
+MEASURED = {"peers": peers, "evaluation": evaluation, "cost": cost, "talkers": talkers, "adaptation": adaptation}
 
 
 def fill(page: str) -> str:

@@ -435,7 +435,7 @@ def recordings(tmp_path):
 
 
 def train(folder: Path, *options: object) -> int:
-    return main(["train", *map(str, options), "-o", str(folder / "m.npz"), "--jobs", "1"])
+    return main(["train", "--jobs", "1", *map(str, options), "-o", str(folder / "m.npz")])
 
 
 def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
@@ -448,9 +448,11 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     assert train(recordings, *given) == 2
     assert "exists (--overwrite starts again)" in capsys.readouterr().err
     (recordings / "kept").rename(checkpoint_of(recordings / "m.npz"))
-    assert train(recordings, *given, "--resume") == 0
+    assert train(recordings, *given, "--resume", "--jobs", "2") == 0
     out = capsys.readouterr().out
     assert "resumed at step 1 of 4" in out
+    assert "--jobs 2 has no effect: to go on exactly, it keeps the 1 of its start" in out
+    assert "1 threads" in out
     assert "complete after 4 of 4 steps" in out
     model = read_model(recordings / "m.npz")
     assert model.sources == ("speech", "residual")
@@ -525,6 +527,17 @@ def test_a_resumed_training_whose_model_is_gone_writes_the_next_one_however_good
     again.resume()
     again.run()
     assert read_model(tmp_path / "m.npz").manifest["step"] > 1
+
+
+def test_a_complete_training_whose_model_is_gone_gives_it_again(recordings, capsys):
+    given = (recordings / "tiny.toml", "--speech", recordings / "speech", "--noise", recordings / "noise")
+    assert train(recordings, *given) == 0
+    first = read_model(recordings / "m.npz")
+    (recordings / "m.npz").unlink()
+    assert train(recordings, *given, "--resume") == 0
+    assert re.search(r"complete after 4 of 4 steps.*; best mask -?\d", capsys.readouterr().out)
+    assert read_model(recordings / "m.npz").manifest["step"] == 4
+    assert first.shape == read_model(recordings / "m.npz").shape
 
 
 def test_validation_needs_something_to_improve(tmp_path):
@@ -608,7 +621,7 @@ def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, c
         (("--adapt", "tiny.toml", "--speech", "speech"), "cannot be used as a model"),
         (("--adapt", "m.npz", "--speech", "speech"), "m.npz is the model to adapt"),
         (("--adapt", "tiny.toml", "--speech", "speech", "--music", "noise"), "--music is not for --adapt"),
-        (("tiny.toml", "--speech", "speech/voice0", "--noise", "noise"), "speakers for validation: 0, of 1 that"),
+        (("tiny.toml", "--speech", "speech/voice0", "--noise", "noise"), "has no subfolders: it needs one for"),
         (("none.toml", "--speech", "speech"), "No such file or directory; shipped ones: speech, talkers"),
     ],
 )

@@ -89,6 +89,12 @@ def test_a_wrong_recipe_is_refused_with_what_is_wrong(change, message):
         recipe_from(read_recipe(Path("speech")).as_dict() | change)
 
 
+def test_a_folder_with_the_name_of_a_shipped_recipe_is_not_in_its_way(tmp_path, monkeypatch):
+    (tmp_path / "speech").mkdir()
+    monkeypatch.chdir(tmp_path)
+    assert read_recipe(Path("speech")).name == "speech"
+
+
 def test_a_missing_recipe_names_those_that_are_shipped(tmp_path):
     with pytest.raises(ConfigError, match="No such file or directory; shipped ones: speech, talkers"):
         read_recipe(tmp_path / "none.toml")
@@ -103,6 +109,22 @@ def test_no_speaker_is_on_both_sides_and_the_split_is_always_the_same(folder):
     assert len(load_corpora([(corpus(), folder)], "speech", refuse, least=3).validation) == 3
     again = load_corpora([(corpus(), folder)], "speech", refuse)
     assert again.as_dict() == split.as_dict()
+
+
+def test_a_speaker_is_the_first_folder_however_deep_the_recordings_are(folder):
+    for name in ("anna/monday/long", "anna/tuesday", "ben/monday", "ben"):
+        (folder / "deep" / name).mkdir(parents=True, exist_ok=True)
+        sf.write(folder / "deep" / name / "x.wav", bursts(len(name), 1.0), SR)
+    split = load_corpora([(corpus(group="", validation=0.5), folder / "deep")], "speech", refuse)
+    assert {clip.group for side in (split.training, split.validation) for clip in side.clips} == {"c/anna", "c/ben"}
+
+
+def test_speech_without_folders_for_its_speakers_is_refused(folder):
+    with pytest.raises(ConfigError, match="has no subfolders: it needs one for each speaker"):
+        load_corpora([(corpus(group=""), folder)], "speech", refuse)
+    assert len(load_corpora([(corpus(group="", validation=0.0), folder)], "speech", refuse).training) == 1
+    assert len(load_corpora([(corpus(group="", known=True), folder)], "speech", refuse).training) == 1
+    assert len(load_corpora([(corpus(group=""), folder)], "noise", refuse).training) > 1
 
 
 def test_known_voices_are_validated_with_the_end_of_each_recording(folder):
@@ -253,6 +275,11 @@ def test_the_pitch_of_a_voice_is_its_fundamental_frequency(hz):
     for x in (clean, clean + 300 * rng.normal(size=clean.size)):
         assert pitch_of(x) == pytest.approx(hz, rel=0.03)
     assert pitch_of(clean / 2**20) == pitch_of(clean)
+
+
+def test_a_pitch_is_found_after_a_long_silence():
+    quiet = np.random.default_rng(1).integers(-5, 6, 9 * SR).astype(np.int16)
+    assert pitch_of(np.concatenate([quiet, voice(178)])) == pytest.approx(178, rel=0.03)
 
 
 @pytest.mark.parametrize("x", [np.zeros(SR), np.random.default_rng(0).normal(size=SR), voice(100)[:900], np.ones(3)])

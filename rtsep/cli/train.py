@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import math
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -22,8 +21,8 @@ if TYPE_CHECKING:
     from rtsep.training.train import Training
 
 DESCRIPTION = """\
-Train a learned estimator from folders of recordings, on the processor, in hours; or adapt one to a few minutes of
-voices or noises, in minutes. Needs PyTorch: pip install 'rtsep[train]'.
+Train a learned estimator from folders of recordings, on the processor, in hours; or adapt one to some minutes of a
+voice or noise, in minutes, or of two voices, in half an hour. Needs PyTorch: pip install 'rtsep[train]'.
 """
 EPILOG = """\
 examples:
@@ -118,6 +117,8 @@ def run(args: argparse.Namespace) -> int:
         own = tuple(kind for kind in ("speech", "noise") if getattr(args, kind))
         general = tuple(kind for kind in ("speech", "noise") if getattr(args, f"general_{kind}"))
         recipe = adapt_recipe(start, own, general)
+        if "noise" not in own + general:
+            _say("without --noise or --general-noise, noise is synthetic")
     else:
         recipe = _with_own(args, read_recipe(args.recipe))
     splits: dict[str, Split] = {}
@@ -150,6 +151,8 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         training.resume()
         _say(f"resumed at step {training.progress.step} of {recipe.steps}")
+        if args.jobs not in (None, training.jobs):
+            _say(f"--jobs {args.jobs} has no effect: to go on exactly, it keeps the {training.jobs} of its start")
     seconds = 3600 * args.hours if args.hours else float("inf")
     with gently() as stopped:
         _say(f"{recipe.network.n_parameters:,} weights, {recipe.steps} steps, {training.jobs} threads; Ctrl-C stops")
@@ -233,12 +236,12 @@ def _describe(split: Split, side: str) -> str:
 
 
 def _describe_best(training: Training) -> str:
-    done, select = training.progress, training.recipe.select
-    if done.best == -math.inf:
+    best = next((entry for entry in reversed(training.progress.history) if entry.get("best")), None)
+    if best is None:
         return "not validated yet, so there is no model"
-    best = max(done.history, key=lambda entry: float(entry[select]))
+    select = training.recipe.select
     better = "" if best["step"] else ", the model it came from: nothing here is better"
-    return f"best {select} {done.best:.2f} dB{better}"
+    return f"best {select} {best[select]:.2f} dB{better}"
 
 
 def _say_scores(entry: dict[str, Any]) -> None:

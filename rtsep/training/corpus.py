@@ -159,6 +159,9 @@ def load_corpora(
         recordings = [r for r in find_recordings(below, skipped) if not _excluded(corpus, r)]
         if not recordings:
             raise ConfigError(f"{below}: all recordings are excluded")
+        told_apart = corpus.group or corpus.known or not corpus.validation
+        if kind == "speech" and not told_apart and not any("/" in r.name for r in recordings):
+            raise ConfigError(f"{below} has no subfolders: it needs one for each speaker, to hold some of them out")
         found.append((corpus, recordings))
     total, done = sum(len(recordings) for _, recordings in found), 0
     training: list[tuple[float, list[Clip]]] = []
@@ -259,7 +262,7 @@ def _group(corpus: Corpus, recording: Recording, kind: str) -> str:
             raise ConfigError(f"{recording.path}: group={corpus.group!r} finds nothing in its name")
         return next((part for part in match.groups() if part is not None), match.group())
     if "/" in recording.name:
-        return recording.name.rsplit("/", 1)[0]
+        return recording.name.split("/", 1)[0]  # what is below it is of the same speaker or kind
     return "" if kind == "speech" else recording.name
 
 

@@ -238,7 +238,7 @@ class Recipe:
 
 def read_recipe(path: Path) -> Recipe:
     """A recipe from a file, or a shipped one by its name ("speech"). Raises `ConfigError`."""
-    if not path.suffix and not path.exists():
+    if not path.suffix and not path.is_file():
         path = SHIPPED / f"{path.name}.toml"
     try:
         text = path.read_text(encoding="utf-8")

@@ -60,7 +60,7 @@ class Progress:
     best : float
         Highest validation score.
     history : list of dict
-        An entry for each validation.
+        An entry for each validation; "best" in those whose model was written.
     """
 
     step: int = 0
@@ -170,6 +170,8 @@ class Training:
         self.progress, self.jobs = Progress(**content["progress"]), content["jobs"]
         if not self.output.exists():
             self.progress.best = -math.inf
+            for entry in self.progress.history:
+                entry.pop("best", None)
 
     def run(
         self,
@@ -229,6 +231,8 @@ class Training:
                 if time.monotonic() - saved > SAVE_S:
                     self.save()
                     saved = time.monotonic()
+            if done.step == recipe.steps and done.best == -math.inf:  # resumed at the end, without its model
+                validate({"step": done.step, "stage": recipe.stages[-1].name})
             self.save()
         return done.step == recipe.steps
 
@@ -242,7 +246,10 @@ class Training:
         results = list(pool.map(lambda s, k: self._gradients(stage, int(s), k, n), starts, parts))
         value = sum(loss for loss, _ in results) / stage.batch
         if not math.isfinite(value):
-            raise ConfigError(f"the loss is {value} at step {self.progress.step} of stage {stage.name!r}: lower its lr")
+            raise ConfigError(
+                f"the loss is {value} at step {self.progress.step} of stage {stage.name!r}: "
+                "with a lower lr in the recipe, or other recordings, start again"
+            )
         for parameter, *gradients in zip(self.network.parameters(), *(g for _, g in results), strict=True):
             parameter.grad = torch.stack(gradients).sum(0) / stage.batch
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), CLIP)
@@ -281,12 +288,12 @@ class Training:
     def _validate(self, pool: ThreadPoolExecutor, entry: dict[str, Any]) -> None:
         scores = evaluate(self.average, self.held_out, pool)
         entry.update(scores._asdict())
-        self.progress.history.append(dict(entry))
         score = getattr(scores, self.recipe.select)
         if score > self.progress.best:
             self.progress.best = score
             entry["best"] = True
             export(self.average, self.output, self.manifest(entry), sources=self.recipe.mixtures.sources)
+        self.progress.history.append(dict(entry))
 
     def manifest(self, entry: dict[str, Any]) -> dict[str, Any]:
         """How the model was made, for its file."""
