@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rtsep.estimators import Speech, Talkers
 from rtsep.phase import MISI, OMISI, BregmanGradient, MixturePhase, Wiener
 from rtsep.stages.registry import PHASES
 
@@ -109,6 +110,16 @@ def test_the_page_of_the_learned_estimators_is_the_one_that_was_measured():
     assert (DOCS / "learned.md").read_text() == learned_page.render(json.loads((DOCS / "learned.json").read_text()))
 
 
+def test_the_page_of_adaptations_is_the_one_that_was_measured_with_what_is_trained_now():
+    pytest.importorskip("torch")
+    import adapt
+
+    result = json.loads((DOCS / "adapt.json").read_text())
+    assert (DOCS / "adapt.md").read_text() == adapt.render(result)
+    assert result["stages"] == {str(talkers): adapt.stage_of(talkers) for talkers in adapt.STAGES}
+    assert result["models"] == {"speech": Speech().load().sha256, "talkers": Talkers().load().sha256}
+
+
 def test_the_table_of_peers_is_the_one_that_was_measured():
     # bench/peers is run as a folder.
     spec = importlib.util.spec_from_file_location("peers", ROOT / "bench" / "peers" / "__main__.py")
@@ -118,7 +129,8 @@ def test_the_table_of_peers_is_the_one_that_was_measured():
 
 
 @pytest.mark.parametrize(
-    ("page", "names"), [("README.md", ["cost", "peers", "talkers"]), ("docs/evaluation.md", ["evaluation"])]
+    ("page", "names"),
+    [("README.md", ["cost", "peers", "talkers", "adaptation"]), ("docs/evaluation.md", ["evaluation"])],
 )
 def test_tables_in_pages_are_those_that_were_measured(page, names):
     text = (ROOT / page).read_text()
