@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.optim import Adam
 
-from rtsep.training.network import Network, State
+from rtsep.training.network import Network
 from rtsep.training.optimizer import BIASES
 from rtsep.training.recipe import Recipe, Stage, read_recipe
 from rtsep.training.train import Scores, Training
@@ -47,20 +47,20 @@ class Variant:
 class MasksOnly(Network):
     """Masks that sum to one over the sources; magnitudes are the same masks times those of the mixture."""
 
-    def run_bands(self, spectra: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
-        bands, state = super().run_bands(spectra, n_streams, state)
+    def run_bands(self, spectra: Tensor, n_streams: int = 1) -> Tensor:
+        bands = super().run_bands(spectra, n_streams)
         n_src = self.shape.n_src
         masks = bands[..., :n_src, :]
         masks = masks / masks.sum(-2, keepdim=True)
-        return torch.cat([masks, masks, bands[..., 2 * n_src :, :]], -2), state
+        return torch.cat([masks, masks, bands[..., 2 * n_src :, :]], -2)
 
 
 class RatiosAlone(Network):
     """Magnitudes are the ratios, however far off: the confidence is one."""
 
-    def run_bands(self, spectra: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
-        bands, state = super().run_bands(spectra, n_streams, state)
-        return torch.cat([bands[..., :-1, :], torch.ones_like(bands[..., -1:, :])], -2), state
+    def run_bands(self, spectra: Tensor, n_streams: int = 1) -> Tensor:
+        bands = super().run_bands(spectra, n_streams)
+        return torch.cat([bands[..., :-1, :], torch.ones_like(bands[..., -1:, :])], -2)
 
 
 class MasksOnlyTraining(Training):

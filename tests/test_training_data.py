@@ -205,9 +205,9 @@ def test_names_that_are_no_text_and_recordings_of_less_than_100_ms(folder):
 def test_mixtures_depend_on_seed_and_number_alone():
     for mixtures in (Mixtures(), Mixtures(talkers=2)):
         one, two = (Mixer(mixtures, pool(range(5)), pool(range(5, 9)), Pool([]), seed=3) for _ in range(2))
-        assert np.array_equal(one.batch(0, 6, SR)[0], np.stack([two.make(i, SR) for i in range(6)]))
+        assert np.array_equal(one.batch(0, 6, SR)[0], np.stack([two.make(i, SR)[0] for i in range(6)]))
         other = Mixer(mixtures, pool(range(5)), pool(range(5, 9)), Pool([]), seed=4)
-        assert not np.array_equal(one.make(0, SR), other.make(0, SR))
+        assert not np.array_equal(one.make(0, SR)[0], other.make(0, SR)[0])
 
 
 def test_mixtures_are_finite_float32_below_full_scale_and_have_all_kinds():
@@ -229,7 +229,7 @@ def test_snr_and_level_are_as_asked(snr_db, talkers):
     mixer = Mixer(mixtures, pool(range(5), 9.0), pool(range(5, 9), 9.0), Pool([]), seed=0)
     ratios, levels = [], []
     for i in range(100):
-        sources = mixer.make(i, 2 * SR)
+        sources, _ = mixer.make(i, 2 * SR)
         ratios.append(10 * np.log10(active_power(sources[:-1].sum(0)) / active_power(sources[-1])))
         if np.abs(sources.sum(0)).max() < 0.97:
             levels.append(10 * np.log10(np.mean(sources.sum(0) ** 2)))
@@ -247,7 +247,7 @@ def test_shares_of_mixtures_are_as_asked():
     ):
         for share, expected in ((0, 0), (1, 1)):
             mixer = Mixer(replace(PLAIN, **{name: share}), pool(range(5), 9.0), pool(range(5, 9)), Pool([]), seed=0)
-            found = np.mean([finds(mixer.make(i, 2 * SR)) for i in range(10)])
+            found = np.mean([finds(mixer.make(i, 2 * SR)[0]) for i in range(10)])
             assert found == pytest.approx(expected, abs=0.2), name
 
 
@@ -320,7 +320,7 @@ def test_known_voices_are_never_the_babble_of_the_noise():
     own = [Clip(f"c/{hz}", f"c/{hz}", str(hz), voice(hz, 3.0), known=True) for hz in (150, 165)]
     babble = replace(PLAIN, babble=1.0)
     alone = Mixer(babble, Pool([(1.0, own)]), Pool([]), Pool([]), 0)
-    assert np.isfinite(alone.make(0, SR)).all()  # synthetic noise in its place
+    assert np.isfinite(alone.make(0, SR)[0]).all()  # synthetic noise in its place
     drawn = set()
     speech = Pool([(100.0, own), (1.0, [Clip("g/200", "g/200", "200", voice(200))])])
     both = Mixer(babble, speech, Pool([]), Pool([]), 0)

@@ -18,7 +18,7 @@ from rtsep.kernels.simd import LANES, load, multiply_add, store
 
 
 class GRU(nn.RNNBase):
-    """Takes and gives what `torch.nn.GRU` does with `batch_first=True`, with the same parameters.
+    """Gives the outputs of `torch.nn.GRU` with `batch_first=True`, from rest, with the same parameters.
 
     float32 on the CPU; the hidden size is a multiple of eight. Gradients can be asked for once.
     """
@@ -26,31 +26,25 @@ class GRU(nn.RNNBase):
     def __init__(self, n_in: int, hidden: int, n_layers: int) -> None:
         super().__init__("GRU", n_in, hidden, n_layers)
 
-    def forward(self, x: Tensor, start: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Outputs (batch, n_steps, hidden) and last states (n_layers, batch, hidden) for inputs (batch, n_steps, n_in).
-
-        `start` holds the states before the first step; zeros if None.
-        """
-        if start is None:
-            start = x.new_zeros(self.num_layers, len(x), self.hidden_size)
-        y, last = x.transpose(0, 1).contiguous(), []
+    def forward(self, x: Tensor) -> Tensor:
+        """Outputs (batch, n_steps, hidden) for inputs (batch, n_steps, n_in)."""
+        y = x.transpose(0, 1).contiguous()
         for layer in range(self.num_layers):
             parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            y = _Layer.apply(y, start[layer], *(getattr(self, f"{part}_l{layer}") for part in parts))
-            last.append(y[-1])
-        return y.transpose(0, 1), torch.stack(last)
+            y = _Layer.apply(y, *(getattr(self, f"{part}_l{layer}") for part in parts))
+        return y.transpose(0, 1)
 
 
 class _Layer(torch.autograd.Function):
     """Outputs (n_steps, batch, n) for inputs (n_steps, batch, n_in); gates in PyTorch's order: reset, update, new."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, start: Tensor, w_in: Tensor, w_hid: Tensor, b_in: Tensor, b_hid: Tensor) -> Tensor:
+    def forward(ctx: Any, x: Tensor, w_in: Tensor, w_hid: Tensor, b_in: Tensor, b_hid: Tensor) -> Tensor:
         n_steps, n_batch, _ = x.shape
-        n = start.shape[-1]
+        n = w_hid.shape[-1]
         gates = torch.addmm(b_in, x.flatten(0, 1), w_in.t()).view(n_steps, n_batch, 3 * n)
         hidden = torch.empty(n_steps + 1, n_batch, n)
-        hidden[0] = start
+        hidden[0] = 0
         recalled, within = torch.empty(n_steps, n_batch, n), torch.empty(n_batch, 3 * n)
         transposed = w_hid.t().contiguous()
         arrays = gates.numpy(), recalled.numpy(), hidden.numpy(), within.numpy()
@@ -75,7 +69,6 @@ class _Layer(torch.autograd.Function):
         into = torch.cat([within[:, : 2 * n], new], 1)
         return (
             (into @ w_in).view_as(x),
-            carry,
             into.t() @ x.flatten(0, 1),
             within.t() @ hidden[:-1].flatten(0, 1),
             into.sum(0),

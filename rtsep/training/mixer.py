@@ -62,11 +62,7 @@ class Mixer:
         known = self._own if mixtures.talkers == 2 else []
         self.known = sorted(known, key=lambda voice: (np.nan_to_num(self._pitches[voice]), voice))
 
-    def make(self, index: int, n: int) -> np.ndarray:
-        """One mixture: the sources of `make_ordered`."""
-        return self.make_ordered(index, n)[0]
-
-    def make_ordered(self, index: int, n: int) -> tuple[np.ndarray, bool]:
+    def make(self, index: int, n: int) -> tuple[np.ndarray, bool]:
         """One mixture, and whether the order of its talkers can be heard.
 
         Parameters
@@ -119,7 +115,7 @@ class Mixer:
 
     def batch(self, first: int, size: int, n: int) -> tuple[np.ndarray, np.ndarray]:
         """Mixtures `first` to `first + size - 1`: float32 (size, n_src, n), and which are distinct, bool (size,)."""
-        made = [self.make_ordered(index, n) for index in range(first, first + size)]
+        made = [self.make(index, n) for index in range(first, first + size)]
         return np.stack([sources for sources, _ in made]), np.array([distinct for _, distinct in made])
 
     def _talk(self, rng: np.random.Generator, n: int, heard: list[str]) -> tuple[np.ndarray, float]:

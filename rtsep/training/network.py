@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from rtsep.config import StreamConfig
-from rtsep.estimators.features import FeatureState, extract_all_features, prepare_features
+from rtsep.estimators.features import extract_all_features, prepare_features
 from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, Shape, write_model
 from rtsep.training.expansion import CONFIG, to_bins
 from rtsep.training.gru import GRU
@@ -24,13 +24,6 @@ class Heads(NamedTuple):
     masks: Tensor  # 0 to 1: gains for the phase of the mixture
     gains: Tensor  # 0 to 4: magnitudes for phase recovery over those of the mixture, confidence * ratio + rest * mask
     bands: Tensor  # (batch, n_frames, n_heads, bands_out): masks, ratios (0 to 4), confidence (0 to 1)
-
-
-class State(NamedTuple):
-    """What a batch remembers from one call to the next."""
-
-    features: list[FeatureState]  # one for each sequence; updated in place
-    hidden: Tensor  # (n_layers, n_sequences, hidden)
 
 
 class Network(nn.Module):
@@ -60,8 +53,8 @@ class Network(nn.Module):
                     nn.init.orthogonal_(gate)
                 getattr(self.gru, f"bias_hh_l{layer}")[shape.hidden : 2 * shape.hidden] = 1.0
 
-    def forward(self, spectra: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Heads, State]:
-        """Heads for consecutive frames.
+    def forward(self, spectra: Tensor, n_streams: int = 1) -> Heads:
+        """Heads for consecutive frames from the start of a stream.
 
         Parameters
         ----------
@@ -69,36 +62,23 @@ class Network(nn.Module):
             Of the mixture.
         n_streams : int
             Memories that take turns: frames are `shape.hop_ms / n_streams` apart.
-        state : State, optional
-            As returned by the call for the frames before, whose number all memories divided evenly; None for the start
-            of a stream. Detach `hidden` to cut the gradient there.
-
-        Returns
-        -------
-        heads : Heads
-        state : State
         """
-        bands, state = self.run_bands(spectra, n_streams, state)
-        return self.expand(bands), state
+        return self.expand(self.run_bands(spectra, n_streams))
 
-    def run_bands(self, spectra: Tensor, n_streams: int = 1, state: State | None = None) -> tuple[Tensor, State]:
-        """The heads before their expansion to bins: (batch, n_frames, n_heads, bands_out), and the state."""
+    def run_bands(self, spectra: Tensor, n_streams: int = 1) -> Tensor:
+        """The heads before their expansion to bins: (batch, n_frames, n_heads, bands_out)."""
         n_batch, n_frames, n_bins = spectra.shape
         # Every stream becomes a sequence of its own; silence completes the last turn.
         silence = spectra.new_zeros(n_batch, -n_frames % n_streams, n_bins)
         turns = torch.cat([spectra, silence], 1).view(n_batch, -1, n_streams, n_bins)
         spectra = turns.transpose(1, 2).flatten(0, 1)
-        config = StreamConfig.from_ms(CONFIG.sr, 16, self.shape.hop_ms)
-        tracked = state.features if state else [prepare_features(self.shape, config) for _ in spectra]
-        x = self.features(spectra, tracked)
-        x = nn.functional.leaky_relu(self.dense(x), LEAK)
-        y, hidden = self.gru(x, state.hidden if state else None)
-        raw = self.heads(y + x).unflatten(-1, (self.shape.n_heads, self.shape.bands_out))
+        x = nn.functional.leaky_relu(self.dense(self.features(spectra)), LEAK)
+        raw = self.heads(self.gru(x) + x).unflatten(-1, (self.shape.n_heads, self.shape.bands_out))
         raw = raw.unflatten(0, (n_batch, n_streams)).transpose(1, 2).flatten(1, 2)[:, :n_frames]
         n_src = self.shape.n_src
         masks, ratios, confidence = raw.split([n_src, n_src, 1], -2)
         ratios = MAX_RATIO * torch.sigmoid(ratios - RATIO_OFFSET)
-        return torch.cat([masks.sigmoid(), ratios, confidence.sigmoid()], -2), State(tracked, hidden)
+        return torch.cat([masks.sigmoid(), ratios, confidence.sigmoid()], -2)
 
     def expand(self, bands: Tensor) -> Heads:
         """Heads for every bin from those of the bands."""
@@ -107,13 +87,14 @@ class Network(nn.Module):
         gains = masks + confidence * (ratios - masks)
         return Heads(to_bins(masks), to_bins(gains), bands)
 
-    def features(self, spectra: Tensor, states: list[FeatureState]) -> Tensor:
-        """Features (batch, n_frames, n_features) by the compiled kernel; `states` are updated in place."""
+    def features(self, spectra: Tensor) -> Tensor:
+        """Features (batch, n_frames, n_features) by the compiled kernel."""
+        config = StreamConfig.from_ms(CONFIG.sr, 16, self.shape.hop_ms)
         parts = torch.stack([spectra.real, spectra.imag], 2).detach()  # as the engine has them
         powers = parts.square().sum(2)
         features = torch.empty(*powers.shape[:2], self.shape.n_features)
-        for state, *arrays in zip(states, parts[:, :, None].numpy(), powers.numpy(), features.numpy(), strict=True):
-            extract_all_features(state, *arrays)
+        for arrays in zip(parts[:, :, None].numpy(), powers.numpy(), features.numpy(), strict=True):
+            extract_all_features(prepare_features(self.shape, config), *arrays)
         return features
 
 
@@ -176,7 +157,7 @@ def export(
     stored = with_weights(network.shape, weights).eval()
     spectra = golden_spectra()
     with torch.no_grad():
-        heads = stored.run_bands(complex_frames(spectra)[None])[0][0].numpy()
+        heads = stored.run_bands(complex_frames(spectra)[None])[0].numpy()
     write_model(Path(path), network.shape, sources, manifest, weights, spectra, heads)
 
 

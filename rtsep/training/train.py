@@ -266,7 +266,7 @@ class Training:
             return 0.0, [torch.zeros_like(p) for p in parameters]
         sources, distinct = (torch.from_numpy(part) for part in self.mixer.batch(first, size, n))
         spectrum = framing(stage.hop_ms).stft(sources.sum(1))
-        bands, _ = self.network.run_bands(spectrum, self.recipe.network.hop_ms // stage.hop_ms)
+        bands = self.network.run_bands(spectrum, self.recipe.network.hop_ms // stage.hop_ms)
         # The heads of a chunk after the other: what the loss needs then fits into the cache.
         leaf = bands.detach().requires_grad_()
         chunk, value = max(1, CHUNK // n), 0.0
@@ -356,7 +356,7 @@ def _improvements(network: Network, sources: Tensor) -> Tensor:
         n = mixture.shape[-1]
         frames = framing(HOP_MS)
         spectrum = frames.stft(mixture)
-        heads, _ = network(spectrum, network.shape.hop_ms // HOP_MS)
+        heads = network(spectrum, network.shape.hop_ms // HOP_MS)
         size = magnitude_of(spectrum)[:, None]
         order = best_order((heads.masks * size).sqrt(), magnitude_of(frames.stft(sources)).sqrt())[:, :-1]
         talkers = talkers[torch.arange(len(order))[:, None], order]
