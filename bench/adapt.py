@@ -39,12 +39,19 @@ from rtsep.evaluation import si_sdr
 from rtsep.evaluation.mix import Recording, find_recordings
 from rtsep.evaluation.report import provenance
 from rtsep.evaluation.workers import cores
+from rtsep.phase import MISI, OMISI
 from rtsep.training.adapt import STAGES
 
 SR = 16_000
 SNRS_DB = (0, 5, 10)
 LEAST_S = 20.0  # of a noise that is halved
 HEARD = ("before", "after", "others_before", "others_after")
+PHASES = {
+    "magnitudes, mixture's phase": "mixture",
+    "oMISI 1": OMISI(1),
+    "oMISI 3": OMISI(3),
+    "MISI 3, offline": MISI(3),
+}
 FOLDERS = ("speech", "noise", "voices", "known", "general-speech", "general-noise")
 
 Scenes = list[tuple[np.ndarray, np.ndarray]]  # two signals each, whose sum is the mixture
@@ -139,6 +146,16 @@ def hear(estimator: Any, scenes: Scenes) -> tuple[float, float | None]:
     return float(np.mean(gains)), None
 
 
+def hear_phases(model: Path, scenes: Scenes) -> dict[str, float]:
+    """SI-SDR improvement of two talkers in dB, by what is made of the heads."""
+    mask, magnitudes = (Talkers(model, target) for target in ("mask", "magnitudes"))
+    setups = {"mask, mixture's phase": (mask, "mixture", StreamConfig(SR))}
+    for name, phase in PHASES.items():
+        setups[name] = (magnitudes, phase, StreamConfig(SR))
+    found = [hear_pair(setups, np.stack(talkers)) for talkers in scenes]
+    return {name: float(np.mean([row[name]["improvement"] for row in found])) for name in setups}
+
+
 def stage_of(talkers: int) -> dict[str, Any]:
     """What is trained, but for the hop, which is that of the model."""
     return {name: value for name, value in asdict(STAGES[talkers]).items() if name != "hop_ms"}
@@ -188,6 +205,8 @@ def measure(args: argparse.Namespace) -> None:
             }.items():
                 row[name] = improvement
                 row[f"swapped_{name}"] = swapped
+            if settings is Talkers:
+                row["phases"] = hear_phases(adapted, case.scenes)
             result["rows"].append(row)
             result |= {"made": provenance(), "cases": len(cases)}
             part = written.with_name(".adapt.json.part")
@@ -226,6 +245,18 @@ def render(result: dict[str, Any]) -> str:
             *heard,
         ]
         lines.append(f"| {' | '.join(fields)} |")
+    pairs_heard = [row for row in result["rows"] if "phases" in row]
+    if pairs_heard:
+        lines += [
+            "",
+            "After the adaptation, by what is made of the network's heads (masks are the default):",
+            "",
+            f"| SI-SDR improvement, dB | {' | '.join(row['name'] for row in pairs_heard)} |",
+            "|---" * (1 + len(pairs_heard)) + "|",
+        ]
+        for name in pairs_heard[0]["phases"]:
+            heard = [f"{row['phases'][name]:+.2f}" for row in pairs_heard]
+            lines.append(f"| {name} | {' | '.join(heard)} |")
     return "\n".join([*lines, ""])
 
 
