@@ -3,12 +3,12 @@ r"""What `rtsep train --adapt` is worth: one known noise, one known voice, two k
     python bench/adapt.py -o docs --speech DIR --noise DIR --voices DIR --known DIR \
         --general-speech DIR --general-noise DIR
 
-Writes adapt.json and adapt.md after each adaptation; started again it goes on with the first one that is missing. Needs
-`.[dev,train]`, and some minutes for each adaptation.
+Writes adapt.json and adapt.md after each adaptation; started again it goes on with the first one that is missing, or
+that is trained otherwise now. Needs `.[dev,train]`, and minutes for each adaptation, half an hour for two voices.
 
 A known noise is a file of --noise of at least 20 s: its first half is adapted to, its second half is mixed with
 --speech. A known voice is one of --voices (`VOICE_F_NUMBER.*`), adapted to, and tested with its files in --known in the
-noises of --noise. Two voices are the first pair of each kind, with the model of `talkers`, if there is one. Speakers of
+noises of --noise. Two voices are the first pair of each kind, with the model of `talkers`. Speakers of
 --general-speech are told apart by the start of the name (`SPEAKER_*`). What is forgotten is measured with --speech in
 all of --noise, or with pairs from --speech. Mixtures are those of `rtsep mix`; figures are means of the SI-SDR
 improvement, with the phase recovery that suits the estimator.
@@ -34,7 +34,6 @@ from learned import by_sex, group_by_voice, hear_pair, kinds_known, mixtures, pa
 
 from rtsep import StreamConfig, separate
 from rtsep.estimators import Speech, Talkers
-from rtsep.estimators.learned import SHIPPED
 from rtsep.evaluation import si_sdr
 from rtsep.evaluation.mix import Recording, find_recordings
 from rtsep.evaluation.report import provenance
@@ -117,9 +116,10 @@ def pair_cases(count: int, voices: list[Recording], known: list[Recording], work
         yield Case("pair", f"{' and '.join(names)} ({kind})", own, minutes, scenes)
 
 
-def adapt(case: Case, model: Path, general_speech: Path, args: argparse.Namespace, output: Path) -> float:
+def adapt(case: Case, general_speech: Path, args: argparse.Namespace, output: Path) -> float:
     """Seconds that `rtsep train --adapt` took."""
-    command = [sys.executable, "-m", "rtsep", "train", "--adapt", str(model), "-o", str(output)]
+    model = "talkers" if case.kind == "pair" else "speech"
+    command = [sys.executable, "-m", "rtsep", "train", "--adapt", model, "-o", str(output)]
     command += ["--noise" if case.kind == "noise" else "--speech", str(case.own)]
     command += ["--general-noise", str(args.general_noise)]
     if case.kind != "pair":
@@ -156,51 +156,53 @@ def hear_phases(model: Path, scenes: Scenes) -> dict[str, float]:
     return {name: float(np.mean([row[name]["improvement"] for row in found])) for name in setups}
 
 
-def stage_of(talkers: int) -> dict[str, Any]:
-    """What is trained, but for the hop, which is that of the model."""
-    return {name: value for name, value in asdict(STAGES[talkers]).items() if name != "hop_ms"}
+def trained(kind: str) -> dict[str, Any]:
+    """What an adaptation starts from, and how it goes on; but for the hop, which is that of the model."""
+    settings, talkers = (Talkers, 2) if kind == "pair" else (Speech, 1)
+    stage = {name: value for name, value in asdict(STAGES[talkers]).items() if name != "hop_ms"}
+    return {"model": settings().load().sha256, "stage": stage}
 
 
 def measure(args: argparse.Namespace) -> None:
     heard = ("speech", "noise", "voices", "known", "general-speech")
     found = {name: find_recordings(getattr(args, name.replace("-", "_")), print) for name in heard}
-    models = {settings: path for settings in (Speech, Talkers) if (path := SHIPPED / settings.shipped).exists()}
-    said: dict[str, Any] = {
-        "command": "python bench/adapt.py -o docs "
-        + " ".join(f"--{name} {getattr(args, name.replace('-', '_')).name}" for name in FOLDERS)
-        + f" --count {args.count}",
-        "models": {settings.__name__.lower(): settings().load().sha256 for settings in models},
-    }
-    said["stages"] = {str(talkers): stage_of(talkers) for talkers in STAGES}
+    folders = (f"--{name} {getattr(args, name.replace('-', '_')).name}" for name in FOLDERS)
+    command = f"python bench/adapt.py -o docs {' '.join(folders)} --count {args.count}"
     written = args.output / "adapt.json"
-    result = json.loads(written.read_text()) if written.exists() else {}
-    if {key: result.get(key) for key in said} != said:
-        result = said | {"rows": []}
+    result: dict[str, Any] = {"command": command, "rows": []}
+    if written.exists():
+        before = json.loads(written.read_text())
+        if before["command"] == command:
+            result["rows"] = [row for row in before["rows"] if row["trained"] == trained(row["kind"])]
     with tempfile.TemporaryDirectory(prefix="rtsep_adapt_") as folder:
         work = Path(folder)
         general_speech = work / "general"  # a folder for each speaker
         for same in group_by_voice(found["general-speech"]):
             copy_start(same, general_speech / voice_of(same[0]))
         sexes = by_sex(found["speech"])
-        general: dict[type, Scenes] = {Speech: noisy(args.count, found["speech"], found["noise"])}
-        cases: list[Case] = []
-        if Talkers in models:
-            cases += pair_cases(args.count, found["voices"], found["known"], work)
-            general[Talkers] = [tuple(t) for t in pairs(3 * args.count, [(sexes["F"], sexes["M"])])]
-        cases += voice_cases(args.count, found["voices"], found["known"], found["noise"], work)
-        cases += noise_cases(args.count, found["speech"], found["noise"], work)
-        before = {settings: hear(settings(), scenes) for settings, scenes in general.items()}
+        general: dict[type, Scenes] = {
+            Speech: noisy(args.count, found["speech"], found["noise"]),
+            Talkers: [tuple(t) for t in pairs(3 * args.count, [(sexes["F"], sexes["M"])])],
+        }
+        cases = [
+            *noise_cases(args.count, found["speech"], found["noise"], work),
+            *voice_cases(args.count, found["voices"], found["known"], found["noise"], work),
+            *pair_cases(args.count, found["voices"], found["known"], work),  # they take most of the time
+        ]
+        places = {(case.kind, case.name): number for number, case in enumerate(cases)}
+        unadapted = {settings: hear(settings(), scenes) for settings, scenes in general.items()}
         for number, case in enumerate(cases):
             if any((row["kind"], row["name"]) == (case.kind, case.name) for row in result["rows"]):
                 continue
             settings = Talkers if case.kind == "pair" else Speech
             adapted = work / f"adapted{number}.npz"
-            seconds = adapt(case, models[settings], general_speech, args, adapted)
-            row = {"kind": case.kind, "name": case.name, "minutes": case.minutes, "seconds": seconds, "jobs": args.jobs}
+            seconds = adapt(case, general_speech, args, adapted)
+            row = {"kind": case.kind, "name": case.name, "trained": trained(case.kind)}
+            row |= {"minutes": case.minutes, "seconds": seconds, "jobs": args.jobs}
             for name, (improvement, swapped) in {
                 "before": hear(settings(), case.scenes),
                 "after": hear(settings(adapted), case.scenes),
-                "others_before": before[settings],
+                "others_before": unadapted[settings],
                 "others_after": hear(settings(adapted), general[settings]),
             }.items():
                 row[name] = improvement
@@ -208,6 +210,7 @@ def measure(args: argparse.Namespace) -> None:
             if settings is Talkers:
                 row["phases"] = hear_phases(adapted, case.scenes)
             result["rows"].append(row)
+            result["rows"].sort(key=lambda row: places[row["kind"], row["name"]])
             result |= {"made": provenance(), "cases": len(cases)}
             part = written.with_name(".adapt.json.part")
             part.write_text(json.dumps(result, indent=1) + "\n")
