@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -468,6 +469,28 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     options = ["train", "--adapt", "speech", "--speech", own, "-o", recordings / "shipped.npz", "--hours", "1e-9"]
     assert main(list(map(str, options))) == 0
     assert read_model(recordings / "shipped.npz").manifest["adapted_from"] == Speech().load().sha256
+
+
+def test_a_noise_is_adapted_to_among_others_and_is_all_that_is_validated_with(recordings, capsys, monkeypatch):
+    monkeypatch.setitem(adapt.STAGES, 1, replace(adapt.STAGES[1], steps=2))
+    mine = recordings / "mine"
+    mine.mkdir()
+    sf.write(mine / "fan.wav", np.random.default_rng(8).normal(0, 0.1, 2 * SR), SR)
+    flat = recordings / "flat"
+    flat.mkdir()
+    for file in recordings.glob("speech/*/x.wav"):
+        shutil.copy(file, flat / f"{file.parent.name}.wav")
+    options = ["train", "--adapt", "speech", "--noise", mine, "--general-noise", recordings / "noise"]
+    options += ["-o", recordings / "fan.npz", "--general-speech"]
+    assert main([*map(str, options), str(flat)]) == 2
+    assert "flat has no subfolders: it needs one for each speaker" in capsys.readouterr().err
+    assert main([*map(str, options), str(recordings / "speech")]) == 0
+    out = capsys.readouterr().out
+    assert "noise, training: 0.00 h, 5 recordings, 5 speakers" in out
+    assert "noise, validation: 0.00 h, 1 recordings, 1 speakers" in out
+    assert "speech, training: 0.00 h, 3 recordings, 3 speakers" in out
+    assert "speech, validation: 0.00 h, 1 recordings, 1 speakers" in out
+    assert read_model(recordings / "fan.npz").sources == ("speech", "residual")
 
 
 def test_an_adaptation_that_makes_nothing_better_gives_the_model_it_came_from(recordings, capsys, monkeypatch):

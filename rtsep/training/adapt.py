@@ -14,6 +14,7 @@ STAGES = {  # by the number of talkers; two voices have to be told apart anew, w
     1: Stage("adapt", steps=300, batch=32, seconds=2.0, lr=6e-4),
     2: Stage("adapt", steps=16_000, batch=16, seconds=1.0, lr=4e-3),
 }
+OWN_HELD_OUT, HELD_OUT = 0.15, 0.1  # for validation, of the recordings to adapt to, and of speakers or noises
 KNOWN_SPEED = 0.05  # change of the speed of known voices
 OWN = "own"
 GENERAL = "general"
@@ -26,9 +27,11 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
     ----------
     model : Model
     own : tuple of str
-        Kinds ("speech", "noise") of which there are recordings to adapt to. The end of each is for validation.
+        Kinds ("speech", "noise") of which there are recordings to adapt to. The end of each is for validation: what is
+        kept is best with them.
     general : tuple of str
-        Kinds of which there are other recordings, which are drawn as often so that the rest is not forgotten.
+        Kinds of which there are other recordings, which are drawn as often so that the rest is not forgotten. They are
+        validated with only where there are none to adapt to.
 
     Raises
     ------
@@ -40,8 +43,8 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
         mixtures = Mixtures(talkers=talkers)
     corpora = {}
     for kind in ("speech", "noise"):
-        known = Corpus(OWN, "as given", "as given", validation=0.15, known=True)
-        other = Corpus(GENERAL, "as given", "as given")
+        known = Corpus(OWN, "as given", "as given", validation=OWN_HELD_OUT, known=True)
+        other = Corpus(GENERAL, "as given", "as given", validation=0.0 if kind in own else HELD_OUT)
         corpora[kind] = ((known,) if kind in own else ()) + ((other,) if kind in general else ())
     if not corpora["speech"]:
         raise ConfigError("an adaptation to noises needs speech as well: --general-speech DIR")
