@@ -4,7 +4,7 @@ r"""What `rtsep train --adapt` is worth: one known noise, one known voice, two k
         --general-speech DIR --general-noise DIR
 
 Writes adapt.json and adapt.md after each adaptation; started again it goes on with the first one that is missing, or
-that is trained otherwise now. Needs `.[dev,train]`, and minutes for each adaptation, half an hour for two voices.
+that is trained otherwise now. Needs `.[dev,train]`, and minutes for each adaptation, up to an hour for two voices.
 
 A known noise is a file of --noise of at least 20 s: its first half is adapted to, its second half is mixed with
 --speech. A known voice is one of --voices (`VOICE_F_NUMBER.*`), adapted to, and tested with its files in --known in the
@@ -157,7 +157,7 @@ def hear_phases(model: Path, scenes: Scenes) -> dict[str, float]:
 
 
 def trained(kind: str) -> dict[str, Any]:
-    """What an adaptation starts from, and how it goes on; but for the hop, which is that of the model."""
+    """Model and stage of an adaptation, but for the hop, which is that of the model."""
     settings, talkers = (Talkers, 2) if kind == "pair" else (Speech, 1)
     stage = {name: value for name, value in asdict(STAGES[talkers]).items() if name != "hop_ms"}
     return {"model": settings().load().sha256, "stage": stage}
@@ -166,8 +166,9 @@ def trained(kind: str) -> dict[str, Any]:
 def measure(args: argparse.Namespace) -> None:
     heard = ("speech", "noise", "voices", "known", "general-speech")
     found = {name: find_recordings(getattr(args, name.replace("-", "_")), print) for name in heard}
-    folders = (f"--{name} {getattr(args, name.replace('-', '_')).name}" for name in FOLDERS)
-    command = f"python bench/adapt.py -o docs {' '.join(folders)} --count {args.count}"
+    folders = {name: getattr(args, name.replace("-", "_")).resolve().parts[-2:] for name in FOLDERS}
+    given = " ".join(f"--{name} {'/'.join(parts)}" for name, parts in folders.items())
+    command = f"python bench/adapt.py -o docs {given} --count {args.count}"
     written = args.output / "adapt.json"
     result: dict[str, Any] = {"command": command, "rows": []}
     if written.exists():
@@ -228,7 +229,7 @@ def render(result: dict[str, Any]) -> str:
         "",
         f"`{result['command']}`, {made['date']}, {made['machine']}. SI-SDR improvement in dB, before and after "
         "`rtsep train --adapt`: with what was adapted to (other recordings of the voice, the other half of the noise), "
-        "and with unknown voices in unknown noises, or unknown pairs of a woman and a man. The voices are in the "
+        "and with unknown voices in all the noises, or unknown pairs of a woman and a man. The voices are in the "
         "training of the shipped models, the noises are not. To one voice or noise `speech` is adapted, with "
         "`--general-speech` and `--general-noise`; to two voices `talkers`, with `--general-noise` alone. "
         f"{f'{missing} cases are still missing. ' if missing else ''}In brackets, for two talkers: the seconds in "

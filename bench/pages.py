@@ -104,10 +104,11 @@ def adaptation() -> str:
     cases: dict[str, list[dict[str, Any]]] = {}
     for row in result["rows"]:
         found = re.search(r"[(](.\+.)[)]", row["name"])
-        title = f"two voices, {PAIRS[found[1]]}" if found else f"a {row['kind']}"
+        title = f"one pair of voices, {PAIRS[found[1]]}" if found else f"a {row['kind']}"
         cases.setdefault(title, []).append(row)
-    heads = [f"adapted to, {result['made']['date']}", "minutes of training", "gain before, dB", "after"]
-    heads += ["with others before", "after"]
+    missing = result["cases"] - len(result["rows"])
+    heads = [f"adapted to, {result['made']['date']}" + (f", {missing} cases missing" if missing else "")]
+    heads += ["training took, min", "gain before", "after", "with others before", "after"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for title, rows in cases.items():
         many = f" (mean of {len(rows)})" if len(rows) > 1 else ""

@@ -109,7 +109,7 @@ def test_the_page_of_the_learned_estimators_is_the_one_that_was_measured():
     assert (DOCS / "learned.md").read_text() == learned_page.render(json.loads((DOCS / "learned.json").read_text()))
 
 
-def test_the_page_of_adaptations_is_the_one_that_was_measured_with_what_is_trained_now():
+def test_the_page_of_adaptations_is_the_one_that_was_measured_with_the_stages_of_now():
     pytest.importorskip("torch")
     import adapt
 

@@ -471,7 +471,9 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     assert read_model(recordings / "shipped.npz").manifest["adapted_from"] == Speech().load().sha256
 
 
-def test_a_noise_is_adapted_to_among_others_and_is_all_that_is_validated_with(recordings, capsys, monkeypatch):
+def test_a_noise_is_adapted_to_among_others_and_is_the_only_recorded_one_that_is_validated_with(
+    recordings, capsys, monkeypatch
+):
     monkeypatch.setitem(adapt.STAGES, 1, replace(adapt.STAGES[1], steps=2))
     mine = recordings / "mine"
     mine.mkdir()
@@ -558,7 +560,9 @@ def test_a_complete_training_whose_model_is_gone_gives_it_again(recordings, caps
     first = read_model(recordings / "m.npz")
     (recordings / "m.npz").unlink()
     assert train(recordings, *given, "--resume") == 0
-    assert re.search(r"complete after 4 of 4 steps.*; best mask -?\d", capsys.readouterr().out)
+    out = capsys.readouterr().out
+    assert "m.npz is gone: the best model from here on is kept" in out
+    assert re.search(r"complete after 4 of 4 steps.*; best mask -?\d", out)
     assert read_model(recordings / "m.npz").manifest["step"] == 4
     assert first.shape == read_model(recordings / "m.npz").shape
 

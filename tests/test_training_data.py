@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -66,6 +67,24 @@ def test_shipped_recipes_can_be_read_and_name_licence_and_source_of_every_corpus
             assert part.licence
             assert part.source
         assert recipe_from(recipe.as_dict()) == recipe
+
+
+@pytest.mark.parametrize("recipe", ["speech", "talkers"])
+@pytest.mark.parametrize(
+    ("kind", "name", "group"),
+    [
+        ("speech", "1183/124566/1183-124566-0001.flac", "1183"),  # in librispeech, as in its archive
+        ("speech", "1183_F.ogg", "1183"),
+        ("noise", "audio/1-100032-A-0.ogg", "1-100032"),
+        ("noise", "dog_1-100032-A.ogg", "1-100032"),
+        ("noise", "0ad/amb_rain_00.ogg", "0ad/amb_rain"),
+        ("noise", "0ad_amb_rain_00.ogg", "0ad_amb_rain"),
+    ],
+)
+def test_shipped_recipes_know_recordings_by_the_names_of_their_archives(recipe, kind, name, group):
+    taken = [c for c in read_recipe(Path(recipe)).corpora[kind] if not (c.exclude and re.search(c.exclude, name))]
+    assert re.search(taken[0].group, name)[1] == group
+    assert kind == "speech" or len(taken) == 1
 
 
 @pytest.mark.parametrize(

@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rtsep.training.train import Training
 
 DESCRIPTION = """\
-Train a learned estimator from folders of recordings, on the processor, in hours; or adapt one to some minutes of a
-voice or noise, in minutes, or of two voices, in half an hour. Needs PyTorch: pip install 'rtsep[train]'.
+Train a learned estimator from folders of recordings, on the processor, in hours; or adapt one to recordings of a voice
+or noise, in minutes, or of two voices, within an hour. Needs PyTorch: pip install 'rtsep[train]'.
 """
 EPILOG = """\
 examples:
@@ -45,7 +45,7 @@ def add_parser(commands: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "train",
-        help="train a learned estimator, or adapt one to known voices",
+        help="train a learned estimator, or adapt one to known voices or noises",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -151,6 +151,8 @@ def run(args: argparse.Namespace) -> int:
     if args.resume:
         training.resume()
         _say(f"resumed at step {training.progress.step} of {recipe.steps}")
+        if training.progress.history and not args.output.exists():
+            _say(f"{args.output} is gone: the best model from here on is kept")
         if args.jobs not in (None, training.jobs):
             _say(f"--jobs {args.jobs} has no effect: to go on exactly, it keeps the {training.jobs} of its start")
     seconds = 3600 * args.hours if args.hours else float("inf")

@@ -1,4 +1,4 @@
-"""Adaptation: a recipe for a few minutes of known voices or noises."""
+"""Adaptation: a recipe for recordings of known voices or noises."""
 
 from __future__ import annotations
 
@@ -31,7 +31,8 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
         kept is best with them.
     general : tuple of str
         Kinds of which there are other recordings, which are drawn as often so that the rest is not forgotten. They are
-        validated with only where there are none to adapt to.
+        validated with only where there are none to adapt to; synthetic noise and babble are on both sides, as in the
+        training of the model.
 
     Raises
     ------
