@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import os
 import shutil
@@ -10,12 +11,13 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
 import numpy as np
 import pytest
 
-from rtsep.live.devices import rescan
+from rtsep.live.devices import DEVICES, rescan
 
 _numbers = itertools.count()
 
@@ -35,6 +37,28 @@ def require_audio() -> None:
         if os.environ.get("RTSEP_REQUIRE_AUDIO") == "1":
             pytest.fail(reason)
         pytest.skip(reason)
+
+
+@functools.cache
+def _quiet() -> None:
+    """Let JACK's library say nothing.
+
+    Once in a process: JACK-Client frees the function that it replaces, and a thread that is just calling it (a stream
+    that looks for its server) ends the process with a segmentation fault.
+    """
+    import jack
+
+    jack.set_error_function(lambda message: None)
+    jack.set_info_function(lambda message: None)
+
+
+def open_client(name: str, server: JackServer) -> Any:
+    """A `jack.Client` of this process, not while a stream looks for its server."""
+    import jack
+
+    _quiet()
+    with DEVICES:
+        return jack.Client(name, no_start_server=True, servername=server.name)
 
 
 class JackServer:
@@ -67,8 +91,9 @@ class JackServer:
         """End PortAudio in this process: its JACK part aborts the process once the server is gone."""
         import sounddevice
 
-        while sounddevice._initialized:
-            sounddevice._terminate()
+        with DEVICES:
+            while sounddevice._initialized:
+                sounddevice._terminate()
 
     def start(self) -> None:
         """Start the server and wait until it answers."""
@@ -90,14 +115,11 @@ class JackServer:
             *ports,
         ]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        jack.set_error_function(lambda message: None)
-        jack.set_info_function(lambda message: None)
         for _ in range(200):
-            try:
-                jack.Client("wait", no_start_server=True, servername=self.name).close()
+            with DEVICES, suppress(jack.JackOpenError):
+                open_client("wait", self).close()
                 return
-            except jack.JackOpenError:
-                time.sleep(0.05)
+            time.sleep(0.05)
         raise RuntimeError("jackd does not answer")
 
     def kill(self) -> None:
@@ -113,11 +135,9 @@ class JackServer:
         self._process.send_signal(signal.SIGCONT)
 
     @contextmanager
-    def client(self) -> Iterator[object]:
+    def client(self) -> Iterator[Any]:
         """A client that connects others."""
-        import jack
-
-        client = jack.Client("control", no_start_server=True, servername=self.name)
+        client = open_client("control", self)
         try:
             yield client
         finally:
@@ -143,8 +163,6 @@ class Player:
 
     def __init__(self, server: JackServer, x: np.ndarray, tail: int = 0) -> None:
         """`x` is (n_channels, n_samples), float32."""
-        import jack
-
         n_channels, n_samples = x.shape
         self.played, self.breath = 0, server.sr // 25
         self.total = -(-(n_samples + tail) // server.period) * server.period
@@ -152,7 +170,7 @@ class Player:
         self.finished = threading.Event()
         padded = np.zeros((n_channels, self.total), np.float32)
         padded[:, :n_samples] = x
-        self.client = client = jack.Client("player", no_start_server=True, servername=server.name)
+        self.client = client = open_client("player", server)
         outs = [client.outports.register(f"out_{c}") for c in range(n_channels)]
         ins = [client.inports.register(f"in_{c}") for c in range(n_channels)]
         self.running = False

@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 
 import numpy as np
 import pytest
-from jackd import JackServer, require_audio
+from jackd import JackServer, open_client, require_audio
 
 from rtsep import ConfigError, Separator, StreamConfig
 from rtsep.estimators import Passthrough
@@ -65,9 +65,7 @@ def measure(server: JackServer, separator: Separator, join, lost_at=lambda befor
 @contextmanager
 def cable(server: JackServer, gain: float, delay: int = 0, noise: float = 0.0, pause_s: float = 0.0):
     """A JACK client as the cable, and the function that connects it; a pause in every period slows time down."""
-    import jack
-
-    client = jack.Client("cable", no_start_server=True, servername=server.name)
+    client = open_client("cable", server)
     client.inports.register("in")
     client.outports.register("out")
     rng = np.random.default_rng(0)

@@ -19,6 +19,7 @@ from signals import voices
 from rtsep import ConfigError, Separator, StreamConfig, separate
 from rtsep.estimators import Oracle, Passthrough
 from rtsep.live import LiveError, LiveStream, find_device, list_devices
+from rtsep.live.devices import rescan
 
 
 @pytest.fixture
@@ -220,6 +221,19 @@ def test_devices_are_found_by_number_and_name_and_errors_name_the_way_out(server
         LiveStream(Separator(StreamConfig(), Passthrough()), output_channels=[1, 3])
     with pytest.raises(ConfigError, match=r"output_channels=0 is not between 1 and 1024"):
         LiveStream(Separator(StreamConfig(), Passthrough()), output_channels=[0])
+
+
+@pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
+def test_a_list_of_devices_is_whole_while_a_stream_searches_anew(server):
+    done = threading.Event()
+    search = threading.Thread(target=lambda: [rescan() for _ in iter(done.is_set, True)])
+    search.start()
+    try:
+        for _ in range(20):
+            assert [device.name for device in list_devices()] == ["system"]
+    finally:
+        done.set()
+        search.join()
 
 
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)

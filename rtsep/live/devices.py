@@ -5,6 +5,7 @@ from __future__ import annotations
 import platform
 import shutil
 import tempfile
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -25,6 +26,10 @@ _WAYS_OUT = {
     -9985: "another program holds it, or you may not use it",
 }
 
+
+# Who searches for devices, opens or closes them: PortAudio allows one thread at a time, and so does JACK's library
+# for its clients: it maps the server's memory anew for each, under whoever is reading it.
+DEVICES = threading.RLock()
 
 _ABANDONED: list[Any] = []  # copies of the library that must not be unloaded
 
@@ -93,9 +98,10 @@ def _installation() -> str:
 def rescan() -> None:
     """Let PortAudio look for devices and servers again. Streams that are open become invalid."""
     sounddevice = portaudio()
-    while sounddevice._initialized:
-        sounddevice._terminate()
-    sounddevice._initialize()
+    with DEVICES:
+        while sounddevice._initialized:
+            sounddevice._terminate()
+        sounddevice._initialize()
 
 
 def abandon() -> None:
@@ -141,24 +147,25 @@ def list_devices() -> list[Device]:
         Where PortAudio is missing.
     """
     sounddevice = portaudio()
-    if not sounddevice._initialized:  # after `abandon`
-        sounddevice._initialize()
-    apis, default = sounddevice.query_hostapis(), sounddevice.default.device
-    return [
-        Device(
-            index=index,
-            name=found["name"],
-            host_api=apis[found["hostapi"]]["name"],
-            n_inputs=found["max_input_channels"],
-            n_outputs=found["max_output_channels"],
-            sr=round(found["default_samplerate"]),
-            input_latency_s=found["default_low_input_latency"],
-            output_latency_s=found["default_low_output_latency"],
-            default_input=index == _default(sounddevice, default, 0),
-            default_output=index == _default(sounddevice, default, 1),
-        )
-        for index, found in enumerate(sounddevice.query_devices())
-    ]
+    with DEVICES:
+        if not sounddevice._initialized:  # after `abandon`
+            sounddevice._initialize()
+        apis, default = sounddevice.query_hostapis(), sounddevice.default.device
+        return [
+            Device(
+                index=index,
+                name=found["name"],
+                host_api=apis[found["hostapi"]]["name"],
+                n_inputs=found["max_input_channels"],
+                n_outputs=found["max_output_channels"],
+                sr=round(found["default_samplerate"]),
+                input_latency_s=found["default_low_input_latency"],
+                output_latency_s=found["default_low_output_latency"],
+                default_input=index == _default(sounddevice, default, 0),
+                default_output=index == _default(sounddevice, default, 1),
+            )
+            for index, found in enumerate(sounddevice.query_devices())
+        ]
 
 
 def _default(sounddevice: Any, chosen: Any, side: int) -> int:
@@ -212,7 +219,8 @@ def supports(device: Device, kind: str, n_channels: int, sr: int) -> bool:
     sounddevice = portaudio()
     check = sounddevice.check_input_settings if kind == "input" else sounddevice.check_output_settings
     try:
-        check(device=device.index, channels=n_channels, dtype="float32", samplerate=sr)
+        with DEVICES:
+            check(device=device.index, channels=n_channels, dtype="float32", samplerate=sr)
     except (sounddevice.PortAudioError, ValueError):
         return False
     return True

@@ -21,7 +21,7 @@ from rtsep.errors import LiveError
 from rtsep.kernels.memory import arrays
 from rtsep.live import callback as cb
 from rtsep.live.connection import Connection
-from rtsep.live.devices import Device, find_device, portaudio, rescan
+from rtsep.live.devices import DEVICES, Device, find_device, portaudio, rescan
 from rtsep.live.howling import gain_db, howls
 from rtsep.live.native import NativeDriver
 from rtsep.live.pointers import Handle
@@ -44,7 +44,6 @@ FOREVER = 1 << 62  # ns
 PREFILL_MS = 30.0
 
 _OPEN: WeakSet[LiveStream] = WeakSet()  # a new search for devices would end the streams of others
-_DEVICES = threading.RLock()  # who searches for devices, opens or closes them: PortAudio allows one thread at a time
 
 
 @cache
@@ -159,7 +158,7 @@ class LiveStream:
         self._channels_out = None
         if output_channels is not None:
             self._channels_out = _check_channels("output_channels", output_channels, None)
-        with _DEVICES:
+        with DEVICES:
             self.input, self.output = self._find()
         self._driver: NativeDriver | WorkerDriver
         if driver == "worker" or not separator.compiled:
@@ -307,7 +306,7 @@ class LiveStream:
         _close_at_exit()
         self._driver.start()
         try:
-            with _DEVICES:
+            with DEVICES:
                 self._connection = Connection(
                     self._live,
                     (self.input, self.output),
@@ -325,7 +324,7 @@ class LiveStream:
         if self._connection:
             self._connected = self._connection.ledger
             self._breaks += self._connection.breaks
-            with _DEVICES:
+            with DEVICES:
                 self._connection.close(lost)
         self._connection = None
         self._driver.stop()
@@ -533,10 +532,10 @@ class LiveStream:
             attempt += 1
             try:
                 # Without the other lock: a JACK server that stands still keeps PortAudio waiting.
-                with _DEVICES:
+                with DEVICES:
                     if not any(stream._connection for stream in list(_OPEN)):
                         rescan()
-                with self._lock, _DEVICES:
+                with self._lock, DEVICES:
                     if self._ending.is_set():
                         return
                     self.input, self.output = self._find()
