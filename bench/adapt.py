@@ -45,10 +45,11 @@ SR = 16_000
 SNRS_DB = (0, 5, 10)
 LEAST_S = 20.0  # of a noise that is halved
 HEARD = ("before", "after", "others_before", "others_after")
+MASK, ONLINE = "mask, mixture's phase", "oMISI 1"
 PHASES = {
     "magnitudes, mixture's phase": "mixture",
-    "oMISI 1": OMISI(1),
-    "oMISI 3": OMISI(3),
+    ONLINE: OMISI(1),
+    "oMISI 1, one hop later": OMISI(1, lookahead=1),
     "MISI 3, offline": MISI(3),
 }
 FOLDERS = ("speech", "noise", "voices", "known", "general-speech", "general-noise")
@@ -149,7 +150,7 @@ def hear(estimator: Any, scenes: Scenes) -> tuple[float, float | None]:
 def hear_phases(model: Path, scenes: Scenes) -> dict[str, float]:
     """SI-SDR improvement of two talkers in dB, by what is made of the heads."""
     mask, magnitudes = (Talkers(model, target) for target in ("mask", "magnitudes"))
-    setups = {"mask, mixture's phase": (mask, "mixture", StreamConfig(SR))}
+    setups = {MASK: (mask, "mixture", StreamConfig(SR))}
     for name, phase in PHASES.items():
         setups[name] = (magnitudes, phase, StreamConfig(SR))
     found = [hear_pair(setups, np.stack(talkers)) for talkers in scenes]
@@ -157,10 +158,9 @@ def hear_phases(model: Path, scenes: Scenes) -> dict[str, float]:
 
 
 def trained(kind: str) -> dict[str, Any]:
-    """Model and stage of an adaptation, but for the hop, which is that of the model."""
+    """Model and stages of an adaptation."""
     settings, talkers = (Talkers, 2) if kind == "pair" else (Speech, 1)
-    stage = {name: value for name, value in asdict(STAGES[talkers]).items() if name != "hop_ms"}
-    return {"model": settings().load().sha256, "stage": stage}
+    return {"model": settings().load().sha256, "stages": [asdict(stage) for stage in STAGES[talkers]]}
 
 
 def measure(args: argparse.Namespace) -> None:
@@ -210,6 +210,7 @@ def measure(args: argparse.Namespace) -> None:
                 row[f"swapped_{name}"] = swapped
             if settings is Talkers:
                 row["phases"] = hear_phases(adapted, case.scenes)
+                row["default"] = MASK if settings(adapted).phase == "mixture" else ONLINE
             result["rows"].append(row)
             result["rows"].sort(key=lambda row: places[row["kind"], row["name"]])
             result |= {"made": provenance(), "cases": len(cases)}
@@ -253,13 +254,16 @@ def render(result: dict[str, Any]) -> str:
     if pairs_heard:
         lines += [
             "",
-            "After the adaptation, by what is made of the network's heads (masks are the default):",
+            "After the adaptation, by what is made of the network's heads; in bold the default, which its validation "
+            "found best:",
             "",
             f"| SI-SDR improvement, dB | {' | '.join(row['name'] for row in pairs_heard)} |",
             "|---" * (1 + len(pairs_heard)) + "|",
         ]
         for name in pairs_heard[0]["phases"]:
             heard = [f"{row['phases'][name]:+.2f}" for row in pairs_heard]
+            bold = [name == row["default"] for row in pairs_heard]
+            heard = [f"**{text}**" if default else text for text, default in zip(heard, bold, strict=True)]
             lines.append(f"| {name} | {' | '.join(heard)} |")
     return "\n".join([*lines, ""])
 

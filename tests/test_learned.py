@@ -20,6 +20,8 @@ from scipy.signal import resample, resample_poly
 from scipy.special import expit
 
 from rtsep import ConfigError, Output, Separator, StreamConfig, separate
+from rtsep.cli import make_parser
+from rtsep.cli.engine import engine_settings
 from rtsep.estimators import Speech, Talkers, default_estimator
 from rtsep.estimators.bands import band_centres, expansion_bands
 from rtsep.estimators.features import extract_all_features, prepare_features
@@ -394,6 +396,39 @@ def test_models_that_do_not_fit_are_refused(monkeypatch, tmp_path):
         ConfigError, match=r"estimator='speech' has no model: give model=PATH, a file made by `rtsep tr"
     ):
         Separator(CONFIG, "speech")
+
+
+def validated(path, **validation):
+    """The tiny model of `Talkers` with these results of its training."""
+    model = read_model(models.tiny(Talkers))
+    golden = model.golden_spectra, model.golden_heads
+    write_model(path, model.shape, model.sources, {"validation": validation}, model.weights, *golden)
+    return path
+
+
+def test_the_phase_recovery_is_what_the_training_found_best(tmp_path):
+    better = validated(tmp_path / "better.npz", mask=6.0, omisi=6.1)
+    assert Talkers(better).phase == Talkers(better, "magnitudes").phase == OMISI(1)
+    assert Talkers(better, "mask").phase == Talkers().phase == Talkers(models.tiny(Talkers)).phase == "mixture"
+    for number, scores in enumerate(({"mask": 6.1, "omisi": 6.0}, {"mask": 6.0}, {"mask": 6.0, "omisi": "best"})):
+        assert Talkers(validated(tmp_path / f"{number}.npz", **scores)).phase == "mixture"
+    x = signals.voices(8000, 16_000).sum(0)
+    assert np.array_equal(separate(x, 16_000, Talkers(better)), separate(x, 16_000, Talkers(better), OMISI(1)))
+
+
+@pytest.mark.parametrize(
+    ("given", "phase"),
+    [
+        ([], OMISI(1)),
+        (["--lookahead", "1"], OMISI(1, lookahead=1)),
+        (["--iterations", "3"], OMISI(3)),
+        (["--phase", "omisi", "--lookahead", "1"], OMISI(lookahead=1)),
+    ],
+)
+def test_the_command_line_adds_to_the_phase_recovery_that_suits_the_model(tmp_path, given, phase):
+    path = validated(tmp_path / "better.npz", mask=6.0, omisi=6.1)
+    command = ["separate", "x.wav", "-o", "out", "--estimator", "talkers", "--model", str(path), *given]
+    assert engine_settings(make_parser().parse_args(command))[1] == phase
 
 
 def test_a_model_file_comes_back_as_it_was_written(model, tmp_path):

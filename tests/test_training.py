@@ -22,13 +22,13 @@ import rtsep
 from rtsep import ConfigError, StreamConfig
 from rtsep.cli import main
 from rtsep.cli.signals import WORDS
-from rtsep.estimators import Speech
+from rtsep.estimators import Oracle, Speech
 from rtsep.estimators.bands import expansion_bands
 from rtsep.estimators.model_file import TOP_BANDS, Shape, read_model
 
 torch = pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 
-from rtsep.phase import MISI
+from rtsep.phase import MISI, OMISI
 from rtsep.training import adapt
 from rtsep.training import losses as L
 from rtsep.training.checkpoint import MAGIC, read_checkpoint
@@ -96,6 +96,19 @@ def test_misi_with_gradients_is_the_offline_misi_of_the_package(signals, rng, n_
     targets = np.ascontiguousarray(size[0].numpy().transpose(1, 0, 2))
     expected = MISI(n_iter=n_iter).run(config, line, targets)[:, lead : lead + 3000]
     np.testing.assert_allclose(got[0], expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("hop_ms", [4, 8])
+@pytest.mark.parametrize("n_iter", [0, 1, 3])
+@pytest.mark.parametrize("n_src", [2, 3])
+def test_online_misi_with_gradients_is_that_of_the_engine(rng, n_src, n_iter, hop_ms):
+    frames, config = framing(hop_ms), StreamConfig(SR, 256, 16 * hop_ms)
+    sources = rng.normal(0, 0.1, (n_src, 3000)).astype(np.float32)
+    mixture, wrong = sources.sum(0), sources + rng.normal(0, 0.05, sources.shape).astype(np.float32)
+    sizes = magnitude_of(frames.stft(torch.from_numpy(wrong)))
+    spectra = frames.omisi(frames.stft(torch.from_numpy(mixture[None])), sizes[None], n_iter)
+    expected = rtsep.separate(mixture, SR, Oracle(wrong), OMISI(n_iter, gate=False), config=config)
+    np.testing.assert_allclose(frames.istft(spectra, 3000)[0], expected, atol=1e-5)
 
 
 def naive_expansion(n_bands):
@@ -211,7 +224,9 @@ def naive_spectral_losses(masks, gains, mixture, wanted, towards, weights):
 def test_losses_do_not_depend_on_the_level(signals, rng):
     sources, spectrum = signals
     heads = heads_like(spectrum, rng)
-    loud, quiet = (L.losses(heads, spectrum * g, sources * g, replace(STAGE, misi=0.1)).total for g in (1, 1e-3))
+    loud, quiet = (
+        L.losses(heads, spectrum * g, sources * g, replace(STAGE, misi=0.1, omisi=0.1)).total for g in (1, 1e-3)
+    )
     torch.testing.assert_close(loud, quiet, rtol=1e-3, atol=1e-4)
 
 
@@ -237,7 +252,7 @@ def test_silent_sources_give_finite_losses_and_gradients(signals, rng, silent):
     sources[:, list(silent)] = 0
     spectrum = FRAMES.stft(sources.sum(1))
     heads = heads_like(spectrum, rng)
-    found = L.losses(heads, spectrum, sources, replace(STAGE, misi=0.1))
+    found = L.losses(heads, spectrum, sources, replace(STAGE, misi=0.1, omisi=0.1))
     found.total.sum().backward()
     assert torch.isfinite(found.total).all()
     assert all(torch.isfinite(x.grad).all() for x in (heads.masks, heads.gains))
@@ -318,7 +333,7 @@ def test_a_resumed_training_is_that_which_was_not_interrupted_bit_by_bit(tmp_pat
         torch.cat([p.flatten() for p in whole.average.parameters()]),
         torch.cat([p.flatten() for p in again.average.parameters()]),
     )
-    scores = ("step", "mask", "magnitudes", "misi")
+    scores = ("step", "mask", "magnitudes", "misi", "omisi")
     assert [whole.progress.history[-1][k] for k in scores] == [again.progress.history[-1][k] for k in scores]
 
 
@@ -458,7 +473,7 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     model = read_model(recordings / "m.npz")
     assert model.sources == ("speech", "residual")
 
-    monkeypatch.setitem(adapt.STAGES, 1, replace(adapt.STAGES[1], steps=2))
+    monkeypatch.setitem(adapt.STAGES, 1, (replace(adapt.STAGES[1][0], steps=2),))
     own = recordings / "speech" / "voice0"
     options = ["train", "--adapt", recordings / "m.npz", "--speech", own, "-o", recordings / "me.npz"]
     assert main(list(map(str, options))) == 0
@@ -474,7 +489,7 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
 def test_a_noise_is_adapted_to_among_others_and_is_the_only_recorded_one_that_is_validated_with(
     recordings, capsys, monkeypatch
 ):
-    monkeypatch.setitem(adapt.STAGES, 1, replace(adapt.STAGES[1], steps=2))
+    monkeypatch.setitem(adapt.STAGES, 1, (replace(adapt.STAGES[1][0], steps=2),))
     mine = recordings / "mine"
     mine.mkdir()
     sf.write(mine / "fan.wav", np.random.default_rng(8).normal(0, 0.1, 2 * SR), SR)
@@ -503,7 +518,7 @@ def test_an_adaptation_that_makes_nothing_better_gives_the_model_it_came_from(re
         return 0.0
 
     monkeypatch.setattr(Training, "_step", ruin)
-    monkeypatch.setitem(adapt.STAGES, 1, replace(adapt.STAGES[1], steps=2))
+    monkeypatch.setitem(adapt.STAGES, 1, (replace(adapt.STAGES[1][0], steps=2),))
     own = recordings / "speech" / "voice0"
     options = ["train", "--adapt", "speech", "--speech", own, "-o", recordings / "me.npz"]
     assert main(list(map(str, options))) == 0

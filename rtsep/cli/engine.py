@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from dataclasses import fields
+from dataclasses import fields, replace
 from typing import TYPE_CHECKING, Any
 
 from rtsep.errors import ConfigError
@@ -59,6 +59,7 @@ def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
     """Settings of estimator, phase recovery and output. Raises `ConfigError`."""
     import rtsep.separator  # noqa: F401  registers all of them
     from rtsep.estimators import default_estimator
+    from rtsep.phase import OMISI
     from rtsep.stages.output import Output
     from rtsep.stages.registry import ESTIMATORS, PHASES, create, create_phase
 
@@ -79,7 +80,12 @@ def engine_settings(args: argparse.Namespace) -> tuple[Any, Any, Output]:
     _refuse_unknown("phase", PHASES, name, options)
     estimator = create("estimator", ESTIMATORS, chosen, own)
     try:
-        phase = create("phase", PHASES, name, options) if options else create_phase(name, estimator)
+        if not options:
+            phase = create_phase(name, estimator)
+        elif args.phase is None and isinstance(suits := create_phase(None, estimator), OMISI):
+            phase = replace(suits, **options)
+        else:
+            phase = create("phase", PHASES, name, options)
     except ConfigError:
         if options.get("lookahead", 0) is None:
             raise ConfigError(f"phase={name!r} does not take lookahead=all") from None

@@ -247,7 +247,7 @@ def _describe_best(training: Training) -> str:
 
 
 def _say_scores(entry: dict[str, Any]) -> None:
-    scores = ", ".join(f"{name} {entry[name]:+.2f}" for name in ("mask", "magnitudes", "misi"))
+    scores = ", ".join(f"{name} {entry[name]:+.2f}" for name in ("mask", "magnitudes", "misi", "omisi"))
     loss = f"loss {entry['loss']:.3f}; " if "loss" in entry else ""
     _say(
         f"step {entry['step']} ({entry['stage']}, {entry['audio_h']:.1f} h in {entry['hours']:.2f} h): "

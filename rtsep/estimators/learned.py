@@ -27,11 +27,13 @@ from rtsep.estimators.model_file import HOPS_MS, LEAK, MAX_RATIO, RATIO_OFFSET, 
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import aligned, zeros
 from rtsep.kernels.network import PANEL, affine, gru_step, leaky_relu, panels, scaled_sigmoid
+from rtsep.phase.omisi import OMISI
 from rtsep.stages.registry import register_estimator
 
 WINDOW_S = 0.016  # what the networks are trained for
 SHIPPED_HOP_MS = 8  # between the frames of a memory of the shipped networks
 TOLERANCE = 0.05
+ONLINE_ITERATIONS = 1  # of oMISI that a network can be trained through: more in a stream make it worse
 SHIPPED = Path(__file__).resolve().parents[1] / "data"
 
 ZERO, ONE = np.float32(0), np.float32(1)
@@ -195,6 +197,14 @@ class _Learned:
         if self.target is not None:
             check_choice("target", self.target, ("mask", "magnitudes"))
 
+    @property
+    def phase(self) -> Any:
+        """The phase recovery that suits the model: online MISI where its training found that better than masks."""
+        scores = self.load().manifest.get("validation")
+        scores = scores if isinstance(scores, dict) else {}
+        mask, omisi = (_number(scores.get(name)) for name in ("mask", "omisi"))
+        return OMISI(ONLINE_ITERATIONS) if self.target != "mask" and omisi > mask else "mixture"
+
     def suited(self, phase: Any) -> _Learned:
         """These settings for a phase recovery: masks for one that leaves the phase of the mixture alone."""
         if self.target is not None:
@@ -235,6 +245,10 @@ class _Learned:
         )
 
 
+def _number(value: Any) -> float:
+    return float(value) if isinstance(value, (int, float)) else -math.inf
+
+
 @register_estimator("speech")
 @dataclass(frozen=True)
 class Speech(_Learned):
@@ -251,7 +265,6 @@ class Speech(_Learned):
 
     sources: ClassVar[tuple[str, ...]] = ("speech", "residual")
     shipped: ClassVar[str] = "speech.npz"
-    phase: ClassVar[str] = "mixture"
 
 
 @register_estimator("talkers")
@@ -269,4 +282,3 @@ class Talkers(_Learned):
 
     sources: ClassVar[tuple[str, ...]] = ("talker1", "talker2", "residual")
     shipped: ClassVar[str] = "talkers.npz"
-    phase: ClassVar[str] = "mixture"

@@ -11,8 +11,12 @@ from rtsep.estimators.model_file import Model
 from rtsep.training.recipe import Corpus, Mixtures, Recipe, Stage, recipe_from
 
 STAGES = {  # by the number of talkers: many short steps teach more in the same time; two voices are told apart anew
-    1: Stage("adapt", steps=1200, batch=16, seconds=1.0, lr=2e-4),
-    2: Stage("adapt", steps=16_000, batch=16, seconds=1.0, lr=4e-3),
+    1: (Stage("adapt", steps=1200, batch=16, seconds=1.0, lr=2e-4),),
+    2: (
+        Stage("adapt", steps=16_000, batch=16, seconds=1.0, lr=4e-3),
+        # Magnitudes of voices that are known are good enough for phase recovery, once they are made for it.
+        Stage("through oMISI", steps=1000, batch=16, seconds=1.0, lr=1e-3, magnitude=5.0, omisi=0.3),
+    ),
 }
 OWN_HELD_OUT, HELD_OUT = 0.15, 0.1  # for validation, of the recordings to adapt to, and of speakers or noises
 KNOWN_SPEED = 0.05  # change of the speed of known voices
@@ -49,11 +53,12 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
         corpora[kind] = ((known,) if kind in own else ()) + ((other,) if kind in general else ())
     if not corpora["speech"]:
         raise ConfigError("an adaptation to noises needs speech as well: --general-speech DIR")
-    stage = replace(STAGES[talkers], hop_ms=model.shape.hop_ms)
+    stages = tuple(s if s.omisi else replace(s, hop_ms=model.shape.hop_ms) for s in STAGES[talkers])
     # A voice that is known is not to become another one.
     mixtures = replace(mixtures, speed=min(mixtures.speed, KNOWN_SPEED) if "speech" in own else mixtures.speed)
-    epoch = max(50, stage.steps // 20)
-    return Recipe("adapted", model.shape, mixtures, (stage,), corpora, epoch=epoch, validation=24)
+    epoch = max(50, stages[0].steps // 20)
+    select = "omisi" if stages[-1].omisi else "mask"
+    return Recipe("adapted", model.shape, mixtures, stages, corpora, epoch=epoch, validation=24, select=select)
 
 
 def _made_of(model: Model) -> Mixtures | None:

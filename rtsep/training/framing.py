@@ -1,4 +1,4 @@
-"""Spectra of signals in the framing of the engine, with gradients; and MISI on them."""
+"""Spectra of signals in the framing of the engine, with gradients; and MISI on them, offline and online."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from rtsep.phase.window import overlaps
 from rtsep.training.expansion import CONFIG
 
 TAIL = 0.1  # as in `rtsep.phase.misi.MISI`
+ONLINE_TAIL = 0.03  # as in `rtsep.phase.omisi.OMISI`
+FALLBACK = 1e-6  # of the mixture, which says the phase where the estimates cancel
 WIN, N_FFT = CONFIG.win_length, CONFIG.n_fft
 SCALE = float(np.sqrt(np.sum(CONFIG.window**2)))  # magnitude of white noise of power one
 
@@ -66,19 +68,51 @@ class Framing:
         separation with unfolded iterative phase reconstruction", Interspeech 2018.
         """
         x = mixture[:, None]
-        inverse = self._inverse_overlap(mixture.shape[1])
+        inverse, _ = self._inverse_overlap(mixture.shape[1], TAIL)
         estimate = magnitudes * _unit(x)
         for _ in range(n_iter):
             estimate = estimate + (x - estimate.sum(1, keepdim=True)) / magnitudes.shape[1]
             estimate = magnitudes * _unit(self._analyse(self._overlap_add(estimate) * inverse))
         return estimate + (x - estimate.sum(1, keepdim=True)) / magnitudes.shape[1]
 
-    def _inverse_overlap(self, n_frames: int) -> Tensor:
-        """What `rtsep.phase.window` analyses with, over the window: 1 / overlap at each sample."""
+    def omisi(self, mixture: Tensor, magnitudes: Tensor, n_iter: int) -> Tensor:
+        """Online MISI without look-ahead or gate: the `omisi` of the engine, with gradients through all frames.
+
+        Parameters and result are those of `misi`.
+
+        References
+        ----------
+        Magron and Virtanen, IEEE Signal Process. Lett. 27, 2020, section III, in the difference form
+        (`rtsep.phase.difference`): to the last source, which is what the others leave of the mixture.
+        """
+        inverse, present = self._inverse_overlap(1, ONLINE_TAIL)
+        analysis = self._window * inverse
+        n_src = magnitudes.shape[1]
+        target = torch.fft.rfft(torch.fft.irfft(mixture, N_FFT)[..., :WIN] * (present * inverse), N_FFT)
+        masked = magnitudes * _unit(mixture[:, None])
+        first = masked[:, :-1] - masked[:, -1:]
+        past = torch.zeros(len(mixture), n_src - 1, WIN)
+        frames = []
+        parts = magnitudes.unbind(2), first.unbind(2), target.unbind(1), mixture.unbind(1)
+        for size, estimate, t, x in zip(*parts, strict=True):
+            for _ in range(n_iter):
+                local = past + self._window * torch.fft.irfft(estimate, N_FFT)[..., :WIN]
+                analysed = torch.fft.rfft(local * analysis, N_FFT)
+                last = ((t - analysed.sum(1)) / n_src + FALLBACK * x)[:, None]
+                estimate = size[:, :-1] * _unit(last + analysed) - size[:, -1:] * _unit(last)
+            local = past + self._window * torch.fft.irfft(estimate, N_FFT)[..., :WIN]
+            past = torch.nn.functional.pad(local[..., self._hop :], (0, self._hop))
+            frames.append(estimate)
+        differences = torch.stack(frames, 2)
+        last = (mixture[:, None] - differences.sum(1, keepdim=True)) / n_src
+        return torch.cat([last + differences, last], 1)
+
+    def _inverse_overlap(self, n_frames: int, tail: float) -> tuple[Tensor, Tensor]:
+        """What the local signal of `n_frames` is analysed with, over the window; and the overlap that is there."""
         complete, present = overlaps(self.config, n_frames)
-        overlap = present + TAIL * (complete - present)
+        overlap = present + tail * (complete - present)
         inverse = np.divide(1, overlap, out=np.zeros(overlap.size), where=overlap > 1e-6 * complete)
-        return torch.from_numpy(inverse.astype(np.float32))
+        return torch.from_numpy(inverse.astype(np.float32)), torch.from_numpy(present.astype(np.float32))
 
     def _analyse(self, line: Tensor, n_fft: int = N_FFT) -> Tensor:
         return torch.fft.rfft(line.unfold(-1, WIN, self._hop) * self._window, n_fft)

@@ -8,12 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from rtsep.estimators.learned import ONLINE_ITERATIONS
 from rtsep.training.framing import N_FFT, SCALE, framing, magnitude_of
 from rtsep.training.network import Heads
 from rtsep.training.recipe import Stage
 from rtsep.training.spectral_loss import EVERY, compress, spectral_losses
 
-N_ITER = 3  # of phase recovery in the loss: each costs as much as everything without
+N_ITER = 3  # of offline MISI in the loss: each costs as much as everything without
 BEST_DB = 30.0  # SI-SDR beyond which there is nothing to learn
 AUDIBLE = 1e-4  # power of a source over that of the mixture below which it counts as silent: -40 dB
 TINY = 1e-8  # power against that of the mixture: -80 dB
@@ -27,6 +28,7 @@ class Losses(NamedTuple):
     complex: Tensor
     si_sdr: Tensor  # dB, mean over the sources that are not silent
     misi: Tensor  # dB
+    omisi: Tensor  # dB
 
 
 def share_error(gains: Tensor) -> Tensor:
@@ -102,11 +104,11 @@ def losses(heads: Heads, spectrum: Tensor, sources: Tensor, stage: Stage, distin
 
     zero = torch.zeros(len(sources))
     mask_db = ratio(share_error(heads.masks)[:, :-1] * spectrum[:, None]) if stage.si_sdr else zero
-    misi_db = zero
-    if stage.misi:
-        misi_db = ratio(frames.misi(spectrum, heads.gains * magnitude_of(spectrum)[:, None], N_ITER)[:, :-1])
-    total = total - stage.si_sdr * mask_db - stage.misi * misi_db
-    return Losses(total, magnitude, complex_loss, mask_db, misi_db)
+    magnitudes = heads.gains * magnitude_of(spectrum)[:, None]
+    misi_db = ratio(frames.misi(spectrum, magnitudes, N_ITER)[:, :-1]) if stage.misi else zero
+    omisi_db = ratio(frames.omisi(spectrum, magnitudes, ONLINE_ITERATIONS)[:, :-1]) if stage.omisi else zero
+    total = total - stage.si_sdr * mask_db - stage.misi * misi_db - stage.omisi * omisi_db
+    return Losses(total, magnitude, complex_loss, mask_db, misi_db, omisi_db)
 
 
 def best_order(estimate: Tensor, wanted: Tensor, distinct: Tensor | None = None) -> Tensor:

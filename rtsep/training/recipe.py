@@ -151,8 +151,9 @@ class Stage:
     hop_ms : int
         Between frames, 4 or 8, and not more than that of the network. The engine has 4 if not told otherwise, and with
         8 all is twice as quick.
-    magnitude, complex, si_sdr, misi : float
-        Weights of the losses (`rtsep.training.losses`); `misi` is that of the SI-SDR in dB after phase recovery.
+    magnitude, complex, si_sdr, misi, omisi : float
+        Weights of the losses (`rtsep.training.losses`); the last three are those of the SI-SDR in dB: of the masks,
+        after offline MISI, and after online MISI.
     """
 
     name: str
@@ -165,6 +166,7 @@ class Stage:
     complex: float = 5.0
     si_sdr: float = 0.1
     misi: float = 0.0
+    omisi: float = 0.0
 
     def __post_init__(self) -> None:
         _check("steps", self.steps, 1, 10_000_000)
@@ -172,7 +174,7 @@ class Stage:
         _check("seconds", self.seconds, 0.25, 600)
         _check("lr", self.lr, 1e-8, 1)
         check_choice("hop_ms", self.hop_ms, HOPS_MS)
-        for name in ("magnitude", "complex", "si_sdr", "misi"):
+        for name in ("magnitude", "complex", "si_sdr", "misi", "omisi"):
             _check(name, getattr(self, name), 0, 1e4)
 
 
@@ -193,7 +195,7 @@ class Recipe:
         Steps from one validation to the next.
     validation, validation_s : int, float
         Mixtures for validation, and the length of each.
-    select : {"mask", "misi"}
+    select : {"mask", "misi", "omisi"}
         Which score makes the best model.
     """
 
@@ -222,8 +224,7 @@ class Recipe:
         _check("epoch", self.epoch, 1, 1_000_000)
         _check("validation", self.validation, 1, 10_000)
         _check("validation_s", self.validation_s, 0.25, 600)
-        if self.select not in ("mask", "misi"):
-            raise ConfigError(f"select={self.select!r} is neither 'mask' nor 'misi'")
+        check_choice("select", self.select, ("mask", "misi", "omisi"))
 
     @property
     def steps(self) -> int:

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rtsep import __version__
 from rtsep.config import ConfigError
+from rtsep.estimators.learned import ONLINE_ITERATIONS
 from rtsep.estimators.model_file import Model
 from rtsep.training.checkpoint import read_checkpoint, write_checkpoint
 from rtsep.training.corpus import SR
@@ -43,6 +44,7 @@ class Scores(NamedTuple):
     mask: float  # masks, phase of the mixture
     magnitudes: float  # magnitudes, phase of the mixture
     misi: float  # magnitudes, after offline MISI
+    omisi: float  # magnitudes, after online MISI as the engine runs it
 
 
 @dataclass
@@ -349,7 +351,7 @@ def evaluate(network: Network, sources: Tensor, pool: ThreadPoolExecutor) -> Sco
 
 
 def _improvements(network: Network, sources: Tensor) -> Tensor:
-    """(3, number of talkers that count), in dB."""
+    """(4, number of talkers that count), in dB."""
     torch.set_num_threads(1)
     with torch.no_grad():
         mixture, talkers = sources.sum(1), sources[:, :-1]
@@ -364,6 +366,7 @@ def _improvements(network: Network, sources: Tensor) -> Tensor:
             frames.istft(share_error(heads.masks) * spectrum[:, None], n),
             frames.istft(share_error(heads.gains) * spectrum[:, None], n),
             frames.istft(frames.misi(spectrum, heads.gains * size, N_ITER), n),
+            frames.istft(frames.omisi(spectrum, heads.gains * size, ONLINE_ITERATIONS), n),
         )
         scale = mixture.square().mean(-1).clamp(min=1e-12).rsqrt()[:, None, None]
         after = torch.stack([si_sdr(x[:, :-1] * scale, talkers * scale) for x in heard])
