@@ -158,9 +158,10 @@ def hear_phases(model: Path, scenes: Scenes) -> dict[str, float]:
 
 
 def trained(kind: str) -> dict[str, Any]:
-    """Model and stages of an adaptation."""
+    """Model and stages of an adaptation, but for the hops, of which the model has a say."""
     settings, talkers = (Talkers, 2) if kind == "pair" else (Speech, 1)
-    return {"model": settings().load().sha256, "stages": [asdict(stage) for stage in STAGES[talkers]]}
+    stages = [{name: value for name, value in asdict(stage).items() if name != "hop_ms"} for stage in STAGES[talkers]]
+    return {"model": settings().load().sha256, "stages": stages}
 
 
 def measure(args: argparse.Namespace) -> None:

@@ -142,7 +142,7 @@ class Separator:
         for `denoise` where the window is not the 16 ms, or the hop not the 4 or 8 ms, that `speech` is trained for.
     phase : str, phase-recovery settings or None
         Name (`rtsep.list_phases()`) or settings such as `rtsep.phase.OMISI(...)`. None for what suits the
-        estimator: oMISI, or the mixture's phase for one whose magnitudes give phase recovery nothing to gain.
+        estimator, and its model: oMISI, or the mixture's phase where phase recovery has nothing to gain.
     output : Output
         Strength, ceiling and fade-in.
 

@@ -141,7 +141,8 @@ class JackServer:
         try:
             yield client
         finally:
-            client.close()
+            with DEVICES:
+                client.close()
 
     def loop_back(self) -> None:
         """Connect the outputs of the only PortAudio stream to its inputs."""
@@ -211,5 +212,6 @@ class Player:
             if freewheel:
                 self.client.set_freewheel(False)
             self.client.deactivate()
-            self.client.close()
+            with DEVICES:
+                self.client.close()
         return self.heard

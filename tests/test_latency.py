@@ -16,6 +16,7 @@ from rtsep import ConfigError, Separator, StreamConfig
 from rtsep.estimators import Passthrough
 from rtsep.live import LiveError
 from rtsep.live import callback as cb
+from rtsep.live.devices import DEVICES
 from rtsep.live.roundtrip import LEAST_PEAK_TO_NOISE_DB, find_probe, make_probe, measure_round_trip
 from rtsep.phase import OMISI
 
@@ -92,7 +93,8 @@ def cable(server: JackServer, gain: float, delay: int = 0, noise: float = 0.0, p
         yield join
     finally:
         client.deactivate()
-        client.close()
+        with DEVICES:
+            client.close()
 
 
 def passthrough(sr: int) -> Separator:

@@ -410,8 +410,11 @@ def test_the_phase_recovery_is_what_the_training_found_best(tmp_path):
     better = validated(tmp_path / "better.npz", mask=6.0, omisi=6.1)
     assert Talkers(better).phase == Talkers(better, "magnitudes").phase == OMISI(1)
     assert Talkers(better, "mask").phase == Talkers().phase == Talkers(models.tiny(Talkers)).phase == "mixture"
-    for number, scores in enumerate(({"mask": 6.1, "omisi": 6.0}, {"mask": 6.0}, {"mask": 6.0, "omisi": "best"})):
-        assert Talkers(validated(tmp_path / f"{number}.npz", **scores)).phase == "mixture"
+    infinite, huge = float("inf"), 10**400
+    for number, (mask, omisi) in enumerate(
+        [(6.1, 6.0), (6.0, None), (None, 6.0), (6.0, "best"), (6.0, infinite), (6.0, huge), (False, True), (6.0, [7.0])]
+    ):
+        assert Talkers(validated(tmp_path / f"{number}.npz", mask=mask, omisi=omisi)).phase == "mixture"
     x = signals.voices(8000, 16_000).sum(0)
     assert np.array_equal(separate(x, 16_000, Talkers(better)), separate(x, 16_000, Talkers(better), OMISI(1)))
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from signals import voices
 
 from rtsep import ConfigError, Separator, StreamConfig, separate
 from rtsep.estimators import Oracle, Passthrough
-from rtsep.live import LiveError, LiveStream, find_device, list_devices
+from rtsep.live import LiveError, LiveStream, find_device, list_devices, supported_rates
 from rtsep.live.devices import rescan
 
 
@@ -226,14 +227,32 @@ def test_devices_are_found_by_number_and_name_and_errors_name_the_way_out(server
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
 def test_a_list_of_devices_is_whole_while_a_stream_searches_anew(server):
     done = threading.Event()
-    search = threading.Thread(target=lambda: [rescan() for _ in iter(done.is_set, True)])
-    search.start()
-    try:
-        for _ in range(20):
-            assert [device.name for device in list_devices()] == ["system"]
-    finally:
-        done.set()
-        search.join()
+    with ThreadPoolExecutor(1) as pool:
+        search = pool.submit(lambda: [rescan() for _ in iter(done.is_set, True)])
+        try:
+            for _ in range(40):
+                assert [device.name for device in list_devices()] == ["system"]
+        finally:
+            done.set()
+    assert search.result()
+
+
+@pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
+def test_a_list_of_devices_waits_for_a_server_that_stands_still_but_not_for_ever(server, monkeypatch):
+    monkeypatch.setattr("rtsep.live.devices.PATIENCE_S", 0.2)
+    device = list_devices()[0]
+    server.pause()
+    with ThreadPoolExecutor(1) as pool:
+        search = pool.submit(rescan)
+        try:
+            time.sleep(0.5)
+            for ask in (list_devices, lambda: supported_rates(device, "input")):
+                with pytest.raises(LiveError, match="search for its device does not end; restart the sound server"):
+                    ask()
+        finally:
+            server.go_on()
+        search.result()
+    assert list_devices() == [device]
 
 
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)

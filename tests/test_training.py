@@ -17,12 +17,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile as sf
+from signals import voices
 
 import rtsep
 from rtsep import ConfigError, StreamConfig
 from rtsep.cli import main
 from rtsep.cli.signals import WORDS
-from rtsep.estimators import Oracle, Speech
+from rtsep.estimators import Oracle, Speech, Talkers
 from rtsep.estimators.bands import expansion_bands
 from rtsep.estimators.model_file import TOP_BANDS, Shape, read_model
 
@@ -228,6 +229,17 @@ def test_losses_do_not_depend_on_the_level(signals, rng):
         L.losses(heads, spectrum * g, sources * g, replace(STAGE, misi=0.1, omisi=0.1)).total for g in (1, 1e-3)
     )
     torch.testing.assert_close(loud, quiet, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["si_sdr", "misi", "omisi"])
+def test_si_sdr_counts_against_the_loss_by_its_weight(signals, rng, name):
+    sources, spectrum = signals
+    heads = heads_like(spectrum, rng)
+    without, found = (
+        L.losses(heads, spectrum, sources, replace(STAGE, **({"si_sdr": 0.0} | more))) for more in ({}, {name: 0.3})
+    )
+    assert getattr(found, name).abs().min() > 0.01
+    torch.testing.assert_close(found.total, without.total - 0.3 * getattr(found, name))
 
 
 def test_too_little_speech_costs_twice_and_too_little_residual_once(signals):
@@ -484,6 +496,25 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     options = ["train", "--adapt", "speech", "--speech", own, "-o", recordings / "shipped.npz", "--hours", "1e-9"]
     assert main(list(map(str, options))) == 0
     assert read_model(recordings / "shipped.npz").manifest["adapted_from"] == Speech().load().sha256
+
+
+def test_two_voices_are_adapted_to_by_masks_and_then_through_online_misi(tmp_path, monkeypatch, capsys):
+    assert adapt.adapt_recipe(Speech().load(), ("speech",), ()).select == "mask"
+    recipe = adapt.adapt_recipe(Talkers().load(), ("speech",), ())
+    assert [(stage.hop_ms, stage.omisi > 0) for stage in recipe.stages] == [(8, False), (4, True)]
+    assert recipe.select == "heard"
+    for name, seed in (("anna", 1), ("ben", 2)):
+        (tmp_path / "us" / name).mkdir(parents=True)
+        sf.write(tmp_path / "us" / name / "x.wav", voices(8 * SR, SR, 1, seed)[0], SR)
+    short = tuple(replace(stage, steps=1, batch=2, seconds=0.5) for stage in adapt.STAGES[2])
+    monkeypatch.setitem(adapt.STAGES, 2, short)
+    given = ["train", "--adapt", "talkers", "--speech", tmp_path / "us", "-o", tmp_path / "us.npz"]
+    assert main(list(map(str, given))) == 0
+    found = re.findall(r"mask ([-+.\d]+), .* omisi ([-+.\d]+) dB", out := capsys.readouterr().out)
+    assert len(found) == 2  # before and after
+    assert f"best heard {max(max(map(float, scores)) for scores in found):.2f} dB" in out
+    scores = read_model(tmp_path / "us.npz").manifest["validation"]
+    assert Talkers(tmp_path / "us.npz").phase == (OMISI(1) if scores["omisi"] > scores["mask"] else "mixture")
 
 
 def test_a_noise_is_adapted_to_among_others_and_is_the_only_recorded_one_that_is_validated_with(

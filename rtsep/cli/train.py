@@ -243,7 +243,7 @@ def _describe_best(training: Training) -> str:
         return "not validated yet, so there is no model"
     select = training.recipe.select
     better = "" if best["step"] else ", the model it came from: nothing here is better"
-    return f"best {select} {best[select]:.2f} dB{better}"
+    return f"best {select} {best['score']:.2f} dB{better}"
 
 
 def _say_scores(entry: dict[str, Any]) -> None:

@@ -201,9 +201,10 @@ class _Learned:
     def phase(self) -> Any:
         """The phase recovery that suits the model: online MISI where its training found that better than masks."""
         scores = self.load().manifest.get("validation")
-        scores = scores if isinstance(scores, dict) else {}
-        mask, omisi = (_number(scores.get(name)) for name in ("mask", "omisi"))
-        return OMISI(ONLINE_ITERATIONS) if self.target != "mask" and omisi > mask else "mixture"
+        found = [scores.get(name) for name in ("mask", "omisi")] if isinstance(scores, dict) else []
+        compared = [score for score in found if isinstance(score, float) and math.isfinite(score)]
+        better = len(compared) == 2 and compared[1] > compared[0]
+        return OMISI(ONLINE_ITERATIONS) if better and self.target != "mask" else "mixture"
 
     def suited(self, phase: Any) -> _Learned:
         """These settings for a phase recovery: masks for one that leaves the phase of the mixture alone."""
@@ -243,10 +244,6 @@ class _Learned:
             masks_only=np.array([self.target == "mask"]),
             turn=zeros(1, np.int64),
         )
-
-
-def _number(value: Any) -> float:
-    return float(value) if isinstance(value, (int, float)) else -math.inf
 
 
 @register_estimator("speech")

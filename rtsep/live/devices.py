@@ -30,6 +30,7 @@ _WAYS_OUT = {
 # Who searches for devices, opens or closes them: PortAudio allows one thread at a time, and so does JACK's library
 # for its clients: it maps the server's memory anew for each, under whoever is reading it.
 DEVICES = threading.RLock()
+PATIENCE_S = 5.0  # of who only asks: a JACK server that stands still keeps PortAudio waiting
 
 _ABANDONED: list[Any] = []  # copies of the library that must not be unloaded
 
@@ -138,16 +139,27 @@ def _library_path(sounddevice: Any) -> Path:
     return name
 
 
+@contextmanager
+def _asking() -> Iterator[None]:
+    """The lock, or an error where a stream has been searching for its device for long."""
+    if not DEVICES.acquire(timeout=PATIENCE_S):
+        raise LiveError("a stream's search for its device does not end; restart the sound server")
+    try:
+        yield
+    finally:
+        DEVICES.release()
+
+
 def list_devices() -> list[Device]:
     """All sound devices.
 
     Raises
     ------
     LiveError
-        Where PortAudio is missing.
+        Where PortAudio is missing, or a stream's search for its device lasts longer than 5 s.
     """
     sounddevice = portaudio()
-    with DEVICES:
+    with _asking():
         if not sounddevice._initialized:  # after `abandon`
             sounddevice._initialize()
         apis, default = sounddevice.query_hostapis(), sounddevice.default.device
@@ -219,7 +231,7 @@ def supports(device: Device, kind: str, n_channels: int, sr: int) -> bool:
     sounddevice = portaudio()
     check = sounddevice.check_input_settings if kind == "input" else sounddevice.check_output_settings
     try:
-        with DEVICES:
+        with _asking():
             check(device=device.index, channels=n_channels, dtype="float32", samplerate=sr)
     except (sounddevice.PortAudioError, ValueError):
         return False
@@ -228,7 +240,8 @@ def supports(device: Device, kind: str, n_channels: int, sr: int) -> bool:
 
 def supported_rates(device: Device, kind: str, n_channels: int = 1) -> list[int]:
     """Those of the usual sample rates, in Hz, that the device accepts. Takes a moment: each is tried."""
-    return [sr for sr in RATES if supports(device, kind, n_channels, sr)]
+    with _asking():
+        return [sr for sr in RATES if supports(device, kind, n_channels, sr)]
 
 
 @contextmanager

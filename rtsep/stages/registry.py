@@ -28,7 +28,7 @@ def register_estimator(name: str) -> Callable[[T], T]:
     """Class decorator: make an estimator's settings known by `name`.
 
     The class says `sources` (names), `prepare(config) -> state`, and `step(state, mixture, power,
-    magnitudes)`; `phase`, the name of a phase recovery, if oMISI is not what suits its magnitudes; and
+    magnitudes)`; `phase`, name or settings of a phase recovery, if oMISI is not what suits its magnitudes; and
     `suited(phase) -> settings`, if its magnitudes depend on the phase recovery that follows. A compiled step,
     made with `rtsep.kernels.jit.kernel`, also needs `State`, the NamedTuple class that `prepare` returns;
     without `State` the step is ordinary Python, which works everywhere but in the native audio callback.

@@ -57,7 +57,7 @@ def adapt_recipe(model: Model, own: tuple[str, ...], general: tuple[str, ...]) -
     # A voice that is known is not to become another one.
     mixtures = replace(mixtures, speed=min(mixtures.speed, KNOWN_SPEED) if "speech" in own else mixtures.speed)
     epoch = max(50, stages[0].steps // 20)
-    select = "omisi" if stages[-1].omisi else "mask"
+    select = "heard" if stages[-1].omisi else "mask"
     return Recipe("adapted", model.shape, mixtures, stages, corpora, epoch=epoch, validation=24, select=select)
 
 

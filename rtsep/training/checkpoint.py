@@ -12,7 +12,7 @@ import torch
 
 from rtsep.config import ConfigError
 
-MAGIC = b"rtsep checkpoint 3\n"
+MAGIC = b"rtsep checkpoint 4\n"
 DIGEST = 64 + 1  # hexadecimal, and a newline
 
 
@@ -39,7 +39,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     except OSError as problem:
         raise ConfigError(f"checkpoint {path}: {problem.strerror}") from None
     if not text.startswith(MAGIC):
-        raise ConfigError(f"checkpoint {path}: is no checkpoint of this rtsep")
+        raise ConfigError(f"checkpoint {path}: is no checkpoint, or one of another version of rtsep")
     digest, data = text[len(MAGIC) : len(MAGIC) + DIGEST - 1], text[len(MAGIC) + DIGEST :]
     if hashlib.sha256(data).hexdigest().encode() != digest:
         raise ConfigError(

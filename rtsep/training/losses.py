@@ -104,9 +104,13 @@ def losses(heads: Heads, spectrum: Tensor, sources: Tensor, stage: Stage, distin
 
     zero = torch.zeros(len(sources))
     mask_db = ratio(share_error(heads.masks)[:, :-1] * spectrum[:, None]) if stage.si_sdr else zero
-    magnitudes = heads.gains * magnitude_of(spectrum)[:, None]
-    misi_db = ratio(frames.misi(spectrum, magnitudes, N_ITER)[:, :-1]) if stage.misi else zero
-    omisi_db = ratio(frames.omisi(spectrum, magnitudes, ONLINE_ITERATIONS)[:, :-1]) if stage.omisi else zero
+    misi_db = omisi_db = zero
+    if stage.misi or stage.omisi:
+        magnitudes = heads.gains * magnitude_of(spectrum)[:, None]
+    if stage.misi:
+        misi_db = ratio(frames.misi(spectrum, magnitudes, N_ITER)[:, :-1])
+    if stage.omisi:
+        omisi_db = ratio(frames.omisi(spectrum, magnitudes, ONLINE_ITERATIONS)[:, :-1])
     total = total - stage.si_sdr * mask_db - stage.misi * misi_db - stage.omisi * omisi_db
     return Losses(total, magnitude, complex_loss, mask_db, misi_db, omisi_db)
 

@@ -195,8 +195,8 @@ class Recipe:
         Steps from one validation to the next.
     validation, validation_s : int, float
         Mixtures for validation, and the length of each.
-    select : {"mask", "misi", "omisi"}
-        Which score makes the best model.
+    select : {"mask", "misi", "heard"}
+        Which score makes the best model; "heard": that of the masks or that after online MISI, whichever is better.
     """
 
     name: str
@@ -224,7 +224,7 @@ class Recipe:
         _check("epoch", self.epoch, 1, 1_000_000)
         _check("validation", self.validation, 1, 10_000)
         _check("validation_s", self.validation_s, 0.25, 600)
-        check_choice("select", self.select, ("mask", "misi", "omisi"))
+        check_choice("select", self.select, ("mask", "misi", "heard"))
 
     @property
     def steps(self) -> int:

@@ -44,7 +44,12 @@ class Scores(NamedTuple):
     mask: float  # masks, phase of the mixture
     magnitudes: float  # magnitudes, phase of the mixture
     misi: float  # magnitudes, after offline MISI
-    omisi: float  # magnitudes, after online MISI as the engine runs it
+    omisi: float  # magnitudes, after online MISI as the engine runs it, but for its gate
+
+    @property
+    def heard(self) -> float:
+        """By default (`rtsep.estimators.learned`)."""
+        return max(self.mask, self.omisi)
 
 
 @dataclass
@@ -290,7 +295,7 @@ class Training:
     def _validate(self, pool: ThreadPoolExecutor, entry: dict[str, Any]) -> None:
         scores = evaluate(self.average, self.held_out, pool)
         entry.update(scores._asdict())
-        score = getattr(scores, self.recipe.select)
+        score = entry["score"] = getattr(scores, self.recipe.select)
         if score > self.progress.best:
             self.progress.best = score
             entry["best"] = True
