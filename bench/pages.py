@@ -107,7 +107,9 @@ def adaptation() -> str:
         title = f"one pair of voices, {PAIRS[found[1]]}" if found else f"a {row['kind']}"
         cases.setdefault(title, []).append(row)
     missing = result["cases"] - len(result["rows"])
-    heads = [f"adapted to, {result['made']['date']}" + (f", {missing} cases missing" if missing else "")]
+    heads = [
+        f"adapted to, {result['made']['date']}" + (f", {missing} case{'s' * (missing > 1)} missing" if missing else "")
+    ]
     heads += ["training took, min", "gain before", "after", "with others before", "after"]
     lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
     for title, rows in cases.items():
