@@ -4,7 +4,7 @@ r"""What `rtsep train --adapt` is worth: one known noise, one known voice, two k
         --general-speech DIR --general-noise DIR
 
 Writes adapt.json and adapt.md after each adaptation; started again it goes on with the first one that is missing, or
-that is trained otherwise now. Needs `.[dev,train]`, and minutes for each adaptation, up to an hour for two voices.
+that is trained otherwise now. Needs `.[dev,train]`, and minutes for each adaptation, about an hour for two voices.
 
 A known noise is a file of --noise of at least 20 s: its first half is adapted to, its second half is mixed with
 --speech. A known voice is one of --voices (`VOICE_F_NUMBER.*`), adapted to, and tested with its files in --known in the

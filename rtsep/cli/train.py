@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Train a learned estimator from folders of recordings, on the processor, in hours; or adapt one to recordings of a voice
-or noise, in minutes, or of two voices, within an hour. Needs PyTorch: pip install 'rtsep[train]'.
+or noise, in minutes, or of two voices, in about an hour. Needs PyTorch: pip install 'rtsep[train]'.
 """
 EPILOG = """\
 examples:

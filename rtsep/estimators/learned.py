@@ -33,7 +33,7 @@ from rtsep.stages.registry import register_estimator
 WINDOW_S = 0.016  # what the networks are trained for
 SHIPPED_HOP_MS = 8  # between the frames of a memory of the shipped networks
 TOLERANCE = 0.05
-ONLINE_ITERATIONS = 1  # of oMISI that a network can be trained through: more in a stream make it worse
+ONLINE_ITERATIONS = 1  # of oMISI that a network is trained through (`rtsep.training.losses`)
 SHIPPED = Path(__file__).resolve().parents[1] / "data"
 
 ZERO, ONE = np.float32(0), np.float32(1)
