@@ -333,7 +333,7 @@ def memory_of_whole(config: StreamConfig, n_src: int, n_samples: int) -> int:
     magnitudes = n_frames * n_src * config.n_bins
     signals = n_samples * (5 + 4 * n_src)  # copies of the mixture, copies of the sources
     # One channel at a time: spectra, magnitudes and waves of the sources, spectra of the mixture.
-    window = n_frames * (n_src * (3 * config.n_bins + config.win_length) + 2 * config.n_bins)
+    window = n_frames * (n_src * (3 * config.n_bins + config.analysis) + 2 * config.n_bins)
     return 4 * (config.n_channels * (magnitudes + signals) + window)
 
 

@@ -329,7 +329,7 @@ def _bridge(input: Device, output: Device, sr: int) -> Iterator[Finding]:
 
 def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str, seconds: float) -> Iterator[Finding]:
     """The hop with these settings, measured for so many seconds as a device of this host API would run it."""
-    sr, window, hop, hop_ms = config.sr, config.win_length, config.hop, 1000 * config.hop_s
+    sr, window, hop, hop_ms = config.sr, config.synthesis, config.hop, 1000 * config.hop_s
     yield Finding(
         "engine",
         "settings",
