@@ -64,7 +64,7 @@ class Windows:
             raise ConfigError(f"hop={self.hop} is longer than the window of {self.latency} that it steps through")
         if self.envelope.min() * MAX_ENVELOPE_RATIO < self.envelope.max():
             raise ConfigError(
-                f"a window of {self.latency} with hop={self.hop} cannot reconstruct: samples are left (nearly) uncovered; "
+                f"a window of {self.latency} with hop={self.hop} cannot reconstruct: samples are (nearly) uncovered; "
                 f"use hop <= {self.latency // 2}"
             )
 
