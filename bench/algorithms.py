@@ -30,7 +30,7 @@ from initialisation import improvement as improvement_with_true
 from quality import scenes, si_sdr
 
 from rtsep import Output, Separator, StreamConfig, separate
-from rtsep.evaluation.audio import read_alike
+from rtsep.audio_files import read_alike
 from rtsep.evaluation.corpus import read_corpus
 from rtsep.evaluation.report import provenance
 from rtsep.kernels.jit import kernel

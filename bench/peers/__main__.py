@@ -108,7 +108,7 @@ def compare(folder: Path, count: int, files: dict[str, list[str]]) -> dict[str, 
 
 
 def read(item: Any) -> tuple[Any, Any, int]:
-    from rtsep.evaluation.audio import read_alike
+    from rtsep.audio_files import read_alike
 
     signals, sr = read_alike([item.mixture, item.sources["speech"]])
     return signals[0, 0], signals[1, 0], sr

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.inputs import SUFFIXES, given_path
+from rtsep.cli.inputs import given_path
 from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -98,11 +98,9 @@ def _groups(args: argparse.Namespace) -> list[tuple[list[Path], list[Path]]]:
 
 
 def _same_names(references: Path, estimates: Path) -> list[tuple[Path, Path]]:
-    names = sorted(
-        path.relative_to(references)
-        for path in references.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    from rtsep.audio_files import find_audio
+
+    names = find_audio(references)
     pairs = [(references / name, estimates / name) for name in names if (estimates / name).is_file()]
     for name in names:
         if not (estimates / name).is_file():
@@ -113,7 +111,7 @@ def _same_names(references: Path, estimates: Path) -> list[tuple[Path, Path]]:
 
 
 def _scene(references: list[Path], estimates: list[Path], mixture: Path | None) -> Scene:
-    from rtsep.evaluation.audio import read_alike
+    from rtsep.audio_files import read_alike
     from rtsep.evaluation.scores import Scene
 
     signals, sr = read_alike([*references, *estimates, *([mixture] if mixture else [])])

@@ -15,17 +15,17 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rtsep import __version__
+from rtsep.audio_files import FileError, make_folder, read_alike
 from rtsep.config import StreamConfig
 from rtsep.errors import ConfigError
 from rtsep.estimators import Oracle
-from rtsep.evaluation.audio import read_alike
 from rtsep.evaluation.checks import ScoreError
 from rtsep.evaluation.corpus import Item
 from rtsep.evaluation.matching import match
 from rtsep.evaluation.ratios import si_sdr
 from rtsep.evaluation.scores import Scene, check_scores, measure
 from rtsep.evaluation.workers import Failure, Task
-from rtsep.files import FileError, describe, make_folder
+from rtsep.files import describe
 from rtsep.offline import separate
 from rtsep.stages.output import Output
 

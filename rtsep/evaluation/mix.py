@@ -13,14 +13,21 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
+from rtsep.audio_files import (
+    FORMATS,
+    FileError,
+    StagedFiles,
+    find_audio,
+    make_folder,
+    open_audio,
+    read_blocks,
+    write_sources,
+)
 from rtsep.config import MAX_SR, MIN_SR
 from rtsep.errors import ConfigError
 from rtsep.evaluation import exact
-from rtsep.files import FORMATS, FileError, StagedFiles, make_folder, open_audio, read_blocks, write_sources
 
 MANIFEST = "manifest.jsonl"
-# Suffixes that are recordings in a folder.
-SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"))
 BITS = {"flac": 24, "wav24": 24, "wav16": 16}
 QUIET_DB = -60.0  # RMS of a piece in dBFS below which it is taken for silence, and another is drawn
 TALKERS_DB = (-5.0, 0.0)  # level of further talkers against the first
@@ -343,10 +350,8 @@ def find_recordings(folder: Path, skipped: Callable[[Path, str], None]) -> list[
         If there are none.
     """
     found = []
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        name = path.relative_to(folder).as_posix()
-        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in name.split("/")):
-            continue
+    for name in find_audio(folder):
+        path = folder / name
         try:
             with open_audio(path) as file:
                 found.append(Recording(path, name, file.samplerate, file.frames))
