@@ -35,10 +35,10 @@ from learned import by_sex, group_by_voice, hear_pair, kinds_known, mixtures, pa
 from rtsep import StreamConfig, separate
 from rtsep.estimators import Speech, Talkers
 from rtsep.evaluation import si_sdr
-from rtsep.evaluation.mix import Recording, find_recordings
 from rtsep.evaluation.report import provenance
 from rtsep.evaluation.workers import cores
 from rtsep.phase import MISI, OMISI
+from rtsep.recordings import Recording, find_recordings
 from rtsep.training.adapt import STAGES
 
 SR = 16_000

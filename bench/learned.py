@@ -32,11 +32,12 @@ from rtsep import Output, Separator, StreamConfig, separate
 from rtsep.errors import ConfigError
 from rtsep.estimators import Speech, Talkers
 from rtsep.evaluation import match, si_sdr
-from rtsep.evaluation.mix import Mixer, Recipe, Recording, find_recordings
+from rtsep.evaluation.mix import Mixer, Mixtures
 from rtsep.evaluation.report import provenance
 from rtsep.evaluation.scores import Scene, measure
 from rtsep.evaluation.workers import Failure, Task, cores, run_local
 from rtsep.phase import OMISI
+from rtsep.recordings import Recording, find_recordings
 
 SR = 16_000
 DURATION_S = 5.0
@@ -80,14 +81,14 @@ def mixtures(
     count: int, speech: Sequence[Recording], noise: Sequence[Recording], snr_db: float, seed: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Speech and noise, float32 (n_samples,). All ratios have the same pieces."""
-    mixer = Mixer(Recipe(count, DURATION_S, SR, 1, (snr_db, snr_db), seed=seed), speech, noise)
+    mixer = Mixer(Mixtures(count, DURATION_S, SR, 1, (snr_db, snr_db), seed=seed), speech, noise)
     for index in range(count):
         yield tuple(np.float32(source[0] / FULL_SCALE) for source in mixer.make(index)[1].values())
 
 
 def pairs(count: int, pools: list[tuple[list[Recording], list[Recording]]]) -> Iterator[np.ndarray]:
     """Two talkers, float32 (2, n_samples), from each two pools in turn; which of them is the louder alternates."""
-    mixer = Mixer(Recipe(count, DURATION_S, SR, 2), [*pools[0][0], *pools[0][1]])
+    mixer = Mixer(Mixtures(count, DURATION_S, SR, 2), [*pools[0][0], *pools[0][1]])
     for index in range(count):
         first, second = pools[index // 2 % len(pools)][:: 1 - 2 * (index % 2)]
         mixer.pools = {"speech1": first, "speech2": second}

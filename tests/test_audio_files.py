@@ -7,12 +7,12 @@ import shutil
 
 import numpy as np
 import pytest
+from test_files import recording, write
 
 from rtsep.audio_files import SUFFIXES, FileError, find_audio, read_alike
 from rtsep.cli import main
 from rtsep.evaluation.corpus import read_corpus
-from rtsep.evaluation.mix import find_recordings
-from test_files import recording, write
+from rtsep.recordings import find_recordings
 
 
 @pytest.fixture
