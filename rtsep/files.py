@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, is_dataclass
+from dataclasses import asdict, dataclass
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from rtsep.audio_files import (
 from rtsep.config import ConfigError, StreamConfig
 from rtsep.estimators import default_estimator
 from rtsep.offline import separate
+from rtsep.plain import describe
 from rtsep.separator import Separator
 from rtsep.stages.output import Output, finish
 from rtsep.stages.registry import ESTIMATORS, create, create_phase
@@ -253,11 +254,3 @@ def memory_of_whole(config: StreamConfig, n_src: int, n_samples: int) -> int:
     # One channel at a time: spectra, magnitudes and waves of the sources, spectra of the mixture.
     window = n_frames * (n_src * (3 * config.n_bins + config.win_length) + 2 * config.n_bins)
     return 4 * (config.n_channels * (magnitudes + signals) + window)
-
-
-def describe(stage: Any) -> dict[str, Any]:
-    """Name and plain settings of an estimator or a phase recovery."""
-    values = asdict(stage) if is_dataclass(stage) and not isinstance(stage, type) else {}
-    return {"name": getattr(stage, "name", type(stage).__name__)} | {
-        key: value for key, value in values.items() if isinstance(value, (str, int, float, bool))
-    }

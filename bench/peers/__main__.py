@@ -66,9 +66,9 @@ def compare(folder: Path, count: int, files: dict[str, list[str]]) -> dict[str, 
     from engines import find_engines
 
     from rtsep.evaluation.corpus import read_corpus
-    from rtsep.evaluation.evaluate import plain
     from rtsep.evaluation.report import provenance
     from rtsep.evaluation.summary import describe_values
+    from rtsep.plain import plain
 
     items = read_corpus(folder)[:count]
     engines, missing = find_engines(files)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -66,6 +65,7 @@ def add_scores_option(parser: argparse.ArgumentParser, default: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score all pairs and print."""
     from rtsep.evaluation.scores import check_scores, measure
+    from rtsep.plain import plain
 
     check_scores(args.scores)
     reports = []
@@ -74,11 +74,12 @@ def run(args: argparse.Namespace) -> int:
         if args.any_order:
             scene, estimates = _in_order(scene, estimates)
         for row, reference, estimate in zip(measure(scene, args.scores), references, estimates, strict=True):
-            reports.append((reference, estimate, row))
+            paths = {"reference": str(reference), "estimate": str(estimate)}
+            reports.append(paths | {"scores": row.values, "reasons": row.reasons})
             if not args.json:
                 print(_text(reference, estimate, row))
     if args.json:
-        print(json.dumps([_plain(*report) for report in reports], indent=2, allow_nan=False))
+        print(json.dumps(plain(reports), indent=2, allow_nan=False))
     return 0
 
 
@@ -153,8 +154,3 @@ def _text(reference: Path, estimate: Path, row: SourceScores) -> str:
     if row.values.get("delay", 0) != 0 and "delay" not in row.reasons:
         lines.append("  note: the estimate is not aligned with the reference, which most scores take for distortion")
     return "\n".join(lines)
-
-
-def _plain(reference: Path, estimate: Path, row: SourceScores) -> dict[str, Any]:
-    values = {column: value if math.isfinite(value) else None for column, value in row.values.items()}
-    return {"reference": str(reference), "estimate": str(estimate), "scores": values, "reasons": row.reasons}

@@ -25,8 +25,8 @@ from rtsep.evaluation.matching import match
 from rtsep.evaluation.ratios import si_sdr
 from rtsep.evaluation.scores import Scene, check_scores, measure
 from rtsep.evaluation.workers import Failure, Task
-from rtsep.files import describe
 from rtsep.offline import separate
+from rtsep.plain import describe, plain
 from rtsep.stages.output import Output
 
 DONE = "done.jsonl"
@@ -311,15 +311,6 @@ class Evaluation:
                 if tuple(entry["key"]) in known:
                     self.rows[tuple(entry["key"])] = [_with_nan(row) for row in entry["rows"]]
         os.truncate(path, whole)
-
-
-def plain(value: Any) -> Any:
-    """`value` for JSON, which has neither NaN nor infinity: null."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_nan(row: dict[str, Any]) -> dict[str, Any]:

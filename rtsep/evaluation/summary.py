@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rtsep.errors import ConfigError
-from rtsep.evaluation.evaluate import plain
+from rtsep.plain import plain
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
