@@ -1,6 +1,6 @@
 """How soon howling is heard and ended, how often something else is taken for it, and what listening costs.
 
-    python bench/howling.py [-s SECONDS] [-d FOLDER ...] [-o FILE.png]
+    python bench/howling.py [-s SECONDS] [-d FOLDER ...]
 
 The loop is simulated: microphone = source + path * output, the output 16 ms of engine and 5 to 40 ms of device
 later, with the limiter at -1 dBFS; the microphone clips at full scale. Paths: headphones that leak (4 ms) and a
@@ -21,6 +21,7 @@ import soundfile as sf
 from scipy.signal import butter, lfilter, sosfilt
 
 from rtsep import Output, StreamConfig
+from rtsep.audio_files import find_audio
 from rtsep.kernels.clock import now, system_clock
 from rtsep.kernels.jit import kernel
 from rtsep.live.howling import gain_db, howls, prepare_howling, turn_down, watch
@@ -230,7 +231,7 @@ def print_alarms(folders: list[Path]) -> None:
         print(f"{name:24}" + " | ".join(f"{a:4} {p:4} {s:6.1f} {g:5.0f}" for a, p, s, g in cells))
     for folder in folders:
         total = np.zeros(4)
-        files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".wav", ".flac", ".ogg")]
+        files = [folder / name for name in find_audio(folder)]
         for path in files:
             x, sr = sf.read(path)
             a, p, s, _ = alarms(x, sr)
@@ -257,41 +258,14 @@ def print_cost() -> None:
         print(f"{sr:7} Hz  {mean:5.2f}  {np.median(worst):5.2f}  {np.quantile(worst, 0.99):5.2f}")
 
 
-def draw(path: Path) -> None:
-    """Level of the feedback without and with protection, and the gain, of two loops."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(9, 5), sharex=True, sharey="row", layout="constrained")
-    for column, (kind, gain, source) in enumerate((("headphones", 3.0, "quiet"), ("room", 6.0, "speech"))):
-        h, x = path_of(kind, 1, gain), source_of(source, 20, 1)
-        t = np.arange(len(x) // BLOCK) * BLOCK / SR
-        for protect in (False, True):
-            run = run_loop(h, int(0.04 * SR), x, protect)
-            fed_back = level(run["mic"] - np.clip(x[: len(run["mic"])], -1, 1))
-            axes[0, column].plot(t, fed_back, lw=0.8, label="protected" if protect else "unprotected")
-        axes[0, column].set_title(f"{kind}, loop gain {gain:g} dB, {source}")
-        axes[1, column].plot(t, run["gain"], color="black", lw=0.8)
-        axes[1, column].set_xlabel("s")
-    axes[0, 0].set_ylabel("feedback (dBFS)")
-    axes[1, 0].set_ylabel("gain (dB)")
-    axes[0, 0].legend(frameon=False)
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-s", "--seconds", type=float, default=5.0, help="of every loop")
     parser.add_argument("-d", "--data", type=Path, nargs="*", default=[], metavar="FOLDER")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.png")
     args = parser.parse_args()
     print_cost()
     print_alarms(args.data)
     print_loops(measure_loops(args.seconds))
-    if args.output:
-        draw(args.output)
 
 
 if __name__ == "__main__":
