@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from material import add_pairs, blurred, independent, mean_gain, pairs, ratio_mask, smooth, spectra
+from material import add_pairs, independent, mean_gain, pairs, smooth, spectra
 from study import pyplot, save, table
 
 from rtsep.phase import OMISI
@@ -20,11 +20,6 @@ ITERATIONS = (1, 5, 15)
 PHASES = {"amplitude mask": "mixture"}
 PHASES |= {f"{n} iterations, no gate": OMISI(n, gate=False) for n in ITERATIONS}
 PHASES |= {f"{n} iterations": OMISI(n) for n in ITERATIONS}
-OTHERS = {
-    "ratio mask": lambda true: ratio_mask(true, 1),
-    "Wiener mask": lambda true: ratio_mask(true, 2),
-    "blurred": blurred,
-}
 
 
 def main() -> None:
@@ -43,7 +38,8 @@ def main() -> None:
             name: [mean_gain(scenes, [degrade(t, error) for t in true], phase) for error in ERRORS_DB]
             for name, phase in PHASES.items()
         }
-        print_curves([f"{title}, dB rms", *(f"{e:g}" for e in ERRORS_DB)], curves)
+        rows = ([name, *(f"{value:.1f}" for value in row)] for name, row in curves.items())
+        print("", *table([f"{title}, dB rms", *(f"{e:g}" for e in ERRORS_DB)], rows), sep="\n")
         for number, (name, row) in enumerate(curves.items()):
             colour = "black" if number == 0 else f"C{(number - 1) % len(ITERATIONS)}"
             axis.plot(ERRORS_DB, row, ":" if "no gate" in name else "-", color=colour, marker=".", label=name)
@@ -52,14 +48,6 @@ def main() -> None:
     axes[0].set_ylabel("SI-SDR improvement in dB")
     axes[1].legend(fontsize=8)
     save(figure, args.output)
-    others = [[degrade(t) for t in true] for degrade in OTHERS.values()]
-    curves = {name: [mean_gain(scenes, v, phase) for v in others] for name, phase in PHASES.items()}
-    print_curves(["other magnitudes", *OTHERS], curves)
-
-
-def print_curves(heads: list[str], curves: dict[str, list[float]]) -> None:
-    rows = ([name, *(f"{value:.1f}" for value in row)] for name, row in curves.items())
-    print("", *table(heads, rows), sep="\n")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How soon howling is heard and ended, how often something else is taken for it, and what listening costs.
+"""How soon howling is heard and ended, and how often something else is taken for it.
 
     python bench/howling.py [-s SECONDS] [-d FOLDER ...]
 
@@ -22,7 +22,6 @@ from scipy.signal import butter, lfilter, sosfilt
 
 from rtsep import Output, StreamConfig
 from rtsep.audio_files import find_audio
-from rtsep.kernels.clock import now, system_clock
 from rtsep.kernels.jit import kernel
 from rtsep.live.howling import gain_db, howls, prepare_howling, turn_down, watch
 from rtsep.stages.output import finish
@@ -148,17 +147,6 @@ def sounds(seconds: float = 30.0) -> dict[str, np.ndarray]:
 
 
 @kernel
-def run_timed(state, clock, x, block, times):
-    """Nanoseconds of every block."""
-    for i in range(times.size):
-        part = x[i * block : (i + 1) * block]
-        start = now(clock)
-        watch(state, part, 1, block)
-        turn_down(state, part, 1, block)
-        times[i] = now(clock) - start
-
-
-@kernel
 def run_open(state, x, block, out):
     """Without a loop; `out` gets the number of blocks in which the gain was below one, and the lowest gain."""
     for at in range(0, x.size - block + 1, block):
@@ -245,25 +233,11 @@ def print_alarms(folders: list[Path]) -> None:
         )
 
 
-def print_cost() -> None:
-    print("microseconds per hop of 4 ms: mean over 16 ms (median), largest hop of 16 ms (median, 99 %)")
-    for sr in (16_000, 48_000, 192_000):
-        block, state, clock = sr // 250, prepare_howling(sr), system_clock()
-        x = (0.1 * np.random.default_rng(0).normal(size=20 * sr)).astype(np.float32)
-        times = np.zeros(5000, np.int64)
-        run_timed(state, clock, x, block, times)
-        groups = times.reshape(-1, 4) / 1e3
-        worst = groups.max(1)
-        mean = np.median(groups.mean(1))
-        print(f"{sr:7} Hz  {mean:5.2f}  {np.median(worst):5.2f}  {np.quantile(worst, 0.99):5.2f}")
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-s", "--seconds", type=float, default=5.0, help="of every loop")
     parser.add_argument("-d", "--data", type=Path, nargs="*", default=[], metavar="FOLDER")
     args = parser.parse_args()
-    print_cost()
     print_alarms(args.data)
     print_loops(measure_loops(args.seconds))
 

@@ -2,7 +2,7 @@
 
 Pairs are four synthetic two-voice mixtures (`tests/signals.py`), or with `--pairs` the subfolders of a folder: each
 holds `sig1.*` and `sig2.*` at 16 kHz. Magnitudes are degraded by log-normal errors, independent from bin to bin or
-smooth over 16 ms and 125 Hz, by ideal masks, or blurred over three frames.
+smooth over 16 ms and 125 Hz, or are what a ratio mask leaves of the mixture.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import soundfile
-from scipy.ndimage import gaussian_filter, uniform_filter1d
+from scipy.ndimage import gaussian_filter
 
 from rtsep import Output, StreamConfig, separate
 from rtsep.evaluation import si_sdr
@@ -76,10 +76,6 @@ def smooth(true: np.ndarray, error_db: float) -> np.ndarray:
 def ratio_mask(true: np.ndarray, exponent: float) -> np.ndarray:
     power = np.abs(true) ** exponent
     return power / (power.sum(1, keepdims=True) + 1e-12) * np.abs(true.sum(1, keepdims=True))
-
-
-def blurred(true: np.ndarray) -> np.ndarray:
-    return np.sqrt(np.maximum(uniform_filter1d(np.abs(true) ** 2, 3, axis=0), 0))
 
 
 class Given:
