@@ -41,6 +41,9 @@ from study import measured, medians, one_core, parser, publish, pyplot, save, ta
 
 from rtsep import Separator, StreamConfig, separate
 from rtsep.audio_files import read_alike
+from rtsep.engine.analysis import analyse, prepare_analysis
+from rtsep.engine.line import prepare_line, take_in
+from rtsep.engine.registry import PHASES, recover
 from rtsep.estimators import Oracle
 from rtsep.evaluation import si_sdr
 from rtsep.evaluation.corpus import read_corpus
@@ -52,8 +55,6 @@ from rtsep.phase.mixture import MixtureState
 from rtsep.phase.omisi import OMISIState
 from rtsep.phase.repeated_events import RepeatedEvents
 from rtsep.phase.window import Online
-from rtsep.stages.analysis import analyse, prepare_analysis
-from rtsep.stages.registry import PHASES, recover
 
 RATES = (SR, 48_000)
 # Hops in a row, with which the algorithms take turns: as many to get going, as many timed. Short, since the time of a
@@ -168,24 +169,26 @@ def transforms(phase: Any, n_src: int = N_SRC) -> int:
 
 
 @kernel
-def run(analysis, state, hops, magnitudes, out):
+def run(line, analysis, state, hops, magnitudes, out):
     for t in range(len(hops)):
-        analyse(analysis, hops[t])
-        recover(state, analysis, magnitudes[t], out)
+        take_in(line, hops[t])
+        analyse(analysis, line.samples)
+        recover(state, analysis.mixture, analysis.power, line.samples, magnitudes[t], out)
 
 
 def stream(row: Row, sr: int) -> Callable[[], float]:
     """Takes pieces of a stream one after the other; seconds per hop."""
     config = row.config(sr)
     mixture, magnitudes = hops(config)
-    analysis, state = prepare_analysis(config, row.phase.lookahead), row.phase.prepare(config, N_SRC)
+    line = prepare_line(1, config.win_length + row.phase.lookahead * config.hop)
+    analysis, state = prepare_analysis(config), row.phase.prepare(config, N_SRC)
     out, places = np.zeros((N_SRC, 1, config.hop), np.float32), cycle(range(0, len(mixture), PIECE))
 
     def call() -> float:
         for _ in range(2):
             piece = slice(start := next(places), start + PIECE)
             begin = thread_time()
-            run(analysis, state, mixture[piece], magnitudes[piece], out)
+            run(line, analysis, state, mixture[piece], magnitudes[piece], out)
             taken = thread_time() - begin
         return taken / PIECE
 

@@ -22,9 +22,10 @@ from numpy_omisi import NumpyOMISI
 from study import one_core
 
 from rtsep import Separator, StreamConfig
+from rtsep.engine.analysis import analyse, prepare_analysis
+from rtsep.engine.line import prepare_line, take_in
 from rtsep.kernels.jit import kernel
 from rtsep.phase import OMISI
-from rtsep.stages.analysis import analyse, prepare_analysis
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from test_live_callback import Device
@@ -42,10 +43,11 @@ step = OMISI.step
 
 
 @kernel
-def run_hops(analysis, state, hops, magnitudes, out):
+def run_hops(line, analysis, state, hops, magnitudes, out):
     for t in range(len(hops)):
-        analyse(analysis, hops[t])
-        step(state, analysis, magnitudes[t], out)
+        take_in(line, hops[t])
+        analyse(analysis, line.samples)
+        step(state, analysis.mixture, analysis.power, line.samples, magnitudes[t], out)
 
 
 def record(benchmark, hop_s: float, n_hops: int) -> None:
@@ -60,9 +62,10 @@ def record(benchmark, hop_s: float, n_hops: int) -> None:
 def test_phase_recovery(benchmark, n_iter):
     phase = OMISI(n_iter)
     mixture, magnitudes = hops(CONFIG)
-    analysis, state = prepare_analysis(CONFIG, phase.lookahead), phase.prepare(CONFIG, 2)
+    line = prepare_line(1, CONFIG.win_length + phase.lookahead * CONFIG.hop)
+    analysis, state = prepare_analysis(CONFIG), phase.prepare(CONFIG, 2)
     out = np.zeros((2, 1, CONFIG.hop), np.float32)
-    benchmark.pedantic(run_hops, (analysis, state, mixture, magnitudes, out), rounds=200, warmup_rounds=5)
+    benchmark.pedantic(run_hops, (line, analysis, state, mixture, magnitudes, out), rounds=200, warmup_rounds=5)
     record(benchmark, CONFIG.hop_s, N_HOPS)
 
 

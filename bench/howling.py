@@ -22,9 +22,9 @@ from scipy.signal import butter, lfilter, sosfilt
 
 from rtsep import Output, StreamConfig
 from rtsep.audio_files import find_audio
+from rtsep.engine.output import finish
 from rtsep.kernels.jit import kernel
 from rtsep.live.howling import gain_db, howls, prepare_howling, turn_down, watch
-from rtsep.stages.output import finish
 
 SR = 16_000
 BLOCK = 64

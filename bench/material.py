@@ -17,7 +17,7 @@ import numpy as np
 import soundfile
 from scipy.ndimage import gaussian_filter
 
-from rtsep import Output, StreamConfig, separate
+from rtsep import Output, PythonEstimator, StreamConfig, separate
 from rtsep.evaluation import si_sdr
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
@@ -78,7 +78,7 @@ def ratio_mask(true: np.ndarray, exponent: float) -> np.ndarray:
     return power / (power.sum(1, keepdims=True) + 1e-12) * np.abs(true.sum(1, keepdims=True))
 
 
-class Given:
+class Given(PythonEstimator):
     """An estimator that plays back magnitudes, (n_frames, n_src, n_bins)."""
 
     sources = ("first", "second")

@@ -171,3 +171,9 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise `ConfigError` unless `value` is one of `choices`."""
     if value not in choices:
         raise ConfigError(f"{name}={value!r} is not one of {', '.join(map(str, choices))}")
+
+
+def check_type(name: str, value: object, kind: type) -> None:
+    """Raise `ConfigError` unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name}={value!r} is no {kind.__name__}")

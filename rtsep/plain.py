@@ -19,6 +19,6 @@ def plain(value: Any) -> Any:
 def describe(stage: Any) -> dict[str, Any]:
     """Name and plain settings of an estimator or a phase recovery."""
     values = asdict(stage) if is_dataclass(stage) and not isinstance(stage, type) else {}
-    return {"name": getattr(stage, "name", type(stage).__name__)} | {
+    return {"name": stage.name} | {
         key: value for key, value in values.items() if isinstance(value, (str, int, float, bool))
     }

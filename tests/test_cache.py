@@ -15,7 +15,7 @@ import rtsep
 ANALYSE = """
 import numpy as np
 from rtsep import StreamConfig
-from rtsep.stages.analysis import analyse, prepare_analysis
+from rtsep.engine.analysis import analyse, prepare_analysis
 state = prepare_analysis(StreamConfig(), 0)
 analyse(state, np.ones((1, 64), np.float32))
 print(sum(analyse.stats.cache_hits.values()), float(state.power.sum()))
@@ -28,7 +28,7 @@ import mine
 from rtsep import StreamConfig
 from rtsep.kernels.memory import zeros
 from rtsep.offline import _collect
-from rtsep.stages.analysis import prepare_analysis
+from rtsep.engine.analysis import prepare_analysis
 magnitudes, hops = zeros((1, 1, 1, 257)), np.ones((1, 1, 64), np.float32)
 _collect(prepare_analysis(StreamConfig(), 0), mine.Mine().prepare(None), hops, magnitudes, zeros((1, 257)))
 print(sum(_collect.stats.cache_hits.values()), float(magnitudes[0, 0, 0, 5]))
@@ -37,7 +37,7 @@ MINE = """
 from typing import NamedTuple
 import numpy as np
 from rtsep.kernels.jit import kernel
-from rtsep.stages.registry import register_estimator
+from rtsep.engine.registry import register_estimator
 
 class State(NamedTuple):
     unused: np.ndarray

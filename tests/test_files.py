@@ -13,7 +13,7 @@ import pytest
 import signals
 import soundfile as sf
 
-from rtsep import ConfigError, Output, StreamConfig, audio_files, separate
+from rtsep import ConfigError, Output, PythonEstimator, StreamConfig, audio_files, separate
 from rtsep.audio_files import BLOCK, FileError
 from rtsep.files import FileSeparator
 from rtsep.phase import MISI
@@ -22,7 +22,7 @@ MINUS_100_DB = 1e-5
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 
 
-class Halves:
+class Halves(PythonEstimator):
     """The lower half of the bins, and the upper one."""
 
     sources = ("low", "high")

@@ -310,7 +310,7 @@ def test_a_ring_takes_all_or_nothing():
 
 def test_a_handle_keeps_the_arrays_of_a_state_and_gives_all_references_back(through):
     separator = Separator(StreamConfig(), Passthrough())
-    arrays = [separator._states.analysis.line, separator._states.phase.synthesis.tail]
+    arrays = [separator._states.line.samples, separator._states.core.phase.synthesis.tail]
     before = [sys.getrefcount(array) for array in arrays]
     handle = Handle(separator._states)
     driver = NativeDriver(separator)

@@ -7,6 +7,7 @@ import naive_wiener
 import numpy as np
 import pytest
 import signals
+from frames import Frames
 
 from rtsep import Output, StreamConfig, separate
 from rtsep.config import ConfigError
@@ -23,7 +24,6 @@ from rtsep.phase import (
 from rtsep.phase.consistent_wiener import descend
 from rtsep.phase.von_mises import fit_concentration, von_mises_shape
 from rtsep.phase.window import recover_all
-from rtsep.stages.analysis import analyse, prepare_analysis
 
 SR = 16_000
 FREE = Output(ceiling_db=float("inf"))
@@ -42,13 +42,13 @@ def scene(sizes, n_src: int, n_samples: int = 2_500) -> tuple[np.ndarray, np.nda
 def run(sizes, phase, x: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
     """What the step emits, without the output stage; (n_src, n_samples)."""
     config = StreamConfig(SR, *sizes)
-    analysis, state = prepare_analysis(config, phase.lookahead), phase.prepare(config, magnitudes.shape[1])
+    analyse, state = Frames(config, phase.lookahead), phase.prepare(config, magnitudes.shape[1])
     out, emitted = np.zeros((magnitudes.shape[1], 1, config.hop), np.float32), []
     for hop_in, target in zip(
         x[: x.size // config.hop * config.hop].reshape(-1, 1, config.hop), magnitudes, strict=True
     ):
-        analyse(analysis, hop_in.astype(np.float32))
-        type(phase).step(state, analysis, target.astype(np.float32), out)
+        frame = analyse(hop_in.astype(np.float32))
+        type(phase).step(state, *frame, target.astype(np.float32), out)
         emitted.append(out[:, 0].copy())
     return np.concatenate(emitted, 1)[:, phase.lookahead * config.hop :]
 

@@ -17,6 +17,7 @@ import numpy as np
 from rtsep import __version__
 from rtsep.audio_files import FileError, make_folder, read_alike
 from rtsep.config import StreamConfig
+from rtsep.engine.output import Output
 from rtsep.errors import ConfigError
 from rtsep.estimators import Oracle
 from rtsep.evaluation.checks import ScoreError
@@ -27,7 +28,6 @@ from rtsep.evaluation.scores import Scene, check_scores, measure
 from rtsep.evaluation.workers import Failure, Task
 from rtsep.offline import separate
 from rtsep.plain import describe, plain
-from rtsep.stages.output import Output
 
 DONE = "done.jsonl"
 RUN = "run.json"

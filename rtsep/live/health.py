@@ -22,13 +22,14 @@ import numpy as np
 from numba.core.registry import cpu_target
 
 from rtsep.config import StreamConfig
+from rtsep.engine.hop import process_block
 from rtsep.errors import LiveError
 from rtsep.live.connection import one_clock
 from rtsep.live.cpu import X86
 from rtsep.live.devices import Device, explained, find_device, list_devices, portaudio, supports
 from rtsep.live.endurance import MARGIN, Endurance, measure, take_priority
 from rtsep.live.stream import PHASE_SHARE
-from rtsep.separator import Separator, process_block
+from rtsep.separator import Separator
 
 ROOT = Path("/")  # of the files in which Linux describes itself
 UNCHECKED = "not checked on this system"

@@ -25,17 +25,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtsep.config import StreamConfig, check_real
+from rtsep.engine.channels import TINY
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.fft import irfft, rfft
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import aligned, zeros
 from rtsep.kernels.simd import LANES, clear, get, load, store
 from rtsep.phase.anisotropic_wiener import CONSISTENCY, SHAPES, anisotropic, pack
-from rtsep.phase.difference import TINY
 from rtsep.phase.posterior import posterior
 from rtsep.phase.von_mises import check_kappa, von_mises_shapes
 from rtsep.phase.wiener import wiener
 from rtsep.phase.window import Member, Windowed, WindowState, prepare_window, recover_all
-from rtsep.stages.registry import register_phase
 
 MAX_CONSISTENCY = 1e6
 QUIET = 1e-6  # power of a frame, relative to the mean one, below which it counts as so loud, 60 dB
@@ -236,6 +236,11 @@ class ConsistentAnisotropicWiener(_Consistent):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "kappa", check_kappa(self.kappa))
+
+    @property
+    def keeps_mixture_phase(self) -> bool:
+        """Never: the first phases are predicted."""
+        return False
 
     def open(self, config: StreamConfig, n_src: int, n_frames: int, n_iter: int, n_channels: int) -> WindowState:
         """State of the engine for a window of `n_frames`."""

@@ -20,10 +20,10 @@ from typing import ClassVar
 import numpy as np
 
 from rtsep.config import StreamConfig, check_choice, check_real
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.simd import LANES, get, load, store
 from rtsep.phase.mixture import MixturePhase
 from rtsep.phase.window import Member, Windowed, mask, unit
-from rtsep.stages.registry import register_phase
 
 ONE = np.float32(1)
 MAX_CONSISTENCY = 1e6
