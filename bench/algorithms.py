@@ -104,7 +104,7 @@ class Row(NamedTuple):
 
     @property
     def offline(self) -> bool:
-        return bool(getattr(self.phase, "offline", False))
+        return self.phase.lookahead is None
 
     def config(self, sr: int = SR) -> StreamConfig:
         length = sr * 16 // 1000
@@ -150,7 +150,7 @@ def transforms(phase: Any, n_src: int = N_SRC) -> int:
         return 1 + targets + frames * (2 * n_iter * (n_src - 1) + (n_src if published else n_src - 1))
     if getattr(phase, "State", None) is MixtureState:
         return 1 + n_src - 1  # the differences become signals
-    if isinstance(phase, (ConsistentWiener, ConsistentAnisotropicWiener)) and phase.offline:
+    if isinstance(phase, (ConsistentWiener, ConsistentAnisotropicWiener)) and phase.lookahead is None:
         # The window opens with all sources; the forces on their differences: before the iterations, and in each. The
         # mixture is transformed for the estimator and for the algorithm.
         return 2 + n_src + 2 * (n_src - 1) * (n_iter + 1)
