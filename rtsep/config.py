@@ -47,7 +47,8 @@ class StreamConfig:
     win_length : int, optional
         Window in samples, periodic Hann. Default: 16 ms, rounded down to a multiple of `hop`.
     hop : int, optional
-        Step between frames in samples. Default: a quarter of 16 ms, rounded down.
+        Step between frames in samples. Default: a quarter of `win_length` if that is given, else of 16 ms, rounded
+        down.
     n_fft : int, optional
         FFT length in samples: at least `win_length`, 16 times a product of 2, 3 and 5. Default: the size
         whose bins are nearest to 31.25 Hz apart (512 at 16 kHz, 1536 at 48 kHz), so that an estimator

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import re
 import subprocess
 import sys
 from importlib import metadata
@@ -391,3 +393,18 @@ def test_a_switch_of_the_iterations_switches_masks_and_magnitudes_too():
     assert np.array_equal(separator.process(X), other.process(X))
     separator.set(n_iter=0)
     assert separator.estimator.masks
+
+
+def test_the_page_on_extending_works_as_it_is_printed(tmp_path, monkeypatch):
+    page = (Path(__file__).parents[1] / "docs" / "extending.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", page, re.S)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    names = ["mine", *(f"page_{i}" for i in range(1, len(blocks)))]
+    for name, block in zip(names, blocks, strict=True):
+        (tmp_path / f"{name}.py").write_text(block)
+    modules = [importlib.import_module(name) for name in names]
+    low_and_high, _, split, fast, mask, whole = (list(vars(module).values())[-1] for module in modules)
+    parts = [separate(X, 16_000, kind(), "mixture") for kind in (low_and_high, split, fast)]
+    assert all(np.abs(part - parts[0]).max() < 1e-6 for part in parts)
+    assert np.abs(separate(X, 16_000, "hpss", mask()) - separate(X, 16_000, "hpss", "mixture")).max() < 1e-5
+    assert np.abs(separate(X, 16_000, "hpss", whole()) - separate(X, 16_000, "hpss", MISI(n_iter=0))).max() < 1e-5

@@ -21,7 +21,7 @@ from rtsep.phase import (
     Wiener,
     von_mises_concentration,
 )
-from rtsep.phase.consistent_wiener import descend
+from rtsep.phase.consistent_wiener import conjugate_gradients
 from rtsep.phase.von_mises import fit_concentration, von_mises_shape
 from rtsep.phase.window import recover_all
 
@@ -149,7 +149,7 @@ def offline(kappa, consistency: float, n_iter: int) -> tuple[np.ndarray, list[fl
     state = phase.open(config, n_src, len(magnitudes), 0, 1)
     start = zeros((n_src, x.size))
     recover_all(state, x, magnitudes, start)
-    found, residuals = descend(state, consistency, start[:-1] - start[-1], n_iter)
+    found, residuals = conjugate_gradients(state, consistency, start[:-1] - start[-1], n_iter)
     found = np.concatenate([found, np.zeros((1, x.size))])
     phases = state.memory[0, 1:, :, 0].astype(float) + 1j * state.memory[0, 1:, :, 1]
     mixture = np.fft.rfft(np.array(frames).sum(1), 128)

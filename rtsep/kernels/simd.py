@@ -1,4 +1,4 @@
-"""Eight float32 lanes as a value inside kernels: the only code generation of the package.
+"""Eight float32 lanes as a value inside kernels.
 
 LLVM does not vectorise our inner loops by itself: with more than a handful of arrays it gives up proving
 that they do not overlap. `load(array, i)` gives the lanes `array[i : i + 8]` as one value with `+ - * /`

@@ -7,7 +7,7 @@ between the posterior mean S of the sources (`rtsep.phase.posterior`) and
 
     mu_t = phase( 2 mean / (radial V) S + tau exp(i advanced mu_t-1) ),
 
-which leaves out, as the paper does, a term in exp(-2 i mu), and, to stay causal, the pull of the next frame.
+which leaves out, as the paper does, a term in exp(-2 i mu), and, to stay causal, the influence of the next frame.
 """
 
 from __future__ import annotations

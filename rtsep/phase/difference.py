@@ -57,10 +57,10 @@ def impose(magnitudes, phasors, frame, imposed):
 
 
 @pasted
-def project(analysed, target, mixture, magnitudes, frame, keep, phasors, masked, doubt, imposed):
+def project(analysed, target, mixture, magnitudes, frame, keep, phasors, masked, mask_share, imposed):
     """Mixing error distributed, magnitudes imposed, for one frame.
 
-    In the last iteration, with `keep`, the phases and the sum are stored, and a share `doubt` of the differences
+    In the last iteration, with `keep`, the phases and the sum are stored, and a share `mask_share` of the differences
     is taken from the amplitude mask, `masked`.
     """
     n_src, n_bins = magnitudes.shape[1], magnitudes.shape[2]
@@ -92,8 +92,8 @@ def project(analysed, target, mixture, magnitudes, frame, keep, phasors, masked,
             ur, ui = cr * v, ci * v
             dr, di = ur - lr, ui - li
             if keep:
-                dr = multiply_add(load(masked, at) - dr, doubt, dr)
-                di = multiply_add(load(masked, at + n_bins) - di, doubt, di)
+                dr = multiply_add(load(masked, at) - dr, mask_share, dr)
+                di = multiply_add(load(masked, at + n_bins) - di, mask_share, di)
             store(imposed, at, dr)
             store(imposed, at + n_bins, di)
             sr, si = sr + ur, si + ui

@@ -9,7 +9,7 @@ magnitude, mixing) T, what the spectra are made to sum to, is the transform of w
 mixture; in that of the released code (consistency, mixing, magnitude) it is the mixture X itself. That, and
 what is finally emitted, is the only difference between the two orders.
 
-*Doubt.* Iterations trust the magnitudes; where these are far off (6 dB), the amplitude mask is better than what
+*Gate.* Iterations trust the magnitudes; where these are far off (6 dB), the amplitude mask is better than what
 becomes of it. Such magnitudes give themselves away: no signals have them, so the iterations leave a mismatch
 between the spectra and their targets. That of the last iteration, smoothed over 80 ms, decides how much of the
 mask is blended into the frame that is committed. `bench/degraded.py` draws what that is worth.
@@ -40,7 +40,7 @@ MAX_ITERATIONS = 1000
 MAX_LOOKAHEAD = 32
 
 MISMATCH_S = 0.08  # smoothing of the mismatch
-HALF_TRUST = np.float32(0.15)  # mismatch at which half of the mask is blended in
+HALF_MASK = np.float32(0.15)  # squared mismatch, relative to the squared magnitudes, at which half is the mask
 
 
 class OMISIState(NamedTuple):
@@ -159,7 +159,7 @@ def recover_omisi(state, mixture, power, line, magnitudes, hop_out):
             if state.gated[0] and n_iter > 0:
                 mask(spectra, targets, i, state.masked)
 
-        doubt = np.float32(0)
+        mask_share = np.float32(0)
         # Step numbers of the paper's algorithm: consistency, then the projections, frame by frame.
         iteration, stop = 0, n_iter
         while iteration < stop:
@@ -177,10 +177,19 @@ def recover_omisi(state, mixture, power, line, magnitudes, hop_out):
                     rfft(state.plan, frame, state.analysed, 2 * (i * n_src + j) * n_bins)
             if last and state.gated[0]:
                 mismatch(state.analysed, state.target, targets, state.sums)
-                doubt = _doubt(state.misfit, c, state.sums, state.keep[0])
+                mask_share = _mask_share(state.misfit, c, state.sums, state.keep[0])
             for i in range(n_ahead + 1):
                 project(
-                    state.analysed, state.target, spectra, targets, i, last, phasors, state.masked, doubt, state.imposed
+                    state.analysed,
+                    state.target,
+                    spectra,
+                    targets,
+                    i,
+                    last,
+                    phasors,
+                    state.masked,
+                    mask_share,
+                    state.imposed,
                 )
             iteration += 1
 
@@ -197,11 +206,11 @@ def recover_omisi(state, mixture, power, line, magnitudes, hop_out):
 
 
 @inlined
-def _doubt(misfit, c, sums, keep):
-    """Share of the amplitude mask, 0 to 1: one half at a smoothed mismatch of HALF_TRUST."""
+def _mask_share(misfit, c, sums, keep):
+    """Share of the amplitude mask, 0 to 1: one half at a smoothed ratio of squares of HALF_MASK."""
     for i in range(2):
         misfit[c, i] = sums[i] + keep * (misfit[c, i] - sums[i])
-    ratio = misfit[c, 0] / (HALF_TRUST * misfit[c, 1] + TINY)
+    ratio = misfit[c, 0] / (HALF_MASK * misfit[c, 1] + TINY)
     fourth = min(ratio * ratio, np.float32(1e6)) ** 2
     return fourth / (np.float32(1) + fourth)
 

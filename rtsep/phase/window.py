@@ -64,7 +64,7 @@ class Member(NamedTuple):
     analysed : (n_src, 2, n_bins)
         Z, the consistent spectra; for `update` only.
     estimate : (n_src, 2, n_bins)
-        S so far; for `update` only.
+        S so far; in `enter` that of the frames before it, its own is still to be written.
     memory : (n_src, n_memory, n_bins)
         The frame's own values, which move through the window with it; filled by `enter`.
     work : (size of `work`,)
