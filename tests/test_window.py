@@ -199,7 +199,7 @@ def test_the_framework_gives_what_it_gave(phase):
 
 
 def test_incons_hardmix_is_the_mixture_phase():
-    """What the published code calls so, and the twin of the mask with its error shared, agreed within 4.4e-8 of the peak."""
+    """What the published code calls so and our twin of the mask with shared error agreed within 4.4e-8 of the peak."""
     sources = signals.voices(4_000)
     names = ("mixture", "incons_hardmix")
     first, second = (separate(sources.sum(0), 16_000, Oracle(sources), name) for name in names)
