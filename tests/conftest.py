@@ -1,8 +1,28 @@
-"""Signals reach the commands under test even where the suite runs in the background or under nohup."""
+"""Two processes for the whole suite, and signals for the commands under test."""
 
 import signal
 
-# What a shell has set to be ignored stays so in every child; a handler that does nothing is not passed on.
+import pytest
+
+# Signals reach the commands under test even where the suite runs in the background or under nohup: what a shell has
+# set to be ignored stays so in every child; a handler that does nothing is not passed on.
 for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
     if signal.getsignal(number) is signal.SIG_IGN:
         signal.signal(number, lambda *_: None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config):
+    """`pytest` without any argument runs in two processes; with arguments it does what they say."""
+    worker = hasattr(config, "workerinput")
+    if not worker and not config.invocation_params.args and config.pluginmanager.hasplugin("xdist"):
+        config.option.numprocesses, config.option.dist = 2, "loadgroup"
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config, items):
+    """A file stays in one process, for its fixtures and kernels, and so does all that needs a sound server."""
+    if config.pluginmanager.hasplugin("xdist"):
+        for item in items:
+            group = "sound" if hasattr(item.module, "JackServer") else item.path.stem
+            item.add_marker(pytest.mark.xdist_group(group))
