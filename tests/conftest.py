@@ -1,5 +1,6 @@
 """Two processes for the whole suite, and signals for the commands under test."""
 
+import os
 import signal
 
 import pytest
@@ -14,8 +15,8 @@ for number in (signal.SIGINT, getattr(signal, "SIGHUP", signal.SIGINT)):
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config):
     """`pytest` without any argument runs in two processes; with arguments it does what they say."""
-    worker = hasattr(config, "workerinput")
-    if not worker and not config.invocation_params.args and config.pluginmanager.hasplugin("xdist"):
+    nested = "PYTEST_XDIST_WORKER" in os.environ  # one of the two, or what a test in it starts
+    if not nested and not config.invocation_params.args and config.pluginmanager.hasplugin("xdist"):
         config.option.numprocesses, config.option.dist = 2, "loadgroup"
 
 
