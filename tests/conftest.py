@@ -1,9 +1,17 @@
-"""Two processes for the whole suite, and signals for the commands under test."""
+"""Two processes for the whole suite; the package and the signals of the commands under test."""
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
+
+import rtsep
+
+# Commands under test run the package that the tests run, with the kernels that these have compiled, and not the one in
+# the current folder (as Python before 3.11 does all the same).
+os.environ["PYTHONPATH"] = str(Path(rtsep.__file__).parents[1])
+os.environ["PYTHONSAFEPATH"] = "1"
 
 # Signals reach the commands under test even where the suite runs in the background or under nohup: what a shell has
 # set to be ignored stays so in every child; a handler that does nothing is not passed on.
