@@ -45,7 +45,7 @@ def share_error(sources: np.ndarray, mixture: np.ndarray) -> np.ndarray:
 def test_the_difference_form_equals_the_papers_steps_on_all_sources(sizes, lookahead, n_iter, tail, order):
     config = StreamConfig(16_000, *sizes)
     for n_src, init in ((2, "mixture"), (3, "mixture"), (2, "sinusoidal"), (1, "mixture")):
-        sources = signals.voices(3_000, n_src=n_src)
+        sources = signals.voices(2_000, n_src=n_src)
         x = sources.sum(0).astype(float)
         n_frames = x.size // config.hop
         spectra = [naive.stft(s, *sizes, n_frames) for s in sources]
