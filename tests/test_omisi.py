@@ -6,8 +6,8 @@ import naive
 import numpy as np
 import pytest
 import signals
-from frames import Frames
 import stored_phases
+from frames import Frames
 
 from rtsep import Output, PythonEstimator, Separator, StreamConfig, separate
 from rtsep.config import ConfigError

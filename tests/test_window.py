@@ -9,8 +9,8 @@ import naive_window as twin
 import numpy as np
 import pytest
 import signals
-from frames import Frames
 import stored_phases
+from frames import Frames
 
 from rtsep import ConfigError, Output, StreamConfig, separate
 from rtsep.estimators import Oracle
