@@ -258,19 +258,24 @@ def test_every_bin_belongs_to_two_bands_with_shares_that_sum_to_one():
         assert (share[~inside] == 1).all()
 
 
-def test_two_hours_of_hops_leave_the_network_where_it_was():
+def test_half_an_hour_of_hops_leaves_the_network_where_it_was():
     estimator = Speech(models.random_model(Path(models.FOLDER.name) / "calm.npz", SHAPES[0], Speech.sources, scale=1))
     state, chunk = estimator.prepare(CONFIG), spectra(scene(64_000), CONFIG)
     power = power_of(chunk)
     magnitudes = np.zeros((len(chunk), 2, 257), np.float32)
     after = []
-    for _ in range(1_800):  # of 4 s
+    for _ in range(450):  # of 4 s
         estimate_all(state, chunk, power, magnitudes)
         after.append((state.network.hidden.copy(), state.features.floor.copy(), state.features.level[0]))
-    assert state.features.n_seen[0] == 1_800 * len(chunk)
+    assert state.features.n_seen[0] == 450 * len(chunk)
     assert np.isfinite(magnitudes).all()
-    for then, now in zip(after[10], after[-1], strict=True):
-        assert np.abs(now - then).max() < 1e-4 * max(1, np.abs(then).max())
+
+    def distance(a, b) -> float:
+        return max(np.abs(now - then).max() / max(1, np.abs(then).max()) for then, now in zip(a, b, strict=True))
+
+    # The floor is tracked in spans that do not divide 4 s: what comes back at the end is a state of the first minutes.
+    for now in after[-3:]:
+        assert min(distance(then, now) for then in after[10:60]) < 1e-4
 
 
 def with_power(power: np.ndarray) -> np.ndarray:
