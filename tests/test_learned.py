@@ -20,6 +20,7 @@ from scipy.signal import resample, resample_poly
 from scipy.special import expit
 
 from rtsep import ConfigError, Output, Separator, StreamConfig, separate
+from rtsep.choose import choose
 from rtsep.cli import make_parser
 from rtsep.cli.engine import engine_settings
 from rtsep.estimators import Speech, Talkers, default_estimator
@@ -328,14 +329,18 @@ def test_what_follows_decides_between_masks_and_magnitudes():
     speech = Speech(models.tiny(Speech))
     x = scene(4_000).astype(np.float32)
 
-    def target(phase, settings=speech):
-        return Separator(CONFIG, settings, phase).estimator.target
+    def masks(phase, settings=speech):
+        return choose(settings, phase, 0.016, 0.004).estimator.masks
 
-    assert target(None) == target("mixture") == target(OMISI(n_iter=0)) == "mask"
-    assert target("omisi") == target(OMISI(n_iter=1)) == target(MISI(n_iter=1, lookahead=1)) == "magnitudes"
-    assert target("mixture", replace(speech, target="magnitudes")) == "magnitudes"
-    assert target("omisi", replace(speech, target="mask")) == "mask"
-    assert Separator(CONFIG, Talkers(models.tiny(Talkers))).phase.name == "mixture"
+    assert masks(None)
+    assert masks("mixture")
+    assert masks(OMISI(n_iter=0))
+    assert not (masks("omisi"))
+    assert not (masks(OMISI(n_iter=1)))
+    assert not (masks(MISI(n_iter=1, lookahead=1)))
+    assert not masks("mixture", replace(speech, target="magnitudes"))
+    assert masks("omisi", replace(speech, target="mask"))
+    assert choose(Talkers(models.tiny(Talkers)), None, 0.016, 0.004).phase.name == "mixture"
     masked = separate(x, 16_000, speech, "mixture")
     asked_for = separate(x, 16_000, replace(speech, target="mask"), OMISI(n_iter=0))
     np.testing.assert_allclose(masked, asked_for, atol=1e-6)
