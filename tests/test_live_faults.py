@@ -18,7 +18,7 @@ from test_live_callback import Device
 
 from rtsep import ConfigError, Output, Separator, StreamConfig
 from rtsep.estimators import Passthrough
-from rtsep.live import LiveError, LiveStream, connection, devices, stream
+from rtsep.live import LiveError, LiveStream, connection, devices, stream, watch
 from rtsep.live import callback as cb
 from rtsep.live.worker import WorkerDriver
 
@@ -30,7 +30,7 @@ def tone(n, sr, frequency=100, amplitude=0.5):
 @pytest.fixture
 def file_devices(monkeypatch):
     made = FileDevices(voices(120_000)[0], 16_000)
-    for module in (devices, connection, stream):
+    for module in (devices, connection, stream, watch):
         monkeypatch.setattr(module, "portaudio", lambda: made)
     return made
 
@@ -64,14 +64,14 @@ def test_a_device_that_is_pulled_out_and_put_back_goes_on_from_a_new_beginning(f
 def test_what_was_chosen_while_the_device_disappeared_is_heard_when_it_is_back(file_devices):
     with LiveStream(Separator(StreamConfig(), Halves()), late="wait") as live:
         wait_for(lambda: file_devices.position > 20_000)
-        with live._lock:  # so that it is not noticed before
+        with live._link.lock:  # so that it is not noticed before
             file_devices.there = False
-            wait_for(lambda: not live._connection.active)
+            wait_for(lambda: not live._link.active)
             live.set(solo="other", bypass=True)
         wait_for(lambda: live.stats.state == "reconnecting")
         file_devices.there = True
         wait_for(lambda: live.stats.state == "running")
-        assert live._live.goals.tolist() == [1, 0, 0]
+        assert live._processor.live.goals.tolist() == [1, 0, 0]
 
 
 def test_a_separator_serves_one_stream_at_a_time(file_devices):
@@ -226,7 +226,7 @@ def test_an_estimator_that_does_not_return_keeps_nobody_waiting(file_devices, mo
     live = LiveStream(Separator(StreamConfig(), Stuck()))
     live.start()
     assert entered.wait(10)
-    driver = live._driver
+    driver = live._processor.driver
     driver.stop()
     with pytest.raises(LiveError, match="the estimator has not returned from its last hop"):
         driver.reset()

@@ -54,14 +54,14 @@ def _try_again(unraisable: Any) -> None:
 
 
 @contextmanager
-def gently() -> Iterator[Callable[[], bool]]:
+def gently(insist: bool = True) -> Iterator[Callable[[], bool]]:
     """Note the first signal instead of raising it, for whoever asks the function that this gives, and raise it at the
-    end; a second one ends the process at once.
+    end; a second one ends the process at once, or changes nothing if nobody may `insist`.
     """
     came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if came:
+        if came and insist:
             _end(number, frame)
         came.append(number)
 

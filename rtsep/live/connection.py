@@ -3,21 +3,29 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
 from rtsep.kernels.memory import arrays
 from rtsep.live.bridge import DRIFT, RUNNING, UNDERRUNS, compiled_callbacks, delays, prepare_bridge
 from rtsep.live.callback import LiveState, compiled_callback
-from rtsep.live.devices import Device, abandon, explained, portaudio, supports
+from rtsep.live.devices import JACK, Device, abandon, explained, portaudio, supports
 from rtsep.live.pointers import Handle
+from rtsep.live.uninterrupted import uninterrupted
 
 _ABANDONED: list[Any] = []  # connections whose devices may still call back, one day
+_OPEN: WeakSet[Connection] = WeakSet()
+
+
+def anything_open() -> bool:
+    """Whether there is a connection whose devices a new search would close."""
+    return bool(_OPEN)
 
 
 def one_clock(input: Device, output: Device) -> bool:
     """Whether it is certain that both run by the same clock."""
-    return input.index == output.index or input.host_api == output.host_api == "JACK Audio Connection Kit"
+    return input.index == output.index or input.host_api == output.host_api == JACK
 
 
 class Connection:
@@ -65,6 +73,7 @@ class Connection:
         self._connected = np.array([True])
         self._engine = self._handle = Handle(live._replace(connected=self._connected))
         self._bridge = None
+        _OPEN.add(self)
         try:
             if one_clock(input, output) and sr_in == sr_out == sr:
                 live.route_in[:] = n_in, *channels
@@ -82,7 +91,7 @@ class Connection:
             self._open("input", input.index, sr_in, n_in, capture)
             self._open("output", output.index, sr_out, n_out, play)
         except BaseException:  # Ctrl-C, too: the callbacks must not outlive what they work on
-            self.close()
+            uninterrupted(self.close)
             raise
 
     def _open(self, kind: str, index: Any, sr: int, n_channels: Any, callback: Any) -> None:
@@ -149,7 +158,7 @@ class Connection:
 
     def close(self, lost: bool = False) -> None:
         """Let the devices go; `lost`: they are gone."""
-        jack = any("JACK" in device.host_api for device in self._devices)
+        jack = any(device.host_api == JACK for device in self._devices)
         if self._streams and (self._given_up or (jack and (lost or not self.active))):
             self._connected[0] = False
             _ABANDONED.append(self)
@@ -162,3 +171,4 @@ class Connection:
             self._handle.release()
             self._engine.release()
         self._streams = []
+        _OPEN.discard(self)

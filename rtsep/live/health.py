@@ -28,7 +28,7 @@ from rtsep.live.connection import one_clock
 from rtsep.live.cpu import X86
 from rtsep.live.devices import Device, explained, find_device, list_devices, portaudio, supports
 from rtsep.live.endurance import MARGIN, Endurance, measure, take_priority
-from rtsep.live.stream import PHASE_SHARE
+from rtsep.live.processor import PHASE_SHARE
 from rtsep.separator import Separator
 
 ROOT = Path("/")  # of the files in which Linux describes itself
