@@ -100,6 +100,23 @@ def test_the_round_trip_is_that_of_the_ledger(server, block_size):
     assert heard.max() == pytest.approx(0.5, abs=1e-6)
 
 
+@pytest.mark.parametrize("server", [(16_000, 256)], indirect=True)
+def test_the_ledger_follows_the_period_of_the_server_and_says_so(server):
+    click = np.zeros((1, 1024), np.float32)
+    click[0, 5] = 0.5
+    with LiveStream(Separator(StreamConfig(16_000), Passthrough()), fade_in_ms=0, late="wait") as stream:
+        for period in (256, 64, 512):
+            with server.client() as client:
+                client.blocksize = server.period = period
+            wait_for(lambda period=period: stream.ledger["device out"] == period)
+            heard = Player(server, click, tail=4096).run()[0]
+            assert np.argmax(heard) - 5 == stream.latency
+    assert [message for message in stream.messages if "delay" in message] == [
+        "the delay of the devices is 64 samples, 4.0 ms, and was 16.0 ms",
+        "the delay of the devices is 512 samples, 32.0 ms, and was 4.0 ms",
+    ]
+
+
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
 def test_the_stream_comes_back_when_the_server_does(server):
     separator = Separator(StreamConfig(16_000), Passthrough())

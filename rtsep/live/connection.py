@@ -14,6 +14,8 @@ from rtsep.live.devices import JACK, Device, abandon, explained, portaudio, supp
 from rtsep.live.pointers import Handle
 from rtsep.live.uninterrupted import uninterrupted
 
+HALF_RANGE = 1 << 31  # of what JACK counts samples with
+
 _ABANDONED: list[Any] = []  # connections whose devices may still call back, one day
 _OPEN: WeakSet[Connection] = WeakSet()
 
@@ -68,6 +70,7 @@ class Connection:
         sr_out = sr if supports(output, "output", n_out, sr) else output.sr
         engine = compiled_callback()
         self._streams: list[Any] = []
+        self._first_block = 0
         self._library = portaudio()._lib
         # A device that was given up as lost may come back when the next connection works on the same state.
         self._connected = np.array([True])
@@ -143,18 +146,33 @@ class Connection:
         """By how much the input's clock runs faster than the output's, relative to 1, as learned so far."""
         return 0.0 if self._bridge is None else float(self._bridge.loop[DRIFT])
 
-    @property
-    def ledger(self) -> dict[str, int]:
-        """What the connection adds to the delay, in samples of the engine; the devices' part as they report it."""
+    def ledger(self, block: int) -> dict[str, int]:
+        """What the connection adds to the delay, in samples of the engine; the devices' part as they report it.
+
+        `block` is what they deliver at a time; 0 before they do.
+        """
         latency = [stream.latency for stream in self._streams]
-        device_in, device_out = (latency[0] if self._bridge is None else latency) or (0, 0)
+        reported = (latency[0] if self._bridge is None else latency) or (0, 0)
+        device_in, device_out = (round(seconds * self._sr) for seconds in reported)
+        if self._bridge is None and self._devices[0].host_api == JACK:
+            device_in, device_out = self._of_jack(device_in, device_out, block)
         resampling, store = (0, 0) if self._bridge is None else delays(self._bridge)
-        return {
-            "resampling": resampling,
-            "bridge": store,
-            "device in": round(device_in * self._sr),
-            "device out": round(device_out * self._sr),
-        }
+        return {"resampling": resampling, "bridge": store, "device in": device_in, "device out": device_out}
+
+    def _of_jack(self, device_in: int, device_out: int, block: int) -> tuple[int, int]:
+        """What PortAudio takes from the latencies of JACK's ports is unsigned and as old as the stream.
+
+        It subtracts a period, which PipeWire does not count for devices that have no delay of their own.
+        """
+        device_in, device_out = ((n + HALF_RANGE) % (2 * HALF_RANGE) - HALF_RANGE for n in (device_in, device_out))
+        if self._block_size:
+            period = -device_in
+        else:
+            self._first_block = self._first_block or block
+            device_out += block - self._first_block
+            period = block
+        # What was put out in one period comes in no earlier than in the next.
+        return max(0, device_in), max(device_out, period + self._block_size)
 
     def close(self, lost: bool = False) -> None:
         """Let the devices go; `lost`: they are gone."""

@@ -160,13 +160,13 @@ class Link:
 
     @property
     def learning(self) -> bool:
-        """Whether the ledger is not yet complete."""
-        return self.connection is not None and self.connection.learning
+        """Whether the ledger is not yet complete: a bridge learns, or no callback has shown the size of a block."""
+        return self.connection is not None and (self.connection.learning or not self._processor.times.block)
 
     @property
     def ledger(self) -> dict[str, int]:
         """What the devices, and what is between them, add to the delay; the last that was known, in samples."""
-        return self.connection.ledger if self.connection else self._ledger
+        return self.connection.ledger(self._processor.times.block) if self.connection else self._ledger
 
     @property
     def breaks(self) -> int:

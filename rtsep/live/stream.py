@@ -25,7 +25,7 @@ from rtsep.live.uninterrupted import uninterrupted
 from rtsep.live.watch import Watch
 from rtsep.separator import Separator
 
-SETTLING_S = 2.0  # for a bridge to learn what it needs; then the ledger is complete later
+SETTLING_S = 2.0  # for the ledger to be complete: a bridge learns what it needs; then it is complete later
 
 _OPEN: WeakSet[LiveStream] = WeakSet()
 
@@ -193,10 +193,11 @@ class LiveStream:
                 uninterrupted(self._stop)
                 raise
         try:
-            # The ledger of a bridge is complete when it has learned what it needs.
             end = time.monotonic() + SETTLING_S
             while self._link.learning and time.monotonic() < end:
-                time.sleep(0.02)
+                time.sleep(0.005)
+                with self._link.lock:
+                    self._processor.times.collect()
         except BaseException:
             self.close()
             raise

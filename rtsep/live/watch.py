@@ -35,6 +35,7 @@ class Watch:
     def __init__(self, link: Link, processor: Processor, recorder: Recorder | None, say: Callable[[str], None]) -> None:
         self._link, self._processor, self._recorder, self._say = link, processor, recorder, say
         self._warned, self._howls = False, howls(processor.live.howling)
+        self._delay: int | None = None
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep watch", daemon=True)
         self._thread.start()
@@ -56,6 +57,7 @@ class Watch:
                     seen, since = callbacks, now
                 looked = now
                 self._report()
+                self._compare()
                 lost = not self._link.active or time.monotonic() - since > SILENT_S
             if lost:
                 self._reconnect()
@@ -88,6 +90,16 @@ class Watch:
             live.taps[0] = 0
             self._say(f"the recording to {recorder.folder} ended: {recorder.problem}")
             recorder.problem = None
+
+    def _compare(self) -> None:
+        """Whether the delay is still what it was."""
+        if not self._link.active or self._link.learning:
+            return
+        delay, before = sum(self._link.ledger.values()), self._delay
+        if before is not None and delay != before:
+            ms = 1000 / self._processor.separator.config.sr
+            self._say(f"the delay of the devices is {delay} samples, {delay * ms:.1f} ms, and was {before * ms:.1f} ms")
+        self._delay = delay
 
     def _reconnect(self) -> None:
         link = self._link
