@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +111,38 @@ def test_an_interrupted_start_leaves_no_callback_behind(file_devices, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         live.start()
     assert not opened[0].active
+
+
+def test_closing_cannot_be_interrupted(file_devices, tmp_path, monkeypatch):
+    """Ctrl-C comes three times while the device takes long to close; it is heard of once that is done."""
+    abort, ended = Stream.abort, []
+
+    def take_long(self, ignore_errors=True):
+        if self.active:
+            for _ in range(3):
+                time.sleep(0.05)
+                _thread.interrupt_main()
+        abort(self)
+        ended.append(self)
+
+    monkeypatch.setattr(Stream, "abort", take_long)
+    live = LiveStream(Separator(StreamConfig(), Passthrough()), record=tmp_path)
+    live.start()
+    wait_for(lambda: file_devices.position > 20_000)
+    with pytest.raises(KeyboardInterrupt):
+        live.close()
+    assert ended
+    assert not ended[0].active
+    assert live.stats.state == "stopped"
+    assert live.stats.recorded_s == sf.info(tmp_path / "mixture.wav").duration > 1
+
+
+def test_a_recording_can_be_read_while_it_is_made(file_devices, tmp_path):
+    with LiveStream(Separator(StreamConfig(), Passthrough()), record=tmp_path) as live:
+        wait_for(lambda: live.stats.recorded_s > 1)
+        recorded_s = live.stats.recorded_s
+        for name in ("mixture", "signal"):
+            assert sf.info(tmp_path / f"{name}.wav").duration >= recorded_s
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit on the size of files")

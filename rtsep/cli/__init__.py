@@ -50,7 +50,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-    with stoppable() as started:
+    with stoppable(last=argv is None) as started:
         try:
             for stream in (sys.stdout, sys.stderr):
                 if hasattr(stream, "reconfigure"):
