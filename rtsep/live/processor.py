@@ -7,6 +7,7 @@ from collections import Counter
 
 import numpy as np
 
+from rtsep.engine.output import Output
 from rtsep.kernels.memory import arrays
 from rtsep.live import callback as cb
 from rtsep.live.driver import Driver
@@ -14,7 +15,6 @@ from rtsep.live.pointers import Handle
 from rtsep.live.rings import write
 from rtsep.live.times import Times
 from rtsep.separator import Separator
-from rtsep.stages.output import Output
 
 TAP_S = 4.0  # how long the disk may be busy before a recording loses samples
 PHASE_SHARE = 0.7  # of a hop, after which the phase recovery starts no further iteration
