@@ -7,7 +7,7 @@ from weakref import WeakSet
 
 import numpy as np
 
-from rtsep.kernels.memory import arrays
+from rtsep.kernels.memory import memory
 from rtsep.live.bridge import DRIFT, RUNNING, UNDERRUNS, compiled_callbacks, delays, prepare_bridge
 from rtsep.live.callback import LiveState, compiled_callback
 from rtsep.live.devices import JACK, Device, abandon, explained, portaudio, supports
@@ -86,7 +86,7 @@ class Connection:
             live.route_in[:] = range(-1, len(channels))
             live.route_in[0] = len(channels)
             self._bridge = prepare_bridge((sr_in, sr, sr_out), n_in, channels, n_out, float(live.monitor.ceiling[0]))
-            for array in arrays(self._bridge):
+            for array in memory(self._bridge):
                 np.copyto(array, array.copy())  # touches every page
             self._bridge.engine[:] = engine.address, self._engine.address
             self._handle = Handle(self._bridge)

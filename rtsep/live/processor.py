@@ -8,7 +8,7 @@ from collections import Counter
 import numpy as np
 
 from rtsep.engine.output import Output
-from rtsep.kernels.memory import arrays
+from rtsep.kernels.memory import memory
 from rtsep.live import callback as cb
 from rtsep.live.driver import Driver
 from rtsep.live.pointers import Handle
@@ -80,7 +80,7 @@ class Processor:
         live.listens[0] = howling
         self.times, self.goals = Times(live.times, config.sr), live.goals.copy()
         self._put_right: Counter[str] = Counter()  # before the last reset
-        self._fresh = [array.copy() for array in arrays(live)]
+        self._fresh = [array.copy() for array in memory(live)]
         self._warm_up()
 
     def _warm_up(self) -> None:
@@ -97,7 +97,7 @@ class Processor:
         self._restore()  # which also touches every page
 
     def _restore(self) -> None:
-        for array, values in zip(arrays(self.live), self._fresh, strict=True):
+        for array, values in zip(memory(self.live), self._fresh, strict=True):
             np.copyto(array, values)
 
     def reset(self) -> None:
