@@ -28,7 +28,7 @@ from jackd import JackServer
 from rtsep import Separator, StreamConfig
 from rtsep.live import LiveStream
 from rtsep.live.devices import portaudio
-from rtsep.live.stats import Histogram
+from rtsep.live.times import Histogram
 
 SR, PERIOD = 16_000, 64
 
