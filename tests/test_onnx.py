@@ -285,7 +285,7 @@ sys.modules["onnxruntime"] = None
 from rtsep.cli import main
 sys.exit(main(["separate", "x.wav", "-o", "out", "--estimator", "onnx", "--model", "x.onnx"]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert 'pip install "rtsep[onnx]"' in done.stderr

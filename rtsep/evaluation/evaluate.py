@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rtsep import __version__
+from rtsep.audio_files import FileError, make_folder, read_alike
 from rtsep.config import StreamConfig
 from rtsep.engine.output import Output
 from rtsep.errors import ConfigError
 from rtsep.estimators import Oracle
-from rtsep.evaluation.audio import read_alike
 from rtsep.evaluation.checks import ScoreError
 from rtsep.evaluation.corpus import Item
 from rtsep.evaluation.matching import match
 from rtsep.evaluation.ratios import si_sdr
 from rtsep.evaluation.scores import Scene, check_scores, measure
 from rtsep.evaluation.workers import Failure, Task
-from rtsep.files import FileError, describe, make_folder
 from rtsep.offline import separate
+from rtsep.plain import describe, plain
 
 DONE = "done.jsonl"
 RUN = "run.json"
@@ -311,15 +311,6 @@ class Evaluation:
                 if tuple(entry["key"]) in known:
                     self.rows[tuple(entry["key"])] = [_with_nan(row) for row in entry["rows"]]
         os.truncate(path, whole)
-
-
-def plain(value: Any) -> Any:
-    """`value` for JSON, which has neither NaN nor infinity: null."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_nan(row: dict[str, Any]) -> dict[str, Any]:

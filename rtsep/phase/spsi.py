@@ -86,7 +86,7 @@ def recover_spsi(state, mixture, power, line, magnitudes, hop_out):
 @register_phase("spsi")
 @dataclass(frozen=True)
 class SPSI(OnlinePhase):
-    """SPSI: one advancing phase per spectral peak, each source on its own; cheapest, and rough.
+    """SPSI: one advancing phase per spectral peak, each source on its own; rough.
 
     References
     ----------
