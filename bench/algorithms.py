@@ -180,7 +180,7 @@ def stream(row: Row, sr: int) -> Callable[[], float]:
     """Takes pieces of a stream one after the other; seconds per hop."""
     config = row.config(sr)
     mixture, magnitudes = hops(config)
-    line = prepare_line(1, config.win_length + row.phase.lookahead * config.hop)
+    line = prepare_line(1, config.analysis + row.phase.lookahead * config.hop)
     analysis, state = prepare_analysis(config), row.phase.prepare(config, N_SRC)
     out, places = np.zeros((N_SRC, 1, config.hop), np.float32), cycle(range(0, len(mixture), PIECE))
 
@@ -199,7 +199,7 @@ def whole(row: Row, sr: int) -> Callable[[], float]:
     """Takes a signal at once; seconds per hop."""
     config = row.config(sr)
     mixture, magnitudes = (np.ascontiguousarray(x[:OFFLINE_HOPS]) for x in hops(config))
-    line = np.pad(mixture.ravel(), (config.win_length - config.hop, 0))
+    line = np.pad(mixture.ravel(), (config.analysis - config.hop, 0))
 
     def call() -> float:
         begin = thread_time()

@@ -62,7 +62,7 @@ def record(benchmark, hop_s: float, n_hops: int) -> None:
 def test_phase_recovery(benchmark, n_iter):
     phase = OMISI(n_iter)
     mixture, magnitudes = hops(CONFIG)
-    line = prepare_line(1, CONFIG.win_length + phase.lookahead * CONFIG.hop)
+    line = prepare_line(1, CONFIG.analysis + phase.lookahead * CONFIG.hop)
     analysis, state = prepare_analysis(CONFIG), phase.prepare(CONFIG, 2)
     out = np.zeros((2, 1, CONFIG.hop), np.float32)
     benchmark.pedantic(run_hops, (line, analysis, state, mixture, magnitudes, out), rounds=200, warmup_rounds=5)
@@ -72,8 +72,8 @@ def test_phase_recovery(benchmark, n_iter):
 @pytest.mark.parametrize("n_iter", [0, 15])
 def test_numpy(benchmark, n_iter):
     mixture, magnitudes = hops(CONFIG)
-    frames = np.lib.stride_tricks.sliding_window_view(mixture.ravel(), CONFIG.win_length)[:: CONFIG.hop]
-    stage = NumpyOMISI(CONFIG.win_length, CONFIG.hop, CONFIG.n_fft, 2, n_iter)
+    frames = np.lib.stride_tricks.sliding_window_view(mixture.ravel(), CONFIG.analysis)[:: CONFIG.hop]
+    stage = NumpyOMISI(CONFIG.analysis, CONFIG.hop, CONFIG.n_fft, 2, n_iter)
 
     def run() -> None:
         for frame, target in zip(frames, magnitudes, strict=False):

@@ -56,11 +56,11 @@ def hops(config: StreamConfig) -> tuple[np.ndarray, np.ndarray]:
 
 def spectra(sources: np.ndarray, config: StreamConfig = CONFIG) -> np.ndarray:
     """(n_frames, n_src, n_bins), the frames of a stream with its sources, until its last sample has left."""
-    lead = config.win_length - config.hop
-    padded = np.pad(sources, ((0, 0), (lead, 2 * config.win_length)))
+    lead = config.analysis - config.hop
+    padded = np.pad(sources, ((0, 0), (lead, 2 * config.analysis)))
     starts = range(0, sources.shape[1] + lead, config.hop)
-    frames = np.stack([padded[:, i : i + config.win_length] for i in starts])
-    return np.fft.rfft(frames * config.window, config.n_fft)
+    frames = np.stack([padded[:, i : i + config.analysis] for i in starts])
+    return np.fft.rfft(frames * config.windows.analysis, config.n_fft)
 
 
 def independent(true: np.ndarray, error_db: float) -> np.ndarray:

@@ -115,7 +115,7 @@ class StreamConfig:
         hop_ms: float | None = None,
         n_channels: int = 1,
         *,
-        synthesis_ms: float | None = None,
+        latency_ms: float | None = None,
     ) -> StreamConfig:
         """Configuration from times in milliseconds, each rounded down to samples.
 
@@ -124,30 +124,31 @@ class StreamConfig:
         sr : int
             Sample rate in Hz.
         window_ms : float, optional
-            Analysis window. Default: 16, or as long as the synthesis window if that is longer.
+            Analysis window. Default: 16, or the latency if that is longer.
         hop_ms : float, optional
-            Default: a quarter of the synthesis window; a half of it below 8 ms, where hops are short enough.
+            Default: a quarter of the latency, or a half of it where that is below 8 ms and the analysis window longer.
         n_channels : int
-        synthesis_ms : float, optional
-            Synthesis window, which is the latency. Default: as long as the analysis window.
+        latency_ms : float, optional
+            Synthesis window. Default: as long as the analysis window.
 
         Notes
         -----
-        Where the synthesis window is a whole number of hops in milliseconds it is one in samples too (704 = 4 x 176
-        at 44.1 kHz).
+        Where a window is a whole number of hops in milliseconds it is one in samples too (704 = 4 x 176 at 44.1 kHz).
         """
-        for name, value in (("window_ms", window_ms), ("synthesis_ms", synthesis_ms), ("hop_ms", hop_ms)):
+        for name, value in (("window_ms", window_ms), ("latency_ms", latency_ms), ("hop_ms", hop_ms)):
             if value is not None:
                 check_real(name, value, SHORTEST_MS, 1000, " ms")
         if window_ms is None:
-            window_ms = max(USUAL_MS, synthesis_ms or 0)
-        pair = synthesis_ms is not None and synthesis_ms != window_ms
-        if synthesis_ms is None:
-            synthesis_ms = window_ms
-        if synthesis_ms > window_ms:
-            raise ConfigError(f"synthesis_ms={synthesis_ms} is longer than window_ms={window_ms}")
+            window_ms = max(USUAL_MS, latency_ms or 0)
+        latency_ms = window_ms if latency_ms is None else latency_ms
+        if latency_ms > window_ms:
+            raise ConfigError(f"latency_ms={latency_ms:g} is longer than window_ms={window_ms:g}")
         if hop_ms is None:
-            hop_ms = synthesis_ms / (2 if pair and synthesis_ms < 8 else 4)
+            hop_ms = latency_ms / (2 if latency_ms < min(window_ms, 8) else 4)
+        elif hop_ms > latency_ms / 2:
+            raise ConfigError(
+                f"hop_ms={hop_ms:g} is too long for a window of {latency_ms:g} ms; half of it is the most"
+            )
         sr = check_int("sr", sr, MIN_SR, MAX_SR, " Hz")
         hop = int(sr * hop_ms / 1000 + 1e-9)
 
@@ -155,11 +156,11 @@ class StreamConfig:
             hops = ms / hop_ms
             return hop * round(hops) if abs(hops - round(hops)) < 1e-9 else int(sr * ms / 1000 + 1e-9)
 
-        analysis, synthesis = in_samples(window_ms), in_samples(synthesis_ms)
+        analysis, synthesis = in_samples(window_ms), in_samples(latency_ms)
         if hop < 1 or synthesis < MIN_WIN_LENGTH:
             raise ConfigError(
-                f"window_ms={synthesis_ms} and hop_ms={hop_ms} give {synthesis} and {hop} samples at {sr} Hz; "
-                f"at least {MIN_WIN_LENGTH} and 1 are needed"
+                f"a window of {latency_ms:g} ms and a hop of {hop_ms:g} ms have {synthesis} and {hop} samples "
+                f"at {sr} Hz; at least {MIN_WIN_LENGTH} and 1 are needed"
             )
         return cls(sr, analysis, hop, n_channels=n_channels, synthesis=synthesis)
 
@@ -177,6 +178,12 @@ class StreamConfig:
     def window_s(self) -> float:
         """Duration of the analysis window in seconds."""
         return self.analysis / self.sr
+
+    @property
+    def times_ms(self) -> dict[str, float]:
+        """Analysis window, latency and hop in ms, for reports."""
+        samples = {"window_ms": self.analysis, "latency_ms": self.synthesis, "hop_ms": self.hop}
+        return {name: round(1000 * n / self.sr, 4) for name, n in samples.items()}
 
     @cached_property
     def windows(self) -> Windows:

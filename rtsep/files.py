@@ -23,7 +23,7 @@ from rtsep.audio_files import (
     write_sources,
 )
 from rtsep.choose import choose
-from rtsep.config import ConfigError, StreamConfig
+from rtsep.config import MAX_SR, ConfigError, StreamConfig
 from rtsep.engine.output import Output, finish
 from rtsep.offline import separate
 from rtsep.plain import describe
@@ -92,10 +92,8 @@ class FileSeparator:
         As in `rtsep.separate`.
     output : Output, optional
         Strength, ceiling and fade-in.
-    window_ms : float
-        Window in ms.
-    hop_ms : float, optional
-        Hop in ms; default: a quarter of the window.
+    window_ms, hop_ms, latency_ms : float, optional
+        As in `StreamConfig.from_ms`.
     format : {"wav", "wav24", "wav16", "flac"}
         Of the outputs: 32-bit float, 24-bit and 16-bit WAV, 24-bit FLAC. A WAV that would be larger than 4 GB
         becomes an RF64.
@@ -121,18 +119,20 @@ class FileSeparator:
         phase: Any = None,
         output: Output | None = None,
         *,
-        window_ms: float = 16.0,
+        window_ms: float | None = None,
         hop_ms: float | None = None,
+        latency_ms: float | None = None,
         format: str = "wav",
         overwrite: bool = False,
         plot: bool = False,
     ) -> None:
         if format not in FORMATS:
             raise ConfigError(f"{format=} is not one of {', '.join(FORMATS)}")
-        hop_s = (window_ms / 4 if hop_ms is None else hop_ms) / 1e3
-        self.estimator, self.phase = choose(estimator, phase, window_ms / 1e3, hop_s)
+        self._times: dict[str, Any] = {"window_ms": window_ms, "hop_ms": hop_ms, "latency_ms": latency_ms}
+        finest = StreamConfig.from_ms(MAX_SR, **self._times)
+        self.estimator, self.phase = choose(estimator, phase, finest.window_s, finest.hop_s)
+        self._times_ms = finest.times_ms
         self.output = Output() if output is None else output
-        self.window_ms, self.hop_ms = window_ms, hop_ms
         self.format, self.overwrite, self.plot = FORMATS[format], overwrite, plot
         self.sources: tuple[str, ...] = tuple(self.estimator.sources)
         self._separators: dict[tuple[int, int], Separator] = {}
@@ -143,8 +143,7 @@ class FileSeparator:
             "estimator": describe(self.estimator),
             "phase": describe(self.phase),
             "output": asdict(self.output),
-            "window_ms": self.window_ms,
-            "hop_ms": self.window_ms / 4 if self.hop_ms is None else self.hop_ms,
+            **self._times_ms,
         }
 
     def outputs(self, path: Path, folder: Path) -> dict[str, Path]:
@@ -175,7 +174,7 @@ class FileSeparator:
         """
         with open_audio(path) as file:
             sr, n_channels, n_samples = file.samplerate, file.channels, file.frames
-            config = StreamConfig.from_ms(sr, self.window_ms, self.hop_ms, n_channels)
+            config = StreamConfig.from_ms(sr, n_channels=n_channels, **self._times)
             counts: dict[str, int] = {}
             if self.phase.lookahead is None:
                 pieces = self._separate_whole(file, config, n_samples, counts)

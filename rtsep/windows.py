@@ -110,12 +110,31 @@ class Windows:
 
     @cached_property
     def centre(self) -> float:
-        """The time that phases of a frame refer to best: the centroid of a, in samples from its start.
+        """The time that the phases of a frame refer to where they are made from magnitudes alone, in samples.
 
-        -d arg A(w) / dw at w = 0 for the transform A of a: a sinusoid has this phase in all bins of its lobe. The
-        middle of a symmetric window.
+        Such phases put the zero-phase window p, which has the magnitudes |A(w)| of the analysis window, at this time c. So it
+        is that which makes the part of the frame that is used most like what it should be,
+
+            c = argmin sum_n (s[n] (a[n] - p[n - c]))^2,
+
+        the middle for one length, where both are equal.
         """
-        return float(np.sum(np.arange(self.length) * self.analysis) / np.sum(self.analysis))
+        if not self.is_pair:
+            return self.length / 2
+        n_fft, start = 4 * self.length, self.length - self.latency
+        size = np.abs(np.fft.rfft(self.analysis, n_fft))
+        turns = np.arange(size.size) / n_fft
+
+        def difference(c: float) -> float:
+            moved = np.fft.irfft(size * np.exp(-2j * np.pi * turns * c), n_fft)[start : self.length]
+            return float(np.sum((self.synthesis * (self.tail - moved)) ** 2))
+
+        low, high = self.length / 2, self.length - self.latency / 2
+        while high - low > 0.01:
+            tried = np.linspace(low, high, 9)
+            best = int(np.argmin([difference(c) for c in tried]))
+            low, high = tried[max(best - 1, 0)], tried[min(best + 1, 8)]
+        return float((low + high) / 2)
 
     def overlaps(self, n_frames: int) -> tuple[np.ndarray, np.ndarray]:
         """Sums of a squared over the open samples: of all frames there will ever be, and of those up to the newest.

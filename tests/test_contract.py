@@ -136,7 +136,7 @@ def test_the_future_changes_nothing_that_was_heard(case):
 def test_a_click_comes_out_at_the_latency(sr, times, lookahead):
     config = StreamConfig.from_ms(sr, *times)
     separator = Separator(config, "passthrough", OMISI(n_iter=1, lookahead=lookahead, order="published"))
-    assert separator.latency == config.win_length + lookahead * config.hop
+    assert separator.latency == config.analysis + lookahead * config.hop
     for at in (0, 1, config.hop - 1, 2 * config.hop + 3):
         click = np.zeros(at + 2 * separator.latency, np.float32)
         click[at] = 0.5

@@ -56,7 +56,7 @@ def test_the_difference_form_equals_the_papers_steps_on_all_sources(sizes, looka
         actual = run(config, OMISI(**settings), x, magnitudes, 0)
         if order == "paper":
             # In the hop the output stage shares the rest of the mixture; the emitted samples lie D back.
-            delay = config.win_length - config.hop
+            delay = config.analysis - config.hop
             heard = np.concatenate([np.zeros(delay), x])[: actual.shape[1]]
             actual, expected = share_error(actual, heard), share_error(expected, heard)
         # float32 against float64, as energies: single bins that vanish have ill-defined phases. The strict
@@ -69,7 +69,7 @@ def test_the_difference_form_equals_the_papers_steps_on_all_sources(sizes, looka
 @pytest.mark.parametrize("lookahead", [0, 2])
 def test_the_gate_equals_its_twin(lookahead, error_db):
     config = StreamConfig(16_000)
-    sizes = config.win_length, config.hop, config.n_fft
+    sizes = config.analysis, config.hop, config.n_fft
     for n_src in (2, 3):
         sources = signals.voices(4_000, n_src=n_src)
         x = sources.sum(0).astype(float)
@@ -81,7 +81,7 @@ def test_the_gate_equals_its_twin(lookahead, error_db):
         mixture = naive.stft(x, *sizes, n_frames)
         expected = naive.omisi(mixture, magnitudes.astype(float), *sizes, gate=True, **settings)
         actual = run(config, OMISI(**settings), x, magnitudes, 0)
-        heard = np.concatenate([np.zeros(config.win_length - config.hop), x])[: actual.shape[1]]
+        heard = np.concatenate([np.zeros(config.analysis - config.hop), x])[: actual.shape[1]]
         actual, expected = share_error(actual, heard), share_error(expected, heard)
         assert np.linalg.norm(actual - expected) < 1e-3 * np.linalg.norm(expected)
 
@@ -90,7 +90,7 @@ def test_iterations_never_cost_much_however_wrong_the_magnitudes_are():
     sources = signals.voices(32_000)
     x = sources.sum(0)
     config = StreamConfig(16_000)
-    spectra = np.stack([naive.stft(s, config.win_length, config.hop, config.n_fft, 500) for s in sources], 1)
+    spectra = np.stack([naive.stft(s, config.analysis, config.hop, config.n_fft, 500) for s in sources], 1)
     random = np.random.default_rng(0).normal(size=spectra.shape)
 
     class Degraded(PythonEstimator):

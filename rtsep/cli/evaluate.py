@@ -9,7 +9,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import LIBRARY_ONLY, add_engine_options, engine_settings
+from rtsep.cli.engine import LIBRARY_ONLY, add_engine_options, engine_settings, times_ms
 from rtsep.cli.inputs import given_path
 from rtsep.cli.progress import progress_bar
 from rtsep.cli.score import add_scores_option
@@ -121,4 +121,4 @@ def _setup(args: argparse.Namespace, text: str | None) -> Setup:
         wanted.estimator, wanted.phase = "passthrough", wanted.phase or "omisi"
     estimator, phase, output = engine_settings(wanted)
     label = text or f"{estimator.name}+{phase.name}"
-    return Setup(label, ORACLE if oracle else estimator, phase, output, args.window_ms, args.hop_ms)
+    return Setup(label, ORACLE if oracle else estimator, phase, output, **times_ms(args))

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import add_engine_options, engine_settings
+from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
 from rtsep.cli.inputs import given_path
 from rtsep.cli.signals import gently
 
@@ -79,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seconds is not None:
         check_real("seconds", args.seconds, 0, math.inf, " s")
     rate = find_device(args.input, "input").sr if args.rate is None else args.rate
-    config = StreamConfig.from_ms(rate, args.window_ms, args.hop_ms, 2 if args.stereo else 1)
+    config = StreamConfig.from_ms(rate, n_channels=2 if args.stereo else 1, **times_ms(args))
     stream = LiveStream(
         Separator(config, estimator, phase),
         args.input,

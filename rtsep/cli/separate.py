@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import add_engine_options, engine_settings
+from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
 from rtsep.cli.inputs import given_path
 from rtsep.cli.progress import progress_bar
 from rtsep.errors import ConfigError
@@ -66,18 +66,15 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Separate the files, report those that failed at the end."""
     from rtsep.cli.inputs import find_jobs
-    from rtsep.config import MAX_SR, StreamConfig
     from rtsep.files import FileSeparator
     from rtsep.plain import plain
 
     estimator, phase, output = engine_settings(args)
-    StreamConfig.from_ms(MAX_SR, args.window_ms, args.hop_ms)  # what is wrong at any rate is said once
     separator = FileSeparator(
         estimator,
         phase,
         output,
-        window_ms=args.window_ms,
-        hop_ms=args.hop_ms,
+        **times_ms(args),
         format=args.format,
         overwrite=args.overwrite,
         plot=args.plot,

@@ -338,7 +338,7 @@ def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str
         "settings",
         "ok",
         f"{estimator.name} + {phase.name} at {sr} Hz, window {window}, hop {hop} samples",
-        values={"estimator": estimator.name, "phase": phase.name, "sr": sr, "win_length": window, "hop": hop},
+        values={"estimator": estimator.name, "phase": phase.name, "sr": sr, "window": window, "hop": hop},
     )
     start = time.perf_counter()
     separator = Separator(config, estimator, phase)
