@@ -112,8 +112,8 @@ class Windows:
     def centre(self) -> float:
         """The time that the phases of a frame refer to where they are made from magnitudes alone, in samples.
 
-        Such phases put the zero-phase window p, which has the magnitudes |A(w)| of the analysis window, at this time c. So it
-        is that which makes the part of the frame that is used most like what it should be,
+        Such phases put the zero-phase window p, which has the magnitudes |A(w)| of the analysis window, at this time c.
+        So it is that which makes the part of the frame that is used most like what it should be,
 
             c = argmin sum_n (s[n] (a[n] - p[n - c]))^2,
 

@@ -141,7 +141,7 @@ def test_phases_from_magnitudes_alone_refer_to_the_centre_of_the_window(sizes):
                 type(phase).step(state, mixture, power, line, np.sqrt(power)[None], out)
                 heard.append(out[0, 0].copy())
             steady = np.concatenate(heard)[2_000:6_000]
-            assert abs(10 * np.log10(np.mean(steady**2) / np.mean(tone[2_000:6_000] ** 2))) < 0.7
+            assert abs(10 * np.log10(np.mean(steady**2) / np.mean(tone[2_000:6_000] ** 2))) < 1
 
 
 @pytest.mark.parametrize("latency_ms", [8, 4, 2])
