@@ -206,7 +206,7 @@ def render(result: dict[str, Any]) -> str:
         "windows",
         "`talkers`",
         "ideal mask",
-        *(f"oMISI, {n} iterations, true magnitudes" for n in ITERATIONS),
+        *(f"oMISI {n}, true magnitudes" for n in ITERATIONS),
     )
     body = []
     for ms, row in rows.items():
@@ -259,7 +259,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         line(axes[2], [row["voices"][f"oMISI {n}"] for row in rows.values()], f"oMISI {n}", color=drawn.get_color())
         before = [row["one length"][f"oMISI {n}"] for row in rows.values()]
         axes[2].plot(x, [v[0] for v in before], ls=":", color=drawn.get_color())
-    titles = ("Speech in noise", "Speech in noise", "Two voices, true magnitudes (dotted: windows of one length)")
+    titles = ("Speech in noise", "Speech in noise", "Two voices, true magnitudes\n(dotted: windows of one length)")
     labels = ("SI-SDR improvement, dB", "ESTOI", "SI-SDR improvement, dB")
     for axis, title, label in zip(axes, titles, labels, strict=True):
         axis.set_xticks(x, [f"{ms} ms" for ms in rows])

@@ -4,8 +4,8 @@
 
 What stands between `<!-- measured: NAME -->` and `<!-- end -->` is replaced. `peers` comes from docs/peers.json
 (`python bench/peers CORPUS -o docs`), `evaluation` from docs/evaluation.json (summary.json of `rtsep evaluate`),
-`cost` and `talkers` from docs/learned.json (`python bench/learned.py -o docs ...`), `adaptation` from docs/adapt.json
-(`python bench/adapt.py -o docs ...`).
+`latency` from docs/latency.json (`python bench/latency.py -o docs ...`), `cost` and `talkers` from docs/learned.json
+(`python bench/learned.py -o docs ...`), `adaptation` from docs/adapt.json (`python bench/adapt.py -o docs ...`).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import mean
 from typing import Any
 
+from latency import plus_minus
 from study import table
 
 from rtsep.evaluation.summary import summary_text
@@ -100,7 +101,30 @@ def adaptation() -> list[str]:
     return table([head, "training took, min", "gain before", "after", "with others before", "after"], lines)
 
 
-MEASURED = {"peers": peers, "evaluation": evaluation, "cost": cost, "talkers": talkers, "adaptation": adaptation}
+def latency() -> list[str]:
+    """Quality beside each latency."""
+    rows = []
+    for ms, row in load("latency")["rows"].items():
+        noisy, voices = row["noisy"], row["voices"]
+        samples = [f"{round(float(ms) * khz)} / {round(row['times_ms']['hop_ms'] * khz)}" for khz in (16, 48)]
+        gains = [plus_minus(noisy[name]["si_sdr"]) for name in ("denoise", "speech", "ideal mask")]
+        estois = f"{noisy['speech']['estoi'][0]:.3f}"
+        rows.append(
+            [f"{ms} ms", *samples, *gains, estois, plus_minus(voices["oMISI 1"]), plus_minus(voices["oMISI 5"])]
+        )
+    heads = ("`--latency-ms`", "samples / hop at 16 kHz", "at 48 kHz", "`denoise`", "`speech`", "ideal mask")
+    more = ("ESTOI of `speech`", "oMISI 1, true magnitudes", "oMISI 5")
+    return table([*heads, *more], rows)
+
+
+MEASURED = {
+    "latency": latency,
+    "peers": peers,
+    "evaluation": evaluation,
+    "cost": cost,
+    "talkers": talkers,
+    "adaptation": adaptation,
+}
 
 
 def fill(page: str) -> str:

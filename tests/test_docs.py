@@ -15,6 +15,7 @@ from rtsep.phase import MISI, OMISI, BregmanGradient, MixturePhase, Wiener
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import algorithms
+import latency
 import learned_page
 import oracle
 import pages
@@ -41,6 +42,10 @@ def test_the_oracle_study_is_the_one_that_was_measured():
     assert (DOCS / "oracle.md").read_text() == oracle.render(json.loads((DOCS / "oracle.json").read_text()))
 
 
+def test_the_page_of_latencies_is_the_one_that_was_measured():
+    assert (DOCS / "latency.md").read_text() == latency.render(json.loads((DOCS / "latency.json").read_text()))
+
+
 def test_the_page_of_the_learned_estimators_is_the_one_that_was_measured():
     assert (DOCS / "learned.md").read_text() == learned_page.render(json.loads((DOCS / "learned.json").read_text()))
 
@@ -64,7 +69,7 @@ def test_the_table_of_peers_is_the_one_that_was_measured():
 
 @pytest.mark.parametrize(
     ("page", "names"),
-    [("README.md", ["cost", "peers", "talkers", "adaptation"]), ("docs/evaluation.md", ["evaluation"])],
+    [("README.md", ["latency", "cost", "peers", "talkers", "adaptation"]), ("docs/evaluation.md", ["evaluation"])],
 )
 def test_tables_in_pages_are_those_that_were_measured(page, names):
     text = (ROOT / page).read_text()
