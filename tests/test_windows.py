@@ -86,7 +86,7 @@ def test_omisi_of_a_pair_equals_its_twin(sizes, lookahead):
     sources = signals.voices(2_400)
     stream = config(sizes)
     for n_iter in (0, 1, 4):
-        phase = OMISI(n_iter, lookahead=lookahead, gate=False)
+        phase = OMISI(n_iter, lookahead=lookahead, gate=False, tail=0.05)
         heard = separate(sources.sum(0), 16_000, Oracle(sources), phase, config=stream, output=FREE)
         expected = naive_pair.omisi(sources.astype(float), *sizes, stream.n_fft, n_iter, lookahead, phase.tail)
         assert np.abs(heard - expected).max() < 2e-4 * np.abs(sources).max(), n_iter
