@@ -6,16 +6,17 @@ Writes latency.json, latency.md and latency.png. FOLDER holds `speech` and `nois
 on: of speech in noise, 24 excerpts of 4 s (one speaker each, ratios of -5 to 15 dB in turns), and of two voices 12 of
 4 s (24 other speakers). `--pairs` as in `material.py`, for true magnitudes only.
 
-Speech in noise: SI-SDR improvement, PESQ and ESTOI of the unprocessed mixture, `denoise`, `speech`, and of the ideal
-phase-sensitive mask with the phase of the mixture. Two voices: SI-SDR improvement, mean over both, of `talkers` (the
-better assignment), the ideal mask, and oMISI with true magnitudes and 0, 1, 5 and 15 iterations, without its gate; the
-last also with an analysis window as short as the latency. Standard errors are over mixtures. Costs are medians of a hop
-on one core, the calls in turns.
+Speech in noise: SI-SDR improvement, PESQ and ESTOI of the unprocessed mixture, `denoise`, `speech`, the ideal
+phase-sensitive mask with the phase of the mixture, and of the filter of `minimum_phase.py`. Two voices: SI-SDR
+improvement, mean over both, of `talkers` (the better assignment), the ideal mask, and oMISI with true magnitudes and 0,
+1, 5 and 15 iterations, without its gate; the last also with an analysis window as short as the latency. Standard errors
+are over mixtures. Costs are medians of a hop on one core, the calls in turns.
 """
 
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from itertools import permutations
 from math import gcd
 from pathlib import Path
@@ -24,6 +25,7 @@ from typing import Any
 import numpy as np
 import soundfile
 from material import SR, UNLIMITED, Given, add_pairs, pairs, spectra
+from minimum_phase import separate_speech
 from oracle import phase_sensitive_mask
 from scipy.signal import resample_poly
 from study import measured, medians, one_core, parser, publish, pyplot, save, table
@@ -36,6 +38,7 @@ from rtsep.phase import OMISI
 
 LATENCIES = (16, 8, 4, 2)
 ITERATIONS = (0, 1, 5, 15)
+FILTER_MS = (1.0, 0.5)
 RATIOS_DB = (-5, 0, 5, 10, 15)
 N = 4 * SR
 N_NOISY, N_PAIRS = 24, 12
@@ -82,24 +85,27 @@ def mean(values: list[float]) -> list[float]:
     return [float(np.mean(values)), float(np.std(values, ddof=1) / np.sqrt(len(values)))]
 
 
+def speech_scores(noisy: list[np.ndarray], estimate: Callable[[np.ndarray], np.ndarray]) -> dict[str, list[float]]:
+    """Of what is made of the sources of each mixture."""
+    scores: dict[str, list[float]] = {"si_sdr": [], "pesq": [], "estoi": []}
+    for sources in noisy:
+        s, x, e = sources[0], sources.sum(0), estimate(sources)
+        scores["si_sdr"].append(si_sdr(s, e) - si_sdr(s, x))
+        scores["pesq"].append(pesq(s, e, SR))
+        scores["estoi"].append(estoi(s, e, SR))
+    return {score: mean(values) for score, values in scores.items()}
+
+
 def noisy_scores(noisy: list[np.ndarray], config: StreamConfig) -> dict[str, dict[str, list[float]]]:
-    found = {}
-    for name in ("unprocessed", "denoise", "speech", "ideal mask"):
-        scores: dict[str, list[float]] = {"si_sdr": [], "pesq": [], "estoi": []}
-        for sources in noisy:
-            s, x = sources[0], sources.sum(0)
-            if name == "unprocessed":
-                e = x
-            elif name == "ideal mask":
-                magnitudes = phase_sensitive_mask(spectra(sources, config))
-                e = heard(sources, Given(magnitudes), "mixture", config)[0]
-            else:
-                e = heard(sources, name, None, config)[0]
-            scores["si_sdr"].append(si_sdr(s, e) - si_sdr(s, x))
-            scores["pesq"].append(pesq(s, e, SR))
-            scores["estoi"].append(estoi(s, e, SR))
-        found[name] = {score: mean(values) for score, values in scores.items()}
-    return found
+    def ideal(sources: np.ndarray) -> np.ndarray:
+        return heard(sources, Given(phase_sensitive_mask(spectra(sources, config))), "mixture", config)[0]
+
+    estimates = {
+        "denoise": lambda sources: heard(sources, "denoise", None, config)[0],
+        "speech": lambda sources: heard(sources, "speech", None, config)[0],
+        "ideal mask": ideal,
+    }
+    return {name: speech_scores(noisy, estimate) for name, estimate in estimates.items()}
 
 
 def voice_scores(voices: list[np.ndarray], config: StreamConfig) -> dict[str, list[float]]:
@@ -160,11 +166,27 @@ def study(noisy: list[np.ndarray], voices: list[np.ndarray], others: dict[str, n
         }
     for ms, cost in costs(configs).items():
         rows[str(ms)]["us_per_hop"] = cost
-    return {"rows": rows, "n_noisy": len(noisy), "n_voices": len(voices), "n_pairs": len(others)}
+    filtered = {
+        str(ms): speech_scores(noisy, lambda sources, ms=ms: separate_speech(sources.sum(0), ms)) for ms in FILTER_MS
+    }
+    unprocessed = speech_scores(noisy, lambda sources: sources.sum(0))
+    return {
+        "rows": rows,
+        "unprocessed": unprocessed,
+        "filtered": filtered,
+        "n_noisy": len(noisy),
+        "n_voices": len(voices),
+        "n_pairs": len(others),
+    }
 
 
 def plus_minus(value: list[float], digits: int = 1) -> str:
     return f"{value[0]:.{digits}f} ± {value[1]:.{digits}f}"
+
+
+def scored(latency: str, hop: str, name: str, scores: dict[str, list[float]]) -> tuple[str, ...]:
+    digits = {"si_sdr": 1, "pesq": 2, "estoi": 3}
+    return (latency, hop, name, *(plus_minus(scores[score], n) for score, n in digits.items()))
 
 
 def render(result: dict[str, Any]) -> str:
@@ -182,23 +204,19 @@ def render(result: dict[str, Any]) -> str:
         "",
     ]
     heads = ("latency", "hop", "", "SI-SDR improvement, dB", "PESQ", "ESTOI")
-    body = []
+    body = [scored("", "", "unprocessed", result["unprocessed"])]
     for ms, row in rows.items():
         for name, scores in row["noisy"].items():
-            if name == "unprocessed" and ms != "16":
-                continue
-            own = name == "unprocessed"
-            body.append(
-                (
-                    "" if own else f"{ms} ms",
-                    "" if own else f"{row['times_ms']['hop_ms']:g} ms",
-                    name if own or name == "ideal mask" else f"`{name}`",
-                    plus_minus(scores["si_sdr"]),
-                    plus_minus(scores["pesq"], 2),
-                    plus_minus(scores["estoi"], 3),
-                )
-            )
+            label = name if name == "ideal mask" else f"`{name}`"
+            body.append(scored(f"{ms} ms", f"{row['times_ms']['hop_ms']:g} ms", label, scores))
+    for ms, scores in result["filtered"].items():
+        body.append(scored(f"{float(ms):g} ms", f"{float(ms):g} ms", "`speech` as a filter (see below)", scores))
     lines += table(heads, body)
+    lines += [
+        "",
+        "Below 2 ms an experiment, not in the package: a minimum-phase filter follows the masks of `speech`, without "
+        "overlap-add (`bench/minimum_phase.py`). Its latency is one hop, and what the filter itself delays.",
+    ]
     lines += ["", f"## Two voices ({result['n_voices']} mixtures), SI-SDR improvement in dB", ""]
     names = ["talkers", "ideal mask", *(f"oMISI {n}" for n in ITERATIONS)]
     heads = (
@@ -253,7 +271,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for name in ("ideal mask", "speech", "denoise"):
         line(axes[0], [row["noisy"][name]["si_sdr"] for row in rows.values()], name)
         line(axes[1], [row["noisy"][name]["estoi"] for row in rows.values()], name)
-    axes[1].axhline(rows["16"]["noisy"]["unprocessed"]["estoi"][0], color="gray", ls=":", label="unprocessed")
+    axes[1].axhline(result["unprocessed"]["estoi"][0], color="gray", ls=":", label="unprocessed")
     for n in ITERATIONS:
         (drawn,) = axes[2].plot([], [])
         line(axes[2], [row["voices"][f"oMISI {n}"] for row in rows.values()], f"oMISI {n}", color=drawn.get_color())
