@@ -13,7 +13,6 @@ from typing import Any, TypeVar
 from numba.extending import overload
 
 from rtsep.config import ConfigError
-from rtsep.kernels.jit import register_source
 
 ESTIMATORS: dict[str, type] = {}
 PHASES: dict[str, type] = {}
@@ -52,7 +51,6 @@ def _registration(name: str, names: dict[str, type], steps: dict[type, Any]) -> 
         state = getattr(settings, "State", None)
         if state is not None:
             steps[state] = settings.step  # type: ignore[attr-defined]
-            register_source(settings.step.py_func)  # type: ignore[attr-defined]
         return settings
 
     return register
