@@ -16,38 +16,48 @@ from collections.abc import Callable
 from typing import Any
 
 import numba
+from numba import types
 from numba.core.ccallback import CFunc
 
 from rtsep.errors import ConfigError
 from rtsep.kernels.cache import KernelCache
+from rtsep.kernels.inner import make_inner
 
 if numba.config.DISABLE_JIT:
     raise ConfigError("NUMBA_DISABLE_JIT is set, but rtsep needs the compiler: unset it")
 
 OPTIONS = {"error_model": "numpy", "_nrt": False}
-# Only called by other kernels: no wrapper for Python or C has to be compiled.
-INNER = {**OPTIONS, "nogil": True, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+NJIT = {**OPTIONS, "nogil": True, "no_cfunc_wrapper": True}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` for use inside the hop: cached on disk, no GIL, never raises."""
-    options = {**OPTIONS, "nogil": True, "no_cfunc_wrapper": True}
-    compiled = numba.njit(**options)(function)
-    compiled._cache = KernelCache(function, options)
+    compiled = make_inner(numba.njit(**NJIT)(function))
+    compiled._cache = KernelCache(function, NJIT)
     return compiled
 
 
 def pasted(function: Callable[..., Any]) -> Any:
-    """A part of a kernel in a function of its own: its source is pasted into the caller before that is typed.
-
-    For large parts with one or two callers, since numba optimises what is called again in every caller.
-    """
-    return numba.njit(**INNER, inline="always")(function)
+    """A part of a kernel in a function of its own: its source is pasted into the caller before that is typed."""
+    return numba.njit(**NJIT, inline="always")(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """A small building block of kernels, always inlined by LLVM into its caller."""
-    return numba.njit(**INNER, forceinline=True)(function)
+    return make_inner(numba.njit(**NJIT, forceinline=True)(function))
+
+
+def call_kernel(typing_context: Any, called: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Signature and code generation for an intrinsic that calls a kernel, chosen by the types of its arguments."""
+    ty = types.Dispatcher(called)
+    signature = typing_context.resolve_function_type(ty, args, {})
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        function = context.get_function(ty, sig)
+        context.add_linking_libs(getattr(function, "libs", ()))
+        return function(builder, values)
+
+    return signature, codegen
 
 
 def entry(signature: Any) -> Callable[[Callable[..., Any]], Any]:

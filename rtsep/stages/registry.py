@@ -1,7 +1,7 @@
 """Names of estimators and phase-recovery algorithms, and how their steps become part of the hop.
 
 A stage is settings, state and step (see CONTRIBUTING.md). Inside compiled code the type of the state
-chooses the step: `estimate` and `recover` are overloaded on it, so that one module-level `process_hop`
+chooses the step that `estimate` and `recover` call, so that one module-level `process_hop`
 serves every combination and its cache on disk is keyed by the types alone.
 """
 
@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from numba.extending import overload
+from numba.extending import intrinsic
 
 from rtsep.config import ConfigError
+from rtsep.kernels.jit import call_kernel
 
 ESTIMATORS: dict[str, type] = {}
 PHASES: dict[str, type] = {}
@@ -93,25 +94,13 @@ def _summaries(names: dict[str, type]) -> dict[str, str]:
     return {name: (names[name].__doc__ or "").strip().splitlines()[0] for name in sorted(names)}
 
 
-def estimate(state, mixture, power, magnitudes):
-    """Run the step of the estimator that `state` belongs to; for compiled code only."""
-    raise NotImplementedError
+@intrinsic
+def estimate(typingctx, state, mixture, power, magnitudes):
+    """Run the step of the estimator that `state` belongs to."""
+    return call_kernel(typingctx, _ESTIMATOR_STEPS[state.instance_class], (state, mixture, power, magnitudes))
 
 
-def recover(state, analysis, magnitudes, hop_out):
-    """Run the step of the phase recovery that `state` belongs to; for compiled code only."""
-    raise NotImplementedError
-
-
-# The overloads return the step itself, not a function that calls it: numba optimises every level of calls
-# all over again. So a step's parameters must have the names above.
-
-
-@overload(estimate)
-def _estimate(state, mixture, power, magnitudes):
-    return _ESTIMATOR_STEPS[state.instance_class].py_func
-
-
-@overload(recover)
-def _recover(state, analysis, magnitudes, hop_out):
-    return _PHASE_STEPS[state.instance_class].py_func
+@intrinsic
+def recover(typingctx, state, analysis, magnitudes, hop_out):
+    """Run the step of the phase recovery that `state` belongs to."""
+    return call_kernel(typingctx, _PHASE_STEPS[state.instance_class], (state, analysis, magnitudes, hop_out))
