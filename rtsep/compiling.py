@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-_listener: Callable[[], None] | None = None
+_listener: Callable[[bool], None] | None = None
 
 
-def on_compiling(listener: Callable[[], None]) -> None:
-    """Call `listener` when a kernel is not in the cache, once."""
+def on_compiling(listener: Callable[[bool], None]) -> None:
+    """Call `listener(kept)`, once, when a kernel is not in the cache; `kept` is whether it will be."""
     global _listener
     _listener = listener
 
 
-def tell() -> None:
+def tell(kept: bool) -> None:
     """A kernel is not in the cache."""
     global _listener
     listener, _listener = _listener, None
     if listener is not None:
-        listener()
+        listener(kept)

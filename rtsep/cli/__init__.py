@@ -15,9 +15,23 @@ from typing import NoReturn
 
 from rtsep import __version__
 from rtsep.cli.signals import EXIT_INTERRUPTED, WORDS, stoppable
+from rtsep.compiling import on_compiling
 from rtsep.errors import ConfigError, LiveError
 
-COMMANDS = ("demo", "separate", "live", "devices", "latency", "doctor", "listing", "score", "mix", "evaluate", "train")
+COMMANDS = (
+    "demo",
+    "separate",
+    "live",
+    "devices",
+    "latency",
+    "doctor",
+    "warm",
+    "listing",
+    "score",
+    "mix",
+    "evaluate",
+    "train",
+)
 
 EXIT_ERROR = 2
 EXIT_DEVICE = 3  # no sound device can be used as asked
@@ -56,6 +70,7 @@ def main(argv: list[str] | None = None) -> int:
                 if hasattr(stream, "reconfigure"):
                     stream.reconfigure(errors="backslashreplace")  # file names need not be text
             args = make_parser().parse_args(argv)
+            on_compiling(_compiling)
             for name in getattr(args, "modules", ()):
                 import_module(name)
             started()
@@ -76,6 +91,11 @@ def main(argv: list[str] | None = None) -> int:
             return _ended(EXIT_ERROR, problem)
         except LiveError as problem:
             return _ended(EXIT_DEVICE, problem)
+
+
+def _compiling(kept: bool) -> None:
+    how = "this once; later starts take a second" if kept else "as at every start: see `rtsep doctor`"
+    print(f"rtsep: compiling, for ten seconds or so, {how}", file=sys.stderr)
 
 
 def _ended(status: int, reason: object) -> int:

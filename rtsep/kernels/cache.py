@@ -85,10 +85,11 @@ class KernelCache(caching._Cache):
         """The machine code for these types, or None."""
         target_context.refresh()
         name, stamp = self._name_and_stamp(sig, target_context.codegen())
-        for folder in folders(self._source) if stamp else ():
+        places = folders(self._source) if stamp else []
+        for folder in places:
             with suppress(Exception):
                 return CompileResult._rebuild(target_context, *pickle.loads(_read(folder / name, stamp)))
-        compiling.tell()
+        compiling.tell(kept=bool(places) and writable(places[-1]))
         return None
 
     def save_overload(self, sig: Any, data: Any) -> None:

@@ -205,9 +205,10 @@ class _Walk:
             self.follow(f"{label}.{key}", part)
 
     def _source(self, module: str) -> None:
-        with suppress(OSError, TypeError, AttributeError):
-            with open(sys.modules[module].__file__, "rb") as file:  # type: ignore[arg-type]
-                self._found.add(f"{module}: {hashlib.sha256(file.read()).hexdigest()}")
+        path = getattr(sys.modules.get(module), "__file__", None)
+        with suppress(OSError):
+            content = Path(path).read_bytes() if path else b""
+            self._found.add(f"{module}: {hashlib.sha256(content).hexdigest()}")
 
 
 def _text(value: Any) -> str:
