@@ -94,8 +94,11 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _compiling(kept: bool) -> None:
-    how = "this once; later starts take a second" if kept else "as at every start: see `rtsep doctor`"
-    print(f"rtsep: compiling, for ten seconds or so, {how}", file=sys.stderr)
+    """Say to who waits why; elsewhere only that it will be so again."""
+    if not kept:
+        print("rtsep: compiling, for ten seconds or so, as at every start: see `rtsep doctor`", file=sys.stderr)
+    elif sys.stderr.isatty():
+        print("rtsep: compiling, for ten seconds or so, this once; later starts take one second", file=sys.stderr)
 
 
 def _ended(status: int, reason: object) -> int:

@@ -23,13 +23,15 @@ from typing import Any
 import llvmlite
 import numba
 import numpy as np
-from numba.core import caching, config
+from numba.core import caching
 from numba.core.compiler import CompileResult
 from numba.core.serialize import dumps
 from numba.misc.appdirs import AppDirs
 
 from rtsep import compiling
 from rtsep.kernels.reach import reach
+
+config: Any = numba.config
 
 VERSIONS = sys.version, np.__version__, numba.__version__, llvmlite.__version__
 FLAGS = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT

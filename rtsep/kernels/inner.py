@@ -49,8 +49,9 @@ class Inner:
     def _compile(self, args: tuple[Any, ...]) -> tuple[Any, Any]:
         target = cpu_target.target_context
         flags = Flags()
-        cpu_target.options.parse_as_flags(flags, self._dispatcher.targetoptions)
-        flags.no_compile = flags.no_cpython_wrapper = flags.no_cfunc_wrapper = True
+        bare = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
+        cpu_target.options.parse_as_flags(flags, self._dispatcher.targetoptions | bare)
+        flags.no_compile = True  # type: ignore[misc, assignment]
         library = _Parts(target.codegen(), self._dispatcher.__name__)
         result = compile_extra(
             cpu_target.typing_context, target, self._dispatcher.py_func, args, None, flags, {}, library

@@ -23,10 +23,10 @@ from rtsep.errors import ConfigError
 from rtsep.kernels.cache import KernelCache
 from rtsep.kernels.inner import make_inner
 
-if numba.config.DISABLE_JIT:
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ConfigError("NUMBA_DISABLE_JIT is set, but rtsep needs the compiler: unset it")
 
-OPTIONS = {"error_model": "numpy", "_nrt": False}
+OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
 NJIT = {**OPTIONS, "nogil": True, "no_cfunc_wrapper": True}
 
 
@@ -69,7 +69,7 @@ def entry(signature: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def compile_entry(function: Callable[..., Any]) -> Any:
         options = {**OPTIONS, "nopython": True}
-        compiled = CFunc(function, (signature.args, signature.return_type), {}, options)
+        compiled: Any = CFunc(function, (signature.args, signature.return_type), {}, options)
         compiled._cache = KernelCache(function, options)
         compiled.compile()
         return compiled

@@ -111,11 +111,9 @@ class _Walk:
         elif isinstance(value, (staticmethod, classmethod, MethodType)):
             self.follow(label, value.__func__)
         elif isinstance(value, property):
-            for part in (value.fget, value.fset):
-                self.follow(label, part)
+            self.follow(label, (value.fget, value.fset))
         elif isinstance(value, partial):
-            for part in (value.func, value.args, value.keywords):
-                self.follow(label, part)
+            self.follow(label, (value.func, value.args, value.keywords))
         else:
             self._other(label, value)
 
