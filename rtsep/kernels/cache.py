@@ -39,8 +39,9 @@ FLAGS = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCH
 
 def writable(folder: Path) -> bool:
     """Whether files can be made in a folder that exists or has yet to be made."""
-    existing = next((path for path in (folder, *folder.parents) if path.exists()), folder)
-    return existing.is_dir() and os.access(existing, os.W_OK | os.X_OK)
+    # Not the methods of paths: they raise where a folder above is closed to this user.
+    existing = next((path for path in (folder, *folder.parents) if os.path.exists(path)), folder)
+    return os.path.isdir(existing) and os.access(existing, os.W_OK | os.X_OK)
 
 
 def folders(source: str) -> list[Path]:
@@ -50,7 +51,7 @@ def folders(source: str) -> list[Path]:
     written, the user's own cache folder holds what it lacks.
     """
     path = Path(source).absolute()
-    if not path.exists() and not any(parent.is_file() for parent in path.parents):  # typed in, or made by `exec`
+    if not os.path.exists(path) and not any(map(os.path.isfile, path.parents)):  # typed in, or made by `exec`
         return []
     name = caching._CacheLocator.get_suitable_cache_subpath(str(path))
     first = Path(config.CACHE_DIR) / name if config.CACHE_DIR else path.parent / "__pycache__"

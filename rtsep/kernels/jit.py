@@ -26,8 +26,8 @@ from rtsep.kernels.inner import make_inner
 if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
     raise ConfigError("NUMBA_DISABLE_JIT is set, but rtsep needs the compiler: unset it")
 
-OPTIONS: dict[str, Any] = {"error_model": "numpy", "_nrt": False}
-NJIT = {**OPTIONS, "nogil": True, "no_cfunc_wrapper": True}
+NJIT: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "nogil": True, "no_cfunc_wrapper": True}
+CFUNC = {"error_model": "numpy", "nopython": True}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -68,9 +68,8 @@ def entry(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def compile_entry(function: Callable[..., Any]) -> Any:
-        options = {**OPTIONS, "nopython": True}
-        compiled: Any = CFunc(function, (signature.args, signature.return_type), {}, options)
-        compiled._cache = KernelCache(function, options)
+        compiled: Any = CFunc(function, (signature.args, signature.return_type), {}, CFUNC)
+        compiled._cache = KernelCache(function, CFUNC)
         compiled.compile()
         return compiled
 
