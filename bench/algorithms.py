@@ -30,6 +30,9 @@ from initialisation import improvement as improvement_with_true
 from quality import scenes, si_sdr
 
 from rtsep import Output, Separator, StreamConfig, separate
+from rtsep.engine.analysis import analyse, prepare_analysis
+from rtsep.engine.line import prepare_line, take_in
+from rtsep.engine.registry import PHASES, recover
 from rtsep.evaluation.audio import read_alike
 from rtsep.evaluation.corpus import read_corpus
 from rtsep.evaluation.report import provenance
@@ -40,8 +43,6 @@ from rtsep.phase.mixture import MixtureState
 from rtsep.phase.omisi import OMISIState
 from rtsep.phase.repeated_events import RepeatedEvents
 from rtsep.phase.window import Online
-from rtsep.stages.analysis import analyse, prepare_analysis
-from rtsep.stages.registry import PHASES, recover
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import signals
@@ -160,10 +161,11 @@ def transforms(phase: Any, n_src: int = N_SRC) -> int:
 
 
 @kernel
-def run(analysis, state, hops, magnitudes, out):
+def run(line, analysis, state, hops, magnitudes, out):
     for t in range(len(hops)):
-        analyse(analysis, hops[t])
-        recover(state, analysis, magnitudes[t], out)
+        take_in(line, hops[t])
+        analyse(analysis, line.samples)
+        recover(state, analysis.mixture, analysis.power, line.samples, magnitudes[t], out)
 
 
 class Stream:
@@ -173,7 +175,8 @@ class Stream:
         config = row.config(sr)
         hops, magnitudes = scene(config)
         self.pieces = [(hops[i : i + PIECE], magnitudes[i : i + PIECE]) for i in range(0, len(hops), PIECE)]
-        self.analysis = prepare_analysis(config, row.phase.lookahead)
+        self.line = prepare_line(1, config.win_length + row.phase.lookahead * config.hop)
+        self.analysis = prepare_analysis(config)
         self.state = row.phase.prepare(config, N_SRC)
         self.out = np.zeros((N_SRC, 1, config.hop), np.float32)
         self.n = 0
@@ -183,7 +186,7 @@ class Stream:
             hops, magnitudes = self.pieces[self.n % len(self.pieces)]
             self.n += 1
             start = thread_time()
-            run(self.analysis, self.state, hops, magnitudes, self.out)
+            run(self.line, self.analysis, self.state, hops, magnitudes, self.out)
             taken = thread_time() - start
         return taken / len(hops)
 

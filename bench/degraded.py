@@ -18,6 +18,7 @@ from quality import scenes, si_sdr
 from scipy.ndimage import gaussian_filter, uniform_filter1d
 
 from rtsep import Output, StreamConfig, separate
+from rtsep.engine.protocols import PythonEstimator
 from rtsep.phase import OMISI
 
 CONFIG = StreamConfig(16_000)
@@ -25,7 +26,7 @@ ERRORS_DB = (0, 1, 2, 3, 4.5, 6, 8)
 ITERATIONS = (1, 5, 15)
 
 
-class Given:
+class Given(PythonEstimator):
     """An estimator that plays back magnitudes, (n_frames, n_src, n_bins)."""
 
     sources = ("first", "second")

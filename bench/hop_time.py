@@ -22,14 +22,15 @@ import pytest
 from numpy_omisi import NumpyOMISI
 
 from rtsep import Separator, StreamConfig
+from rtsep.engine.analysis import analyse, prepare_analysis
+from rtsep.engine.line import prepare_line, take_in
+from rtsep.engine.registry import PHASES
 from rtsep.estimators import Speech
 from rtsep.estimators.learned import estimate_learned
 from rtsep.estimators.model_file import Shape
 from rtsep.kernels.jit import kernel
 from rtsep.phase import OMISI
 from rtsep.phase.window import WindowState, recover_window
-from rtsep.stages.analysis import analyse, prepare_analysis
-from rtsep.stages.registry import PHASES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import models
@@ -66,10 +67,11 @@ step = OMISI.step
 
 
 @kernel
-def run_hops(analysis, state, hops, magnitudes, out):
+def run_hops(line, analysis, state, hops, magnitudes, out):
     for t in range(len(hops)):
-        analyse(analysis, hops[t])
-        step(state, analysis, magnitudes[t], out)
+        take_in(line, hops[t])
+        analyse(analysis, line.samples)
+        step(state, analysis.mixture, analysis.power, line.samples, magnitudes[t], out)
 
 
 def record(benchmark, hop_s: float, n_hops: int) -> None:
@@ -95,17 +97,19 @@ def record(benchmark, hop_s: float, n_hops: int) -> None:
 )
 def test_phase_recovery(benchmark, phase):
     hops, magnitudes = scene(CONFIG)
-    analysis, state = prepare_analysis(CONFIG, phase.lookahead), phase.prepare(CONFIG, 2)
+    line = prepare_line(1, CONFIG.win_length + phase.lookahead * CONFIG.hop)
+    analysis, state = prepare_analysis(CONFIG), phase.prepare(CONFIG, 2)
     out = np.zeros((2, 1, CONFIG.hop), np.float32)
-    benchmark.pedantic(run_hops, (analysis, state, hops, magnitudes, out), rounds=200, warmup_rounds=5)
+    benchmark.pedantic(run_hops, (line, analysis, state, hops, magnitudes, out), rounds=200, warmup_rounds=5)
     record(benchmark, CONFIG.hop_s, N_HOPS)
 
 
 @kernel
-def run_window_hops(analysis, state, hops, magnitudes, out):
+def run_window_hops(line, analysis, state, hops, magnitudes, out):
     for t in range(len(hops)):
-        analyse(analysis, hops[t])
-        recover_window(state, analysis, magnitudes[t], out)
+        take_in(line, hops[t])
+        analyse(analysis, line.samples)
+        recover_window(state, analysis.mixture, analysis.power, line.samples, magnitudes[t], out)
 
 
 @pytest.mark.parametrize("sr", [16_000, 48_000])
@@ -117,9 +121,10 @@ def test_window(benchmark, name, sr):
     if phase.lookahead is None:
         pytest.skip("offline by default")
     hops, magnitudes = scene(config)
-    analysis, state = prepare_analysis(config, phase.lookahead), phase.prepare(config, 2)
+    line = prepare_line(1, config.win_length + phase.lookahead * config.hop)
+    analysis, state = prepare_analysis(config), phase.prepare(config, 2)
     out = np.zeros((2, 1, config.hop), np.float32)
-    benchmark.pedantic(run_window_hops, (analysis, state, hops, magnitudes, out), rounds=20, warmup_rounds=2)
+    benchmark.pedantic(run_window_hops, (line, analysis, state, hops, magnitudes, out), rounds=20, warmup_rounds=2)
     record(benchmark, config.hop_s, N_HOPS)
 
 

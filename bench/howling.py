@@ -21,10 +21,10 @@ import soundfile as sf
 from scipy.signal import butter, lfilter, sosfilt
 
 from rtsep import Output, StreamConfig
+from rtsep.engine.output import finish
 from rtsep.kernels.clock import now, system_clock
 from rtsep.kernels.jit import kernel
 from rtsep.live.howling import gain_db, howls, prepare_howling, turn_down, watch
-from rtsep.stages.output import finish
 
 SR = 16_000
 BLOCK = 64

@@ -4,9 +4,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from rtsep import separate
+from rtsep import CompiledEstimator, PythonEstimator, register_estimator, separate
 from rtsep.kernels.jit import kernel
-from rtsep.stages.registry import register_estimator
 
 
 class PeaksState(NamedTuple):
@@ -21,7 +20,9 @@ def find_peaks(state, mixture, power, magnitudes):  # power (n_bins,) -> magnitu
 
 
 @register_estimator("peaks")
-class Peaks:
+class Peaks(PythonEstimator):
+    """Peaks of the spectrum, and the rest."""
+
     sources = ("peaks", "rest")
     step = staticmethod(find_peaks)
 
@@ -30,8 +31,14 @@ class Peaks:
 
 
 @register_estimator("fast-peaks")
-class FastPeaks(Peaks):
+class FastPeaks(CompiledEstimator):
+    """The same, compiled."""
+
+    sources = ("peaks", "rest")
     State, step = PeaksState, kernel(find_peaks)
+
+    def prepare(self, config):
+        return PeaksState(np.array([4.0], np.float32))
 
 
 x = 0.01 * np.random.default_rng(0).normal(size=8_000) + 0.1 * np.sin(0.2 * np.arange(8_000))

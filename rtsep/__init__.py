@@ -5,34 +5,48 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rtsep import estimators, phase
+    from rtsep.choose import list_estimators, list_phases
     from rtsep.config import StreamConfig
+    from rtsep.engine.output import Output
+    from rtsep.engine.protocols import CompiledEstimator, OfflinePhase, OnlinePhase, PythonEstimator
+    from rtsep.engine.registry import register_estimator, register_phase
     from rtsep.errors import ConfigError
     from rtsep.offline import separate
     from rtsep.separator import Separator
-    from rtsep.stages.output import Output
-    from rtsep.stages.registry import list_estimators, list_phases
 
 __all__ = [
+    "CompiledEstimator",
     "ConfigError",
+    "OfflinePhase",
+    "OnlinePhase",
     "Output",
+    "PythonEstimator",
     "Separator",
     "StreamConfig",
     "estimators",
     "list_estimators",
     "list_phases",
     "phase",
+    "register_estimator",
+    "register_phase",
     "separate",
 ]
 __version__ = "0.1.0"
 
 # Imported when first used: numba takes 0.3 s, in which the command line could not say why it was interrupted.
 _HOMES = {
+    "CompiledEstimator": "rtsep.engine.protocols",
     "ConfigError": "rtsep.errors",
-    "Output": "rtsep.stages.output",
+    "OfflinePhase": "rtsep.engine.protocols",
+    "OnlinePhase": "rtsep.engine.protocols",
+    "Output": "rtsep.engine.output",
+    "PythonEstimator": "rtsep.engine.protocols",
     "Separator": "rtsep.separator",
     "StreamConfig": "rtsep.config",
-    "list_estimators": "rtsep.stages.registry",
-    "list_phases": "rtsep.stages.registry",
+    "list_estimators": "rtsep.choose",
+    "list_phases": "rtsep.choose",
+    "register_estimator": "rtsep.engine.registry",
+    "register_phase": "rtsep.engine.registry",
     "separate": "rtsep.offline",
 }
 _PARTS = ("estimators", "phase")

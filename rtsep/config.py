@@ -47,7 +47,8 @@ class StreamConfig:
     win_length : int, optional
         Window in samples, periodic Hann. Default: 16 ms, rounded down to a multiple of `hop`.
     hop : int, optional
-        Step between frames in samples. Default: a quarter of 16 ms, rounded down.
+        Step between frames in samples. Default: a quarter of `win_length` if that is given, else of 16 ms, rounded
+        down.
     n_fft : int, optional
         FFT length in samples: at least `win_length`, 16 times a product of 2, 3 and 5. Default: the size
         whose bins are nearest to 31.25 Hz apart (512 at 16 kHz, 1536 at 48 kHz), so that an estimator
@@ -171,3 +172,9 @@ def check_choice(name: str, value: object, choices: tuple[object, ...]) -> None:
     """Raise `ConfigError` unless `value` is one of `choices`."""
     if value not in choices:
         raise ConfigError(f"{name}={value!r} is not one of {', '.join(map(str, choices))}")
+
+
+def check_type(name: str, value: object, kind: type) -> None:
+    """Raise `ConfigError` unless `value` is a `kind`."""
+    if not isinstance(value, kind):
+        raise ConfigError(f"{name}={value!r} is no {kind.__name__}")

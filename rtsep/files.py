@@ -17,12 +17,11 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
+from rtsep.choose import choose
 from rtsep.config import ConfigError, StreamConfig
-from rtsep.estimators import default_estimator
+from rtsep.engine.output import Output, finish
 from rtsep.offline import separate
 from rtsep.separator import Separator
-from rtsep.stages.output import Output, finish
-from rtsep.stages.registry import ESTIMATORS, create, create_phase
 
 BLOCK = 1 << 14  # samples per channel that are read, separated and written at a time
 UNKNOWN_LENGTH = np.iinfo(np.int64).max  # what libsndfile reports for a FLAC stream that does not say it
@@ -214,10 +213,8 @@ class FileSeparator:
     ) -> None:
         if format not in FORMATS:
             raise ConfigError(f"{format=} is not one of {', '.join(FORMATS)}")
-        if estimator is None:
-            estimator = default_estimator(window_ms / 1e3, (window_ms / 4 if hop_ms is None else hop_ms) / 1e3)
-        self.estimator = create("estimator", ESTIMATORS, estimator, {})
-        self.phase = create_phase(phase, self.estimator)
+        hop_s = (window_ms / 4 if hop_ms is None else hop_ms) / 1e3
+        self.estimator, self.phase = choose(estimator, phase, window_ms / 1e3, hop_s)
         self.output = Output() if output is None else output
         self.window_ms, self.hop_ms = window_ms, hop_ms
         self.format, self.overwrite, self.plot = FORMATS[format], overwrite, plot
@@ -264,7 +261,7 @@ class FileSeparator:
             sr, n_channels, n_samples = file.samplerate, file.channels, file.frames
             config = StreamConfig.from_ms(sr, self.window_ms, self.hop_ms, n_channels)
             counts: dict[str, int] = {}
-            if getattr(self.phase, "offline", False):
+            if self.phase.lookahead is None:
                 pieces = self._separate_whole(file, config, n_samples, counts)
             else:
                 pieces = _separate_stream(file, self._separator(config), n_samples, counts)
@@ -482,6 +479,6 @@ def make_folder(folder: Path) -> None:
 def describe(stage: Any) -> dict[str, Any]:
     """Name and plain settings of an estimator or a phase recovery."""
     values = asdict(stage) if is_dataclass(stage) and not isinstance(stage, type) else {}
-    return {"name": getattr(stage, "name", type(stage).__name__)} | {
+    return {"name": stage.name} | {
         key: value for key, value in values.items() if isinstance(value, (str, int, float, bool))
     }

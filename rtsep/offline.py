@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import cast
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rtsep.config import MAX_CHANNELS, ConfigError, StreamConfig
-from rtsep.estimators import default_estimator
+from rtsep.choose import choose
+from rtsep.config import MAX_CHANNELS, ConfigError, StreamConfig, check_type
+from rtsep.engine.analysis import analyse, prepare_analysis
+from rtsep.engine.channels import share_of_channel
+from rtsep.engine.line import MAX_SAMPLE, prepare_line, take_in
+from rtsep.engine.output import Output, finish
+from rtsep.engine.protocols import CompiledEstimator, Estimator, OfflinePhase, PhaseRecovery, PythonEstimator
+from rtsep.engine.python_step import PythonStep
+from rtsep.engine.registry import bound_state, estimate, is_compiled
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import zeros
-from rtsep.phase.difference import share_of_channel
-from rtsep.separator import Separator, check_audio, check_type
-from rtsep.stages.analysis import MAX_SAMPLE, analyse, prepare_analysis
-from rtsep.stages.output import Output, finish
-from rtsep.stages.registry import ESTIMATORS, create, create_phase, estimate
+from rtsep.separator import Separator, check_audio
 
 BLOCK = 1 << 16  # samples; more at a time gain nothing
 
@@ -22,12 +26,12 @@ BLOCK = 1 << 16  # samples; more at a time gain nothing
 def separate(
     x: np.ndarray,
     sr: int,
-    estimator: Any = None,
-    phase: Any = None,
+    estimator: str | Estimator | None = None,
+    phase: str | PhaseRecovery | None = None,
     *,
     config: StreamConfig | None = None,
     output: Output | None = None,
-) -> np.ndarray:
+) -> NDArray[np.float32]:
     """Separate a whole signal: what a live stream would give, aligned with the input.
 
     Parameters
@@ -37,9 +41,9 @@ def separate(
         zero.
     sr : int
         Sample rate in Hz, 8000 to 192000.
-    estimator : str, estimator settings or None
+    estimator : str, Estimator or None
         As in `Separator`.
-    phase : str, phase-recovery settings or None
+    phase : str, PhaseRecovery or None
         As in `Separator`; also the offline algorithms, such as "misi".
     config : StreamConfig, optional
         Window, hop and FFT size, if not the default ones; its rate and channels must be those of `x`.
@@ -79,14 +83,11 @@ def separate(
     if (config.sr, config.n_channels) != (sr, n_channels):
         raise ConfigError(f"config is for {config.sr} Hz, {config.n_channels} channels; {sr=}, {n_channels=}")
     samples = check_audio(x, n_channels) if np.ndim(x) != 2 or n_channels > 1 else check_audio(x[0], 1)
-    if estimator is None:
-        estimator = default_estimator(config.win_length / config.sr, config.hop_s)
-    estimator = create("estimator", ESTIMATORS, estimator, {})
-    phase = create_phase(phase, estimator)
-    if getattr(phase, "offline", False):
-        sources = _separate_offline(samples, config, estimator, phase, output)
+    chosen = choose(estimator, phase, config.win_length / config.sr, config.hop_s)
+    if chosen.phase.lookahead is None:
+        sources = _separate_offline(samples, config, chosen.estimator, cast(OfflinePhase, chosen.phase), output)
     else:
-        sources = _separate_stream(samples, Separator(config, estimator, phase, output))
+        sources = _separate_stream(samples, Separator(config, *chosen, output))
     return sources if np.ndim(x) == 2 else sources[:, 0]
 
 
@@ -107,18 +108,19 @@ def _separate_stream(x: np.ndarray, separator: Separator) -> np.ndarray:
 
 
 @kernel
-def _collect(analysis, estimator, hops, magnitudes, scratch):
+def _collect(line, analysis, estimator, hops, magnitudes, scratch):
     """Magnitudes of all frames, for every channel: (n_channels, n_frames, n_src, n_bins)."""
     n_channels, n_frames = magnitudes.shape[0], magnitudes.shape[1]
     for t in range(n_frames):
-        analyse(analysis, hops[t])
+        take_in(line, hops[t])
+        analyse(analysis, line.samples)
         estimate(estimator, analysis.mixture, analysis.power, scratch)
         for c in range(n_channels):
             share_of_channel(analysis.mixture, c, analysis.power, scratch, magnitudes[c, t])
 
 
 def _separate_offline(
-    x: np.ndarray, config: StreamConfig, estimator: Any, phase: Any, output: Output | None
+    x: np.ndarray, config: StreamConfig, estimator: Estimator, phase: OfflinePhase, output: Output | None
 ) -> np.ndarray:
     """For algorithms that need all frames at once."""
     n_channels, n_samples = x.shape
@@ -130,15 +132,18 @@ def _separate_offline(
     np.clip(line, -MAX_SAMPLE, MAX_SAMPLE, out=line)
     hops = np.ascontiguousarray(line[:, lead:].reshape(n_channels, n_frames, hop).transpose(1, 0, 2))
     magnitudes, scratch = zeros((n_channels, n_frames, n_src, config.n_bins)), zeros((n_src, config.n_bins))
-    analysis, state = prepare_analysis(config, 0), estimator.prepare(config)
-    if hasattr(estimator, "State"):
-        _collect(analysis, state, hops, magnitudes, scratch)
-    else:
-        for t in range(n_frames):
-            analyse(analysis, hops[t])
-            estimator.step(state, analysis.mixture, analysis.power, scratch)
-            for c in range(n_channels):
-                share_of_channel(analysis.mixture, c, analysis.power, scratch, magnitudes[c, t])
+    python = None if is_compiled(estimator) else PythonStep(cast(PythonEstimator, estimator))
+    compiled = python or cast(CompiledEstimator, estimator)
+    _collect(
+        prepare_line(n_channels, config.win_length),
+        prepare_analysis(config),
+        bound_state(compiled, compiled.prepare(config)),
+        hops,
+        magnitudes,
+        scratch,
+    )
+    if python is not None:
+        python.check()
     sources = np.stack([phase.run(config, line[c], magnitudes[c]) for c in range(n_channels)], 1)
     sources = np.ascontiguousarray(sources[:, :, lead : lead + n_samples])
     finish(

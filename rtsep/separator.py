@@ -1,132 +1,24 @@
-"""Separator: composes the hop and keeps its state; every other module only brings hops to it."""
+"""Separator: prepares the states of the hop and keeps them; every other module only brings hops to it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+import re
+from dataclasses import fields, is_dataclass, replace
+from typing import Any, cast
 
 import numpy as np
+from numba.core.errors import NumbaError
+from numpy.typing import NDArray
 
-import rtsep.phase  # noqa: F401
-from rtsep.config import ConfigError, StreamConfig
-from rtsep.estimators import default_estimator
-from rtsep.kernels.jit import kernel, pasted
-from rtsep.kernels.memory import arrays, zeros
-from rtsep.kernels.simd import move
-from rtsep.stages.analysis import AnalysisState, analyse, prepare_analysis
-from rtsep.stages.output import Output, OutputState, finish
-from rtsep.stages.registry import ESTIMATORS, create, create_phase, estimate, recover
-
-
-class FramingState(NamedTuple):
-    """Hops on their way in and out."""
-
-    hop_in: np.ndarray  # float32 (n_channels, hop): filled up to `position`
-    hop_out: np.ndarray  # float32 (n_src, n_channels, hop): emptied up to `position`
-    position: np.ndarray  # int64 (1,)
-
-
-class States(NamedTuple):
-    """Everything that changes while a stream runs."""
-
-    framing: FramingState
-    analysis: AnalysisState
-    estimator: Any
-    magnitudes: np.ndarray  # float32 (n_src, n_bins)
-    phase: Any
-    output: OutputState
-
-
-@pasted
-def process_hop(states, hop_in, hop_out):
-    """The hop: mixture in, sources out; the one function that everything else calls.
-
-    Parameters
-    ----------
-    states : States
-        Updated in place.
-    hop_in : ndarray, float32, (n_channels, hop)
-        Read only.
-    hop_out : ndarray, float32, (n_src, n_channels, hop)
-        Overwritten; `win_length - hop + lookahead * hop` samples behind `hop_in`.
-
-    Notes
-    -----
-    Real-time safe: allocates nothing, takes no lock, never raises.
-    """
-    analyse(states.analysis, hop_in)
-    estimate(states.estimator, states.analysis.mixture, states.analysis.power, states.magnitudes)
-    recover(states.phase, states.analysis, states.magnitudes, hop_out)
-    finish(states.output, states.analysis.line, hop_out)
-
-
-@kernel
-def process_block(states, block_in, block_out):
-    """Cut a block of any size into hops.
-
-    One index serves both directions: a hop is emptied while the next one is filled, so that every block
-    size has the same latency, one hop more than `process_hop`.
-
-    Parameters
-    ----------
-    states : States
-        Updated in place.
-    block_in : ndarray, float32, (n_channels, n_samples)
-        Read only.
-    block_out : ndarray, float32, (n_src, n_channels, n_samples)
-        Overwritten.
-
-    Notes
-    -----
-    Real-time safe.
-    """
-    hop_in, hop_out, position = states.framing.hop_in, states.framing.hop_out, states.framing.position
-    n_src, n_channels, hop = hop_out.shape
-    n_samples = block_in.shape[1]
-    done = 0
-    while done < n_samples:
-        at = position[0]
-        n = min(n_samples - done, hop - at)
-        for c in range(n_channels):
-            move(hop_in, c * hop + at, block_in, c * n_samples + done, n)
-        for row in range(n_src * n_channels):
-            move(block_out, row * n_samples + done, hop_out, row * hop + at, n)
-        done += n
-        position[0] = at + n
-        if at + n == hop:
-            process_hop(states, hop_in, hop_out)
-            position[0] = 0
-
-
-@kernel
-def _recover_hop(phase, analysis, magnitudes, output, hop_out):
-    recover(phase, analysis, magnitudes, hop_out)
-    finish(output, analysis.line, hop_out)
-
-
-@dataclass(frozen=True)
-class Latency:
-    """The latency ledger of a separator, in samples: when a sample that goes in comes out.
-
-    Parameters
-    ----------
-    window : int
-        A sample can be emitted once all frames that cover it are there: one window, of which one hop is
-        the time that a hop takes to fill.
-    lookahead : int
-        Future hops that the phase recovery waits for.
-    sr : int
-        Sample rate in Hz.
-    """
-
-    window: int
-    lookahead: int
-    sr: int
-
-    @property
-    def samples(self) -> int:
-        """The sum."""
-        return self.window + self.lookahead
+from rtsep.choose import choose
+from rtsep.config import ConfigError, StreamConfig, check_type
+from rtsep.engine.hop import prepare_states, process_block
+from rtsep.engine.output import Output
+from rtsep.engine.protocols import CompiledEstimator, Estimator, OnlinePhase, PhaseRecovery, PythonEstimator
+from rtsep.engine.python_step import PythonStep
+from rtsep.engine.registry import is_compiled
+from rtsep.engine.spectral import Spectral
+from rtsep.kernels.memory import memory, zeros
 
 
 class Separator:
@@ -137,10 +29,10 @@ class Separator:
     config : StreamConfig
         Rate, window, hop, channels. Channels are linked: the estimator sees their mean power, and all get
         the same mask.
-    estimator : str, estimator settings or None
+    estimator : str, Estimator or None
         Name (`rtsep.list_estimators()`) or settings such as `rtsep.estimators.Denoise(...)`. None for `speech`, or
         for `denoise` where the window is not the 16 ms, or the hop not the 4 or 8 ms, that `speech` is trained for.
-    phase : str, phase-recovery settings or None
+    phase : str, PhaseRecovery or None
         Name (`rtsep.list_phases()`) or settings such as `rtsep.phase.OMISI(...)`. None for what suits the
         estimator, and its model: oMISI, or the mixture's phase where phase recovery has nothing to gain.
     output : Output
@@ -178,55 +70,46 @@ class Separator:
     def __init__(
         self,
         config: StreamConfig,
-        estimator: Any = None,
-        phase: Any = None,
+        estimator: str | Estimator | None = None,
+        phase: str | PhaseRecovery | None = None,
         output: Output | None = None,
     ) -> None:
         check_type("config", config, StreamConfig)
         self.config = config
-        if estimator is None:
-            estimator = default_estimator(config.win_length / config.sr, config.hop_s)
-        self.estimator = create("estimator", ESTIMATORS, estimator, {})
-        self.phase = create_phase(phase, self.estimator)
-        if hasattr(self.estimator, "suited"):
-            self.estimator = self.estimator.suited(self.phase)
+        chosen = choose(estimator, phase, config.win_length / config.sr, config.hop_s)
+        self.estimator: Estimator = chosen.estimator
+        self.phase = cast(OnlinePhase, chosen.phase)
         self.output = Output() if output is None else output
         check_type("output", self.output, Output)
-        if getattr(self.phase, "offline", False):
+        if self.phase.lookahead is None:
             raise ConfigError(f"phase={self.phase.name!r} needs the whole signal; use rtsep.separate")
-        self.sources: tuple[str, ...] = tuple(self.estimator.sources)
-        lookahead = self.phase.lookahead
-        self.ledger = Latency(config.win_length, lookahead * config.hop, config.sr)
+        self.compiled = is_compiled(self.estimator)
+        self._python = None if self.compiled else PythonStep(cast(PythonEstimator, self.estimator))
+        self._core = Spectral(self._python or cast(CompiledEstimator, self.estimator), self.phase)
+        self.sources: tuple[str, ...] = tuple(self._core.sources)
+        self.ledger = self._core.latency(config)
         self.latency = self.ledger.samples
-        self.compiled = hasattr(self.estimator, "State")
-        n_src = len(self.sources)
-        self._states = States(
-            framing=FramingState(
-                zeros((config.n_channels, config.hop)),
-                zeros((n_src, config.n_channels, config.hop)),
-                zeros(1, np.int64),
-            ),
-            analysis=prepare_analysis(config, lookahead),
-            estimator=self.estimator.prepare(config),
-            magnitudes=zeros((n_src, config.n_bins)),
-            phase=self.phase.prepare(config, n_src),
-            output=self.output.prepare(config, self.phase.consistent, self.latency - config.hop),
-        )
-        self._fresh = [array.copy() for array in self._changing()]
-        # Compile now, by a hop of silence.
-        self._run(zeros((config.n_channels, config.hop)), zeros((n_src, config.n_channels, config.hop)))
+        self._states = prepare_states(config, self._core, self.output)
+        self._memory = memory(self._states)
+        self._fresh = [array.copy() for array in self._memory]
+        self._compile()
+
+    def _compile(self) -> None:
+        """Compile now, by a hop of silence."""
+        n_channels, hop = self.config.n_channels, self.config.hop
+        try:
+            self._run(zeros((n_channels, hop)), zeros((self.n_src, n_channels, hop)))
+        except NumbaError as problem:
+            names = f"{self.estimator.name} + {self.phase.name}"
+            raise ConfigError(f"{names} cannot be compiled: {_reason(problem)}") from problem
         self.reset()
 
-    def _changing(self) -> list[np.ndarray]:
-        states = self._states if self.compiled else self._states._replace(estimator=())
-        return list(arrays(states))
-
     def reset(self) -> None:
-        """Back to the state of a new separator, bit by bit. Not real-time safe."""
-        for array, fresh in zip(self._changing(), self._fresh, strict=True):
+        """Back to the state of a new separator, bit by bit; what `set` changed stays. Not real-time safe."""
+        for array, fresh in zip(self._memory, self._fresh, strict=True):
             np.copyto(array, fresh)
-        if not self.compiled:
-            self._states = self._states._replace(estimator=self.estimator.prepare(self.config))
+        if self._python is not None:
+            self._python.reset()
 
     @property
     def n_src(self) -> int:
@@ -242,12 +125,12 @@ class Separator:
         """
         states = self._states
         return {
-            "replaced": int(states.analysis.replaced[0]),
+            "replaced": int(states.line.replaced[0]),
             "limited": int(states.output.limited[0]),
             "muted": int(states.output.muted[0]),
         }
 
-    def process(self, block: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
+    def process(self, block: np.ndarray, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Separate the next block.
 
         Parameters
@@ -285,7 +168,7 @@ class Separator:
         self._run(samples, out.reshape(self.n_src, self.config.n_channels, -1))
         return out
 
-    def flush(self) -> np.ndarray:
+    def flush(self) -> NDArray[np.float32]:
         """End the stream: the last `latency` samples, shaped like the output of `process`; then `reset`.
 
         For one channel the result is (n_src, latency), for more (n_src, n_channels, latency).
@@ -296,30 +179,79 @@ class Separator:
         self.reset()
         return rest
 
-    def _run(self, block_in: np.ndarray, block_out: np.ndarray) -> None:
-        if self.compiled:
-            process_block(self._states, block_in, block_out)
-        else:
-            self._run_python(block_in, block_out)
+    def set(self, **values: Any) -> None:
+        """Change settings while the stream runs; other threads may be in `process` meanwhile.
 
-    def _run_python(self, block_in: np.ndarray, block_out: np.ndarray) -> None:
-        """`process_block` and `process_hop` for an estimator in ordinary Python."""
-        states = self._states
-        hop_in, hop_out, position = states.framing
-        hop, done, n_samples = hop_in.shape[1], 0, block_in.shape[1]
-        while done < n_samples:
-            at = int(position[0])
-            n = min(n_samples - done, hop - at)
-            hop_in[:, at : at + n] = block_in[:, done : done + n]
-            block_out[:, :, done : done + n] = hop_out[:, :, at : at + n]
-            done += n
-            position[0] = at + n
-            if at + n == hop:
-                analyse(states.analysis, hop_in)
-                mixture, power = states.analysis.mixture, states.analysis.power
-                self.estimator.step(states.estimator, mixture, power, states.magnitudes)
-                _recover_hop(states.phase, states.analysis, states.magnitudes, states.output, hop_out)
-                position[0] = 0
+        Parameters
+        ----------
+        **values
+            Settings that can be changed: those which the classes of estimator, phase recovery and output name as
+            `adjustable`, such as `strength_db`, `ceiling_db`, `n_iter` of most phase recoveries, and
+            `max_attenuation_db` of `denoise`. They hold from the next hop on; the strength gets there within 20 ms.
+
+        Raises
+        ------
+        ConfigError
+            For a setting that cannot be changed, and values out of range; then nothing has changed.
+
+        Notes
+        -----
+        Without a lock: the values stand in small arrays that the hop reads anew each time.
+        """
+        output, phase, estimator = self.output, self.phase, self.estimator
+        for name, value in values.items():
+            if name in output.adjustable:
+                output = replace(output, **{name: value})
+            elif name in phase.adjustable:
+                phase = replace(phase, **{name: value})  # type: ignore[type-var]
+            elif name in estimator.adjustable:
+                estimator = replace(estimator, **{name: value})  # type: ignore[type-var]
+            else:
+                known = sorted({*self.output.adjustable, *self.phase.adjustable, *self.estimator.adjustable})
+                raise ConfigError(f"{name}={value!r} cannot be set while a stream runs; {', '.join(known)} can")
+        estimator = estimator.for_phase(phase)
+        states, config = self._states, self.config
+        if _changed(self.output, output):
+            fresh = output.prepare(config, self._core.consistent)
+            self._renew(self.output, output, states.output, fresh)
+        if _changed(self.phase, phase):
+            self._renew(self.phase, phase, states.core.phase, phase.prepare(config, self.n_src))
+        if self._python is not None:
+            self._python.estimator = cast(PythonEstimator, estimator)
+        elif _changed(self.estimator, estimator):
+            self._renew(self.estimator, estimator, states.core.estimator, estimator.prepare(config))
+        self.output, self.phase, self.estimator = output, phase, estimator
+
+    def _renew(self, before: Any, after: Any, running: Any, fresh: Any) -> None:
+        """Take the fields that depend on what has changed from a fresh state into the running one."""
+        for name in _changed(before, after):
+            for field in after.adjustable[name]:
+                array, value = getattr(running, field), getattr(fresh, field)
+                np.copyto(array, value)
+                for kept, restored in zip(self._memory, self._fresh, strict=True):
+                    if kept is array:
+                        np.copyto(restored, value)
+
+    def _run(self, block_in: np.ndarray, block_out: np.ndarray) -> None:
+        process_block(self._states, block_in, block_out)
+        if self._python is not None:
+            self._python.check()
+
+
+def _changed(before: Any, after: Any) -> list[str]:
+    if not is_dataclass(after):
+        return []
+    return [field.name for field in fields(after) if getattr(before, field.name) != getattr(after, field.name)]
+
+
+def _reason(problem: NumbaError) -> str:
+    """What a message of numba says is wrong, and in which line."""
+    told = str(problem)
+    found = re.search(r"(?:Error: (?!Failed in)|(?=Unknown |Untyped |Cannot |Invalid |Undecided ))([^\n]+)", told)
+    if found is None:
+        return told.strip().partition("\n")[0]
+    place = re.search(r'File "([^"]+)", line (\d+)', told[found.end() :])
+    return found[1].strip() + (f" ({place[1]}, line {place[2]})" if place else "")
 
 
 def check_audio(x: Any, n_channels: int) -> np.ndarray:
@@ -340,9 +272,3 @@ def check_audio(x: Any, n_channels: int) -> np.ndarray:
         samples = np.ascontiguousarray(np.atleast_2d(x), np.float32)
     # A read-only array is another type to numba and would be compiled for.
     return samples if samples.flags.writeable else samples.copy()
-
-
-def check_type(name: str, value: object, kind: type) -> None:
-    """Raise `ConfigError` unless `value` is a `kind`."""
-    if not isinstance(value, kind):
-        raise ConfigError(f"{name}={value!r} is no {kind.__name__}")

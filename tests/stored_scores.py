@@ -20,9 +20,11 @@ import soundfile
 
 import rtsep
 import rtsep.phase
+from rtsep import StreamConfig
+from rtsep.engine.protocols import CompiledEstimator, PhaseRecovery, PythonEstimator
+from rtsep.engine.registry import PHASES
 from rtsep.estimators import HPSS, Denoise, Oracle, Speech, Talkers
 from rtsep.evaluation import estoi, pesq, si_sdr
-from rtsep.stages.registry import PHASES
 
 STORED = Path(__file__).parent / "data" / "scores.json"
 RECORDING = Path(rtsep.__file__).parent / "data" / "noisy_speech.flac"
@@ -42,14 +44,20 @@ class Scene(NamedTuple):
     speech: bool  # whether the first source is a real voice, which the scores for speech suit
 
 
-class CalledFromPython:
+class CalledFromPython(PythonEstimator):
     """A compiled estimator without its compiled hop: nothing is compiled for each pair with a phase recovery."""
 
-    def __init__(self, settings: Any) -> None:
-        self.sources, self.prepare, self.step = settings.sources, settings.prepare, type(settings).step
-        self.phase = getattr(settings, "phase", "omisi")
-        if hasattr(settings, "suited"):
-            self.suited = lambda phase: CalledFromPython(settings.suited(phase))
+    sources, phase, step = (), "", None  # those of the settings
+
+    def __init__(self, settings: CompiledEstimator) -> None:
+        self._settings = settings
+        self.sources, self.phase, self.step = settings.sources, settings.phase, type(settings).step
+
+    def prepare(self, config: StreamConfig) -> Any:
+        return self._settings.prepare(config)
+
+    def for_phase(self, phase: PhaseRecovery) -> CalledFromPython:
+        return CalledFromPython(self._settings.for_phase(phase))
 
 
 def scenes() -> dict[str, Scene]:

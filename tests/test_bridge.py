@@ -12,6 +12,7 @@ from test_live_callback import Device as Engine
 
 from rtsep import Output, Separator, StreamConfig
 from rtsep.estimators import Passthrough
+from rtsep.kernels.memory import code
 from rtsep.live import LiveStream
 from rtsep.live import bridge as br
 from rtsep.live.callback import compiled_callback
@@ -42,8 +43,11 @@ class Devices:
             return 0
 
         self._clock = clock
-        for made in (self.state.clock_in, self.state.clock_out):
-            made.function[0] = ctypes.cast(clock, ctypes.c_void_p).value
+        function = code(ctypes.cast(clock, ctypes.c_void_p).value)
+        self.state = self.state._replace(
+            clock_in=self.state.clock_in._replace(function=function),
+            clock_out=self.state.clock_out._replace(function=function),
+        )
         self.state.engine[:] = compiled_callback().address, self.engine.handle.address
         self.handle = Handle(self.state)
         self._capture, self._play = (CALLBACK(callback.address) for callback in br.compiled_callbacks())

@@ -180,13 +180,13 @@ def test_the_next_process_sees_the_edit_of_a_users_script(user):
     assert run(user, "script.py", **package) == (1, 9)
 
 
-# The hop's first stage, in a copy of the package.
+# The spectrum of a frame, in a copy of the package.
 ANALYSE = """
 import numpy as np
 from rtsep import StreamConfig
-from rtsep.stages.analysis import analyse, prepare_analysis
-state = prepare_analysis(StreamConfig(), 0)
-analyse(state, np.ones((1, 64), np.float32))
+from rtsep.engine.analysis import analyse, prepare_analysis
+state = prepare_analysis(StreamConfig())
+analyse(state, np.ones((1, 256), np.float32))
 print(sum(analyse.stats.cache_hits.values()), float(state.power.sum()))
 """
 
@@ -194,19 +194,20 @@ print(sum(analyse.stats.cache_hits.values()), float(state.power.sum()))
 def test_the_next_process_sees_the_edit_of_the_package(tmp_path):
     source = Path(rtsep.__file__).parent
     shutil.copytree(source, tmp_path / "rtsep", ignore=shutil.ignore_patterns("__pycache__", "data"))
-    first = run(tmp_path, "-c", ANALYSE, PYTHONPATH="", NUMBA_CACHE_DIR="")
+    alone = {"PYTHONPATH": "", "NUMBA_CACHE_DIR": ""}
+    first = run(tmp_path, "-c", ANALYSE, **alone)
     assert first[0] == 0
     for unreached in ("live/health.py", "cli/doctor.py", "separator.py"):
         path = tmp_path / "rtsep" / unreached
         path.write_text(path.read_text() + "\nUNREACHED = 1\n")
-    assert run(tmp_path, "-c", ANALYSE, PYTHONPATH="", NUMBA_CACHE_DIR="") == (1, first[1])
-    # `analyse` stands in another file; the constant is that of a lane-wise part of it.
-    path = tmp_path / "rtsep" / "stages" / "analysis.py"
-    analysis = path.read_text()
-    assert analysis.count("MAX_SAMPLE = np.float32(1e6)") == 1
-    path.write_text(analysis.replace("MAX_SAMPLE = np.float32(1e6)", "MAX_SAMPLE = np.float32(0.5)"))
-    hits, changed = run(tmp_path, "-c", ANALYSE, PYTHONPATH="", NUMBA_CACHE_DIR="")
-    assert hits == 0
+    assert run(tmp_path, "-c", ANALYSE, **alone) == (1, first[1])
+    # What is called by its address is compiled on its own, and anew; its caller is not.
+    fft = tmp_path / "rtsep" / "kernels" / "fft.py"
+    text = fft.read_text()
+    assert text.count("HALF = np.float32(0.5)") == 1
+    fft.write_text(text.replace("HALF = np.float32(0.5)", "HALF = np.float32(0.25)"))
+    hits, changed = run(tmp_path, "-c", ANALYSE, **alone)
+    assert hits == 1
     assert changed < 0.5 * first[1]
 
 
@@ -216,14 +217,14 @@ def test_the_next_process_sees_the_edit_of_the_package(tmp_path):
         ("rtsep.kernels.fft", "HALF"),  # reached by address only: the machine code of its own
         ("rtsep.estimators.learned", "LEAK"),
         ("rtsep.phase.difference", "TINY"),
-        ("rtsep.stages.analysis", "MAX_SAMPLE"),
+        ("rtsep.engine.line", "MAX_SAMPLE"),
         ("rtsep.kernels.simd", "LANES"),
     ],
 )
 def test_constants_of_the_hop(monkeypatch, constant):
     """Those of the chosen steps count, those of others and of what is called by address do not."""
+    from rtsep.engine.hop import process_block
     from rtsep.kernels.fft import _transform
-    from rtsep.separator import process_block
 
     separator = rtsep.Separator(rtsep.StreamConfig(), "speech", "mixture")
     hop = process_block.py_func, (numba.typeof(separator._states),)
@@ -235,7 +236,7 @@ def test_constants_of_the_hop(monkeypatch, constant):
 
 
 def test_only_the_steps_of_the_states_count(monkeypatch):
-    from rtsep.separator import process_block
+    from rtsep.engine.hop import process_block
 
     separator = rtsep.Separator(rtsep.StreamConfig(), "speech", "mixture")
     hop = process_block.py_func, (numba.typeof(separator._states),)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from rtsep.engine.registry import PHASES
 from rtsep.phase import MISI, OMISI, BregmanGradient, MixturePhase, Wiener
-from rtsep.stages.registry import PHASES
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import ablation

@@ -13,7 +13,7 @@ import pytest
 import signals
 import soundfile as sf
 
-from rtsep import ConfigError, Output, StreamConfig, files, separate
+from rtsep import ConfigError, Output, PythonEstimator, StreamConfig, files, separate
 from rtsep.files import BLOCK, FileError, FileSeparator
 from rtsep.phase import MISI
 
@@ -21,7 +21,7 @@ MINUS_100_DB = 1e-5
 posix = pytest.mark.skipif(os.name == "nt", reason="needs POSIX")
 
 
-class Halves:
+class Halves(PythonEstimator):
     """The lower half of the bins, and the upper one."""
 
     sources = ("low", "high")

@@ -12,10 +12,10 @@ from scipy.signal import lfilter
 from signals import hostile, voices
 
 from rtsep import Output, StreamConfig
+from rtsep.engine.output import finish
 from rtsep.kernels.memory import arrays
 from rtsep.live import howling as hw
 from rtsep.live.howling import gain_db, howls, prepare_howling, turn_down, watch
-from rtsep.stages.output import finish
 
 SR = 16_000
 SPEECH = Path(__file__).parents[1] / "rtsep" / "data" / "noisy_speech.flac"

@@ -17,7 +17,7 @@ import soundfile as sf
 from jackd import JackServer, Player, require_audio
 from signals import voices
 
-from rtsep import ConfigError, Separator, StreamConfig, separate
+from rtsep import ConfigError, PythonEstimator, Separator, StreamConfig, separate
 from rtsep.estimators import Oracle, Passthrough
 from rtsep.live import LiveError, LiveStream, find_device, list_devices, supported_rates
 from rtsep.live.devices import rescan
@@ -147,7 +147,7 @@ def wait_for(condition, seconds=30):
         time.sleep(0.02)
 
 
-class Halves:
+class Halves(PythonEstimator):
     """An estimator in ordinary Python that takes its time now and then."""
 
     sources = ("one", "other")
@@ -289,7 +289,7 @@ except LiveError as problem:
 def test_a_program_that_ends_without_closing_ends_quietly(server, killed):
     code = f"""
 import os, signal, time
-from rtsep import Separator, StreamConfig
+from rtsep import PythonEstimator, Separator, StreamConfig
 from rtsep.live import LiveStream
 stream = LiveStream(Separator(StreamConfig(), "passthrough"))
 stream.start()

@@ -8,12 +8,12 @@ import naive
 import numpy as np
 import pytest
 import signals
+from frames import Frames
 
-from rtsep import Output, Separator, StreamConfig, separate
+from rtsep import Output, PythonEstimator, Separator, StreamConfig, separate
 from rtsep.config import ConfigError
 from rtsep.estimators import Oracle
 from rtsep.phase import MISI, OMISI
-from rtsep.stages.analysis import analyse, prepare_analysis
 
 GOLDEN = np.load(Path(__file__).parent / "data" / "omisi_reference.npz", allow_pickle=False)
 CONFIG = StreamConfig(16_000, 256, 128, 512)
@@ -21,16 +21,16 @@ CONFIG = StreamConfig(16_000, 256, 128, 512)
 
 def run(config: StreamConfig, phase: OMISI, mixture: np.ndarray, magnitudes: np.ndarray, start: int) -> np.ndarray:
     """Feed the frames of a mixture from the one that starts at sample `start`; (n_src, n_samples)."""
-    analysis, state = prepare_analysis(config, phase.lookahead), phase.prepare(config, magnitudes.shape[1])
+    analyse, state = Frames(config, phase.lookahead), phase.prepare(config, magnitudes.shape[1])
     hop, n_src = config.hop, magnitudes.shape[1]
     out = np.zeros((n_src, 1, hop), np.float32)
     emitted = []
     hops = mixture[: mixture.size // hop * hop].reshape(-1, 1, hop).astype(np.float32)
     for i in range(start):
-        analyse(analysis, hops[i])
+        analyse(hops[i])
     for hop_in, target in zip(hops[start:], magnitudes.astype(np.float32), strict=False):
-        analyse(analysis, hop_in)
-        OMISI.step(state, analysis, target, out)
+        frame = analyse(hop_in)
+        OMISI.step(state, *frame, target, out)
         emitted.append(out[:, 0].copy())
     return np.concatenate(emitted, 1)[:, phase.lookahead * hop :]
 
@@ -94,7 +94,7 @@ def test_iterations_never_cost_much_however_wrong_the_magnitudes_are():
     spectra = np.stack([naive.stft(s, config.win_length, config.hop, config.n_fft, 500) for s in sources], 1)
     random = np.random.default_rng(0).normal(size=spectra.shape)
 
-    class Degraded:
+    class Degraded(PythonEstimator):
         """The true magnitudes, off by so many dB."""
 
         sources = ("first", "second")

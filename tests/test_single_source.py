@@ -7,6 +7,7 @@ import naive_single
 import numpy as np
 import pytest
 import signals
+from frames import Frames
 
 from rtsep import Output, Separator, StreamConfig, separate
 from rtsep.config import ConfigError
@@ -16,7 +17,6 @@ from rtsep.kernels.jit import kernel
 from rtsep.phase import OMISI, RTPGHI, SPSI, FastGriffinLim, GriffinLim, PUIter, Unwrapping
 from rtsep.phase.rtpghi import window_gamma
 from rtsep.phase.unwrapping import impulse_places, onset_frames
-from rtsep.stages.analysis import analyse, prepare_analysis
 
 CONFIG = StreamConfig(16_000)
 SIZES = CONFIG.win_length, CONFIG.hop, CONFIG.n_fft
@@ -24,13 +24,13 @@ SIZES = CONFIG.win_length, CONFIG.hop, CONFIG.n_fft
 
 def run(phase, mixture: np.ndarray, magnitudes: np.ndarray, start: int = 0) -> np.ndarray:
     """The step alone, without the output stage, from frame `start` on; (n_src, n_samples)."""
-    analysis, state = prepare_analysis(CONFIG, phase.lookahead), phase.prepare(CONFIG, magnitudes.shape[1])
+    analyse, state = Frames(CONFIG, phase.lookahead), phase.prepare(CONFIG, magnitudes.shape[1])
     out, emitted = np.zeros((magnitudes.shape[1], 1, CONFIG.hop), np.float32), []
     hops = mixture[: len(magnitudes) * CONFIG.hop].reshape(-1, 1, CONFIG.hop).astype(np.float32)
     for t, (hop_in, target) in enumerate(zip(hops, magnitudes.astype(np.float32), strict=True)):
-        analyse(analysis, hop_in)
+        frame = analyse(hop_in)
         if t >= start:
-            type(phase).step(state, analysis, target, out)
+            type(phase).step(state, *frame, target, out)
         emitted.append(out[:, 0].copy())
     return np.concatenate(emitted, 1)[:, phase.lookahead * CONFIG.hop :]
 

@@ -8,38 +8,39 @@ import naive
 import numpy as np
 import pytest
 import signals
+from frames import Frames
 
-from rtsep import Output, Separator, StreamConfig, separate
+from rtsep import Output, PythonEstimator, Separator, StreamConfig, separate
+from rtsep.engine.line import MAX_SAMPLE, prepare_line, take_in
+from rtsep.engine.output import finish
 from rtsep.estimators import Oracle
-from rtsep.stages.analysis import MAX_SAMPLE, analyse, prepare_analysis
-from rtsep.stages.output import finish
 
 
 @pytest.mark.parametrize("sizes", [(256, 64, 512), (256, 128, 512), (200, 80, 320), (704, 176, 1440)])
 def test_analysis_equals_the_stft_of_the_stream(sizes):
     config = StreamConfig(16_000, *sizes, n_channels=3)
     x = signals.voices(4_000, n_src=3)
-    state = prepare_analysis(config, 2)
+    frames = Frames(config, 2)
     n_frames = x.shape[1] // config.hop
     expected = np.stack([naive.stft(channel, *sizes, n_frames) for channel in x], 1)
     for t in range(n_frames):
         hop_in = np.ascontiguousarray(x[:, t * config.hop : (t + 1) * config.hop])
-        analyse(state, hop_in)
-        actual = state.mixture[:, 0] + 1j * state.mixture[:, 1]
+        mixture, measured, line = frames(hop_in)
+        actual = mixture[:, 0] + 1j * mixture[:, 1]
         assert np.abs(actual - expected[t]).max() < 1e-6 * np.abs(expected).max()
         power = (np.abs(expected[t]) ** 2).mean(0)
-        assert np.abs(state.power - power).max() <= 1e-5 * power.max()
-        assert np.array_equal(state.line[:, -config.hop :], hop_in)
+        assert np.abs(measured - power).max() <= 1e-5 * power.max()
+        assert np.array_equal(line[:, -config.hop :], hop_in)
 
 
 def test_samples_that_cannot_be_meant_are_replaced_and_counted():
     config = StreamConfig(16_000)
-    state = prepare_analysis(config, 0)
+    state = prepare_line(1, config.win_length)
     hop_in = np.zeros((1, config.hop), np.float32)
     hop_in[0, :6] = np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-42
-    analyse(state, hop_in)
+    take_in(state, hop_in)
     assert state.replaced[0] == 5
-    assert np.array_equal(state.line[0, -config.hop :][:7], [0, 0, 0, MAX_SAMPLE, -MAX_SAMPLE, 0, 0])
+    assert np.array_equal(state.samples[0, -config.hop :][:7], [0, 0, 0, MAX_SAMPLE, -MAX_SAMPLE, 0, 0])
 
 
 def test_the_limiter_equals_its_twin_and_keeps_the_balance():
@@ -98,7 +99,7 @@ def test_what_is_not_finite_never_leaves():
 
 
 def test_magnitudes_that_are_not_finite_count_as_zero():
-    class Broken:
+    class Broken(PythonEstimator):
         """An estimator that fails now and then."""
 
         sources = ("a", "b")

@@ -7,6 +7,7 @@ import naive_wiener
 import numpy as np
 import pytest
 import signals
+from frames import Frames
 
 from rtsep import Output, StreamConfig, separate
 from rtsep.config import ConfigError
@@ -20,10 +21,9 @@ from rtsep.phase import (
     Wiener,
     von_mises_concentration,
 )
-from rtsep.phase.consistent_wiener import descend
+from rtsep.phase.consistent_wiener import conjugate_gradients
 from rtsep.phase.von_mises import fit_concentration, von_mises_shape
 from rtsep.phase.window import recover_all
-from rtsep.stages.analysis import analyse, prepare_analysis
 
 SR = 16_000
 FREE = Output(ceiling_db=float("inf"))
@@ -42,13 +42,13 @@ def scene(sizes, n_src: int, n_samples: int = 2_500) -> tuple[np.ndarray, np.nda
 def run(sizes, phase, x: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
     """What the step emits, without the output stage; (n_src, n_samples)."""
     config = StreamConfig(SR, *sizes)
-    analysis, state = prepare_analysis(config, phase.lookahead), phase.prepare(config, magnitudes.shape[1])
+    analyse, state = Frames(config, phase.lookahead), phase.prepare(config, magnitudes.shape[1])
     out, emitted = np.zeros((magnitudes.shape[1], 1, config.hop), np.float32), []
     for hop_in, target in zip(
         x[: x.size // config.hop * config.hop].reshape(-1, 1, config.hop), magnitudes, strict=True
     ):
-        analyse(analysis, hop_in.astype(np.float32))
-        type(phase).step(state, analysis, target.astype(np.float32), out)
+        frame = analyse(hop_in.astype(np.float32))
+        type(phase).step(state, *frame, target.astype(np.float32), out)
         emitted.append(out[:, 0].copy())
     return np.concatenate(emitted, 1)[:, phase.lookahead * config.hop :]
 
@@ -149,7 +149,7 @@ def offline(kappa, consistency: float, n_iter: int) -> tuple[np.ndarray, list[fl
     state = phase.open(config, n_src, len(magnitudes), 0, 1)
     start = zeros((n_src, x.size))
     recover_all(state, x, magnitudes, start)
-    found, residuals = descend(state, consistency, start[:-1] - start[-1], n_iter)
+    found, residuals = conjugate_gradients(state, consistency, start[:-1] - start[-1], n_iter)
     found = np.concatenate([found, np.zeros((1, x.size))])
     phases = state.memory[0, 1:, :, 0].astype(float) + 1j * state.memory[0, 1:, :, 1]
     mixture = np.fft.rfft(np.array(frames).sum(1), 128)

@@ -10,6 +10,7 @@ import naive_window as twin
 import numpy as np
 import pytest
 import signals
+from frames import Frames
 
 from rtsep import ConfigError, Output, StreamConfig, separate
 from rtsep.estimators import Oracle
@@ -27,7 +28,6 @@ from rtsep.phase import (
 )
 from rtsep.phase.retrieval import LOSSES
 from rtsep.phase.window import Windowed, mask
-from rtsep.stages.analysis import analyse, prepare_analysis
 
 DATA = Path(__file__).parent / "data"
 SIZES = (256, 64, 256)
@@ -57,15 +57,15 @@ MEMBERS = {
 
 def run(phase, mixture: np.ndarray, magnitudes: np.ndarray, start: int = 0, config: StreamConfig = CONFIG):
     """Feed the frames of a mixture from the one that starts at sample `start` hops on; (n_src, n_samples)."""
-    analysis, state = prepare_analysis(config, phase.lookahead), phase.prepare(config, magnitudes.shape[1])
+    analyse, state = Frames(config, phase.lookahead), phase.prepare(config, magnitudes.shape[1])
     out = np.zeros((magnitudes.shape[1], 1, config.hop), np.float32)
     emitted = []
     hops = mixture[: mixture.size // config.hop * config.hop].reshape(-1, 1, config.hop).astype(np.float32)
     for hop_in in hops[:start]:
-        analyse(analysis, hop_in)
+        analyse(hop_in)
     for hop_in, target in zip(hops[start:], magnitudes.astype(np.float32), strict=False):
-        analyse(analysis, hop_in)
-        type(phase).step(state, analysis, target, out)
+        frame = analyse(hop_in)
+        type(phase).step(state, *frame, target, out)
         emitted.append(out[:, 0].copy())
     return np.concatenate(emitted, 1)[:, phase.lookahead * config.hop :]
 
@@ -302,11 +302,11 @@ def spectra_of(phase, x: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
     """S after the first step with full look-ahead, (n_frames, n_src, n_bins)."""
     n_frames, n_src, _ = magnitudes.shape
     phase = replace(phase, lookahead=n_frames - 1, tail=1.0)
-    analysis, state = prepare_analysis(CONFIG, phase.lookahead), phase.prepare(CONFIG, n_src)
+    analyse, state = Frames(CONFIG, phase.lookahead), phase.prepare(CONFIG, n_src)
     out = np.zeros((n_src, 1, 64), np.float32)
     for hop_in, target in zip(x.reshape(-1, 1, 64).astype(np.float32), magnitudes.astype(np.float32), strict=True):
-        analyse(analysis, hop_in)
-        type(phase).step(state, analysis, target, out)
+        frame = analyse(hop_in)
+        type(phase).step(state, *frame, target, out)
     planes = state.estimate[0, 1:].astype(float)
     return planes[:, :, 0] + 1j * planes[:, :, 1]
 

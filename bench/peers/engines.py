@@ -232,8 +232,8 @@ def find_engines(files: Mapping[str, Sequence[str]]) -> tuple[dict[str, Callable
     """All engines that can be made here, by name, and why others cannot; `files` are those of `N_FILES`, by name."""
     import rtsep
     import rtsep.estimators  # registers them
+    from rtsep.engine.registry import ESTIMATORS
     from rtsep.errors import ConfigError
-    from rtsep.stages.registry import ESTIMATORS
 
     engines: dict[str, Callable[[], Any]] = {"unprocessed": Unprocessed}
     for name, settings in ESTIMATORS.items():

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import LIBRARY_ONLY, add_engine_options, engine_settings, takes
+from rtsep.cli.engine import LIBRARY_ONLY, add_engine_options, engine_settings
 from rtsep.cli.inputs import given_path
 from rtsep.cli.progress import progress_bar
 from rtsep.cli.score import add_scores_option
@@ -96,9 +96,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _setup(args: argparse.Namespace, text: str | None) -> Setup:
     """A setup from the options, or from `text` as `--compare` takes it."""
-    import rtsep.estimators  # noqa: F401  registers them
+    from rtsep.choose import takes
     from rtsep.evaluation.evaluate import ORACLE, Setup
-    from rtsep.stages.registry import ESTIMATORS
 
     wanted = argparse.Namespace(**vars(args))
     if text is not None:
@@ -106,7 +105,7 @@ def _setup(args: argparse.Namespace, text: str | None) -> Setup:
         if found is None:
             raise ConfigError(f"setup={text!r} is not ESTIMATOR[+PHASE[:ITERATIONS[:LOOKAHEAD]]]")
         wanted.estimator, phase_name, iterations, lookahead = found.groups()
-        if wanted.estimator in ESTIMATORS and not takes(ESTIMATORS[wanted.estimator], "model"):
+        if not takes("estimator", wanted.estimator, "model"):
             wanted.model = None  # it is for the others
         if phase_name is not None:
             wanted.phase = phase_name

@@ -20,7 +20,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Print both lists."""
-    from rtsep.stages.registry import list_estimators, list_phases
+    from rtsep.choose import list_estimators, list_phases
 
     estimators, phases = list_estimators(), list_phases()
     for name, reason in LIBRARY_ONLY.items():

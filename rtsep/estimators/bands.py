@@ -12,7 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 from rtsep.config import StreamConfig
-from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.memory import constant
 
 TOP_HZ = 8_000.0  # centre of the uppermost band
 MIN_SPACING_HZ = 62.5  # a window of 16 ms resolves no more
@@ -60,9 +60,8 @@ def expansion_bands(n_bands: int, config: StreamConfig) -> Bands:
     beyond = 2 * centres[-1] - centres[-2]
     position = np.interp(bin_frequencies(config), [*centres, beyond], np.arange(n_bands + 1))
     position = position.round(6)  # rounding must not give a bin at a centre a share of the next band
-    lower = zeros(config.n_bins, np.int64)
-    lower[:] = np.minimum(position.astype(np.int64), n_bands - 1)
-    return Bands(lower, aligned(position - lower))
+    lower = np.minimum(position.astype(np.int64), n_bands - 1)
+    return Bands(constant(lower, np.int64), constant(position - lower))
 
 
 def bin_frequencies(config: StreamConfig) -> np.ndarray:

@@ -12,15 +12,17 @@ All smoothing constants follow from times, since the hop varies.
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from rtsep.config import StreamConfig, check_real
+from rtsep.engine.protocols import CompiledEstimator
+from rtsep.engine.registry import register_estimator
 from rtsep.kernels.jit import inlined, kernel
-from rtsep.kernels.memory import aligned, zeros
-from rtsep.stages.registry import register_estimator
+from rtsep.kernels.memory import aligned, constant, zeros
 
 NOISE_S = 0.072  # smoothing of the noise power (2012, table I, for a hop of 16 ms: 0.8)
 PRESENCE_S = 0.152  # smoothing of the speech presence that guards against stagnation (0.9)
@@ -157,7 +159,7 @@ def estimate_denoise(state, mixture, power, magnitudes):
 
 @register_estimator("denoise")
 @dataclass(frozen=True)
-class Denoise:
+class Denoise(CompiledEstimator):
     """Speech and noise: tracks the noise by speech presence probability, log-MMSE gain.
 
     Parameters
@@ -171,6 +173,7 @@ class Denoise:
     sources: ClassVar[tuple[str, ...]] = ("speech", "noise")
     phase: ClassVar[str] = "mixture"  # magnitudes that add up to the mixture's leave nothing to recover
     State: ClassVar[type] = DenoiseState
+    adjustable: ClassVar[Mapping[str, tuple[str, ...]]] = {"max_attenuation_db": ("floor",)}
     step: ClassVar[Any] = estimate_denoise
 
     def __post_init__(self) -> None:
@@ -192,14 +195,15 @@ class Denoise:
             minimum=zeros(config.n_bins),
             candidate=zeros(config.n_bins),
             n_seen=zeros(1, np.int64),
-            spans=np.array(
+            spans=constant(
                 [
                     max(1, round(START_S / hop_s)),
                     max(1, round(MINIMUM_S / hop_s)),
                     -(-config.win_length // config.hop),
-                ]
+                ],
+                np.int64,
             ),
-            weights=aligned(triangle / triangle.sum()),
-            keep=aligned([math.exp(-hop_s / time_s) for time_s in times_s]),
+            weights=constant(triangle / triangle.sum()),
+            keep=constant([math.exp(-hop_s / time_s) for time_s in times_s]),
             floor=aligned([10 ** (-self.max_attenuation_db / 20), least_noise]),
         )

@@ -19,7 +19,7 @@ from rtsep.config import StreamConfig
 from rtsep.estimators.bands import TOP_HZ, bin_frequencies, expansion_bands
 from rtsep.estimators.model_file import N_ADVANCES, Shape
 from rtsep.kernels.jit import kernel
-from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.memory import aligned, constant, zeros
 
 LEVEL_S = 1.0  # the level is the mean of all powers so far, later of about the last second
 QUIET = np.float32(1e-3)  # frames 30 dB below the level
@@ -76,21 +76,21 @@ def prepare_features(shape: Shape, config: StreamConfig, n_streams: int = 1) -> 
     turns = low * config.hop * n_streams / config.n_fft
     return FeatureState(
         lower=indices,
-        to_lower=aligned((1.0 - share) * inverse[lower]),
-        to_upper=aligned(share * inverse[lower + 1]),
+        to_lower=constant((1.0 - share) * inverse[lower]),
+        to_upper=constant(share * inverse[lower + 1]),
         bands=zeros(n_bands + 1),
         level=aligned(np.full((n_streams, 1), HUGE)),
         smoothed=aligned(np.full((n_streams, n_bands), TINY)),
         floor=aligned(np.full((n_streams, n_bands), TINY)),
         candidate=aligned(np.full((n_streams, n_bands), TINY)),
         n_seen=zeros((n_streams, 1), np.int64),
-        span=np.array([round(MINIMUM_S / frame_s)]),
-        lead=np.array([config.win_length // (config.hop * n_streams)]),
-        rates=aligned([1 - math.exp(-frame_s / s) for s in (LEVEL_S, POWER_S)]),
-        silence=aligned([10 ** (SILENCE_DB / 10) * (config.window**2).sum()]),
-        cues=np.array([shape.floor_cue, shape.advance_cue]),
+        span=constant([round(MINIMUM_S / frame_s)], np.int64),
+        lead=constant([config.win_length // (config.hop * n_streams)], np.int64),
+        rates=constant([1 - math.exp(-frame_s / s) for s in (LEVEL_S, POWER_S)]),
+        silence=constant([10 ** (SILENCE_DB / 10) * (config.window**2).sum()]),
+        cues=constant([shape.floor_cue, shape.advance_cue], np.bool_),
         stretch=(bin_frequencies(config)[low] / ADVANCE_HZ + 1e-6).astype(np.int64),
-        expected=aligned([np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)]),
+        expected=constant([np.cos(2 * np.pi * turns), -np.sin(2 * np.pi * turns)]),
         before=zeros((n_streams, config.n_channels, 2, low.size)),
         size=zeros((n_streams, n_advances)),
         advance=zeros((3, n_advances)),

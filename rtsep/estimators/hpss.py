@@ -14,9 +14,10 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rtsep.config import ConfigError, StreamConfig, check_real
+from rtsep.engine.protocols import CompiledEstimator
+from rtsep.engine.registry import register_estimator
 from rtsep.kernels.jit import inlined, kernel
 from rtsep.kernels.memory import zeros
-from rtsep.stages.registry import register_estimator
 
 TINY = np.float32(1e-30)
 MAX_TIMES = 1023  # hops of the median over time; a hop takes time in proportion
@@ -108,7 +109,7 @@ def estimate_hpss(state, mixture, power, magnitudes):
 
 @register_estimator("hpss")
 @dataclass(frozen=True)
-class HPSS:
+class HPSS(CompiledEstimator):
     """Harmonic and percussive sounds: causal medians over time and over frequency.
 
     Parameters

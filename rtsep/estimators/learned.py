@@ -14,21 +14,23 @@ is half as much to train on per second of sound, and a step of memory reaches tw
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from rtsep.config import ConfigError, StreamConfig, check_choice
+from rtsep.engine.protocols import CompiledEstimator, PhaseRecovery
+from rtsep.engine.registry import register_estimator
 from rtsep.estimators.bands import Bands, expansion_bands
 from rtsep.estimators.features import FeatureState, extract_features, prepare_features
 from rtsep.estimators.model_file import HOPS_MS, LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Model, read_model
 from rtsep.kernels.jit import kernel
-from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.memory import constant, zeros
 from rtsep.kernels.network import PANEL, affine, gru_step, leaky_relu, panels, scaled_sigmoid
 from rtsep.phase.omisi import OMISI
-from rtsep.stages.registry import register_estimator
 
 WINDOW_S = 0.016  # what the networks are trained for
 SHIPPED_HOP_MS = 8  # between the frames of a memory of the shipped networks
@@ -85,12 +87,12 @@ def prepare_network(model: Model, n_streams: int = 1) -> NetworkState:
         return panels(weights[f"{name}_weight"], weights[f"{name}_bias"])
 
     layers = range(shape.n_layers)
-    dense, heads = aligned(layer("dense")[None]), aligned(layer("heads")[None])
-    into = aligned([layer(f"gru{i}_input") for i in layers])
+    dense, heads = constant(layer("dense")[None]), constant(layer("heads")[None])
+    into = constant([layer(f"gru{i}_input") for i in layers])
     return NetworkState(
         dense=dense,
         into=into,
-        within=aligned([layer(f"gru{i}_hidden") for i in layers]),
+        within=constant([layer(f"gru{i}_hidden") for i in layers]),
         heads=heads,
         hidden=zeros((n_streams, shape.n_layers, shape.hidden)),
         features=zeros(shape.n_features),
@@ -180,16 +182,18 @@ def estimate_learned(state, mixture, power, magnitudes):
 
 
 @dataclass(frozen=True)
-class _Learned:
+class _Learned(CompiledEstimator):
     """What the learned estimators have in common."""
 
     model: str | Path | None = None
     target: str | None = None
+    masks: bool = field(default=True, repr=False, kw_only=True)  # what `for_phase` made of the target
 
     sources: ClassVar[tuple[str, ...]]
     shipped: ClassVar[str]  # file in rtsep/data
     State: ClassVar[type] = LearnedState
     step: ClassVar[Any] = estimate_learned
+    adjustable: ClassVar[Mapping[str, tuple[str, ...]]] = {"target": (), "masks": ("masks_only",)}
 
     def __post_init__(self) -> None:
         if self.model is not None and not isinstance(self.model, (str, Path)):
@@ -206,16 +210,15 @@ class _Learned:
         better = len(compared) == 2 and compared[1] > compared[0]
         return OMISI(ONLINE_ITERATIONS) if better and self.target != "mask" else "mixture"
 
-    def suited(self, phase: Any) -> _Learned:
-        """These settings for a phase recovery: masks for one that leaves the phase of the mixture alone."""
-        if self.target is not None:
-            return self
-        return replace(self, target="magnitudes" if getattr(phase, "n_iter", 1) > 0 else "mask")
+    def for_phase(self, phase: PhaseRecovery) -> _Learned:
+        """Masks for a phase recovery that keeps the phase of the mixture, else magnitudes; or what is set."""
+        masks = phase.keeps_mixture_phase if self.target is None else self.target == "mask"
+        return self if masks == self.masks else replace(self, masks=masks)
 
     def load(self) -> Model:
         """The model: that of the settings or the shipped one. Raises `ConfigError`."""
         path = SHIPPED / self.shipped if self.model is None else Path(self.model)
-        name = type(self).name  # type: ignore[attr-defined]
+        name = type(self).name
         if self.model is None and not path.exists():
             raise ConfigError(f"estimator={name!r} has no model: give model=PATH, a file made by `rtsep train`")
         model = read_model(path)
@@ -241,7 +244,7 @@ class _Learned:
             network=prepare_network(model, n_streams),
             bands=expansion_bands(shape.bands_out, config),
             gains=zeros((shape.n_src, shape.bands_out + 1)),
-            masks_only=np.array([self.target == "mask"]),
+            masks_only=np.array([self.masks]),
             turn=zeros(1, np.int64),
         )
 

@@ -9,7 +9,8 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rtsep.config import MAX_SR, MIN_SR, ConfigError, StreamConfig, check_choice, check_int, fft_size_ok
-from rtsep.stages.registry import register_estimator
+from rtsep.engine.protocols import PythonEstimator
+from rtsep.engine.registry import register_estimator
 
 WINDOWS = ("hann", "hann_sqrt", "none")
 SPEECH_SR = 16_000
@@ -187,7 +188,7 @@ def estimate_onnx(state: OnnxState, mixture: np.ndarray, power: np.ndarray, magn
 
 @register_estimator("onnx")
 @dataclass(frozen=True)
-class Onnx:
+class Onnx(PythonEstimator):
     """Speech and residual by your own streaming network, an ONNX file; needs onnxruntime (extra onnx).
 
     The file takes one frame of the spectrum and its states and gives a result and the new states (see `Network`).

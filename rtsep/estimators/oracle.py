@@ -9,10 +9,12 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rtsep.config import ConfigError, StreamConfig
+from rtsep.engine.analysis import AnalysisState, analyse, prepare_analysis
+from rtsep.engine.line import LineState, prepare_line, take_in
+from rtsep.engine.protocols import CompiledEstimator
+from rtsep.engine.registry import register_estimator
 from rtsep.kernels.jit import kernel
-from rtsep.kernels.memory import aligned, zeros
-from rtsep.stages.analysis import AnalysisState, analyse, prepare_analysis
-from rtsep.stages.registry import register_estimator
+from rtsep.kernels.memory import constant, zeros
 
 
 class OracleState(NamedTuple):
@@ -21,7 +23,8 @@ class OracleState(NamedTuple):
     references: np.ndarray  # float32 (n_src, n_channels, n_samples)
     position: np.ndarray  # int64 (1,)
     hop: np.ndarray  # float32 (n_src * n_channels, hop) scratch
-    analysis: AnalysisState  # of all sources, as channels of one stream
+    line: LineState  # of all sources, as channels of one stream
+    analysis: AnalysisState
 
 
 @kernel
@@ -34,7 +37,8 @@ def estimate_oracle(state, mixture, power, magnitudes):
         for i in range(hop):
             inside = start + i < n_samples
             state.hop[row, i] = state.references[row // n_channels, row % n_channels, start + i] if inside else 0
-    analyse(state.analysis, state.hop)
+    take_in(state.line, state.hop)
+    analyse(state.analysis, state.line.samples)
     spectra = state.analysis.mixture
     for j in range(n_src):
         for k in range(power.size):
@@ -47,7 +51,7 @@ def estimate_oracle(state, mixture, power, magnitudes):
 
 @register_estimator("oracle")
 @dataclass(frozen=True, eq=False)
-class Oracle:
+class Oracle(CompiledEstimator):
     """True magnitudes of given reference sources: for tests and benchmarks.
 
     Parameters
@@ -70,6 +74,11 @@ class Oracle:
                 "(n_src, n_samples) or (n_src, n_channels, n_samples)"
             )
 
+    @classmethod
+    def example(cls, references: np.ndarray) -> Oracle:
+        """With the true sources."""
+        return cls(references)
+
     @property
     def sources(self) -> tuple[str, ...]:
         """source1, source2, ..."""
@@ -85,8 +94,9 @@ class Oracle:
             raise ConfigError(f"references have {n_channels} channels, the stream {config.n_channels}")
         references = self.references.reshape(n_src, n_channels, n_samples)
         return OracleState(
-            references=aligned(references),
+            references=constant(references),
             position=zeros(1, np.int64),
             hop=zeros((n_src * n_channels, config.hop)),
-            analysis=prepare_analysis(replace(config, n_channels=n_src * n_channels), 0),
+            line=prepare_line(n_src * n_channels, config.win_length),
+            analysis=prepare_analysis(replace(config, n_channels=n_src * n_channels)),
         )

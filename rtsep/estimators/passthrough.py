@@ -9,8 +9,9 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rtsep.config import StreamConfig
+from rtsep.engine.protocols import CompiledEstimator
+from rtsep.engine.registry import register_estimator
 from rtsep.kernels.jit import kernel
-from rtsep.stages.registry import register_estimator
 
 
 class PassthroughState(NamedTuple):
@@ -28,7 +29,7 @@ def estimate_passthrough(state, mixture, power, magnitudes):
 
 @register_estimator("passthrough")
 @dataclass(frozen=True)
-class Passthrough:
+class Passthrough(CompiledEstimator):
     """The mixture as one source, unchanged: for tests and for measuring latency."""
 
     sources: ClassVar[tuple[str, ...]] = ("signal",)

@@ -16,6 +16,7 @@ import numpy as np
 
 from rtsep import __version__
 from rtsep.config import StreamConfig
+from rtsep.engine.output import Output
 from rtsep.errors import ConfigError
 from rtsep.estimators import Oracle
 from rtsep.evaluation.audio import read_alike
@@ -27,7 +28,6 @@ from rtsep.evaluation.scores import Scene, check_scores, measure
 from rtsep.evaluation.workers import Failure, Task
 from rtsep.files import FileError, describe, make_folder
 from rtsep.offline import separate
-from rtsep.stages.output import Output
 
 DONE = "done.jsonl"
 RUN = "run.json"

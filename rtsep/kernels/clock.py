@@ -13,7 +13,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from rtsep.kernels.jit import inlined
-from rtsep.kernels.memory import zeros
+from rtsep.kernels.memory import Code, code, constant, zeros
 
 
 class Clock(NamedTuple):
@@ -24,8 +24,9 @@ class Clock(NamedTuple):
     `QueryPerformanceCounter(out)` of Windows ticks.
     """
 
-    function: np.ndarray  # int64 (2,): address, id
-    unit_ns: np.ndarray  # float64 (1,): nanoseconds in a unit of out[0]
+    function: Code
+    which: np.ndarray  # int64, constant (1,): id of the clock
+    unit_ns: np.ndarray  # float64, constant (1,): nanoseconds in a unit of out[0]
     out: np.ndarray  # int64 (2,) scratch
 
 
@@ -39,9 +40,8 @@ def system_clock() -> Clock:
     else:
         function, which, unit = ctypes.CDLL(None).clock_gettime, time.CLOCK_MONOTONIC, 1e9
     address = ctypes.cast(function, ctypes.c_void_p).value
-    clock = Clock(zeros(2, np.int64), zeros(1, np.float64), zeros(2, np.int64))
-    clock.function[:], clock.unit_ns[0] = (address, which), unit
-    return clock
+    assert address is not None
+    return Clock(code(address), constant([which], np.int64), constant([unit], np.float64), zeros(2, np.int64))
 
 
 @intrinsic
@@ -60,5 +60,5 @@ def _read_clock(typingctx, address, which, out):
 @inlined
 def now(clock):
     """Nanoseconds of a `Clock`. Real-time safe; 23 ns on Linux."""
-    _read_clock(clock.function[0], clock.function[1], clock.out)
+    _read_clock(clock.function.address[0], clock.which[0], clock.out)
     return np.int64(clock.out[0] * clock.unit_ns[0]) + clock.out[1]

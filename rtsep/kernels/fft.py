@@ -22,7 +22,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from rtsep.kernels.jit import entry, inlined, pasted
-from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.memory import Code, code, constant, zeros
 from rtsep.kernels.simd import (
     LANES,
     even,
@@ -52,7 +52,7 @@ SIN_144 = np.float32(math.sin(4 * math.pi / 5))
 class FFTPlan(NamedTuple):
     """Constants and scratch of the transform of one size; float32 unless said."""
 
-    address: np.ndarray  # int64 (n_passes,): of the compiled `_transform`, and of its passes from the second on
+    transform: Code  # `_transform`, and its passes from the second on
     radices: np.ndarray  # int64 (n_passes,): the first is 8
     twiddle: np.ndarray  # (2, n_twiddles): exp(-2 pi i p k / n) of all passes, in the order of use
     untangle: np.ndarray  # (2, n_fft // 2 + 1): exp(-2 pi i k / n_fft)
@@ -82,10 +82,10 @@ def plan_fft(n_fft: int) -> FFTPlan:
     twiddle = np.exp(-2j * np.pi * np.concatenate(angles))
     untangle = np.exp(-2j * np.pi * np.arange(n + 1) / n_fft)
     return FFTPlan(
-        address=np.array([_compiled_transform().address, *(_compiled_pass(radix).address for radix in radices[1:])]),
-        radices=np.array(radices),
-        twiddle=aligned([twiddle.real, twiddle.imag]),
-        untangle=aligned([untangle.real, untangle.imag]),
+        transform=code(_compiled_transform().address, *(_compiled_pass(radix).address for radix in radices[1:])),
+        radices=constant(radices, np.int64),
+        twiddle=constant([twiddle.real, twiddle.imag]),
+        untangle=constant([untangle.real, untangle.imag]),
         scratch=zeros((3, 2, n)),
     )
 
@@ -487,7 +487,8 @@ def rfft(plan, frame, spectra, at):
     -----
     Real-time safe.
     """
-    _call_transform(plan.address, 0, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at)
+    code = plan.transform.address
+    _call_transform(code, 0, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at)
 
 
 @inlined
@@ -508,4 +509,5 @@ def irfft(plan, spectra, at, frame):
     -----
     Real-time safe.
     """
-    _call_transform(plan.address, 1, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at)
+    code = plan.transform.address
+    _call_transform(code, 1, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from rtsep.kernels.jit import inlined, kernel
-from rtsep.kernels.memory import aligned
+from rtsep.kernels.memory import constant
 from rtsep.kernels.simd import LANES, get, limit, load, multiply_add, store
 
 PANEL = 8 * LANES  # outputs
@@ -24,7 +24,7 @@ def panels(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     n_panels = -(-n_out // PANEL)
     padded = np.zeros((n_panels * PANEL, 1 + n_in), np.float32)
     padded[:n_out, 0], padded[:n_out, 1:] = bias, weight
-    return aligned(padded.reshape(n_panels, PANEL, 1 + n_in).transpose(0, 2, 1))
+    return constant(padded.reshape(n_panels, PANEL, 1 + n_in).transpose(0, 2, 1))
 
 
 @kernel

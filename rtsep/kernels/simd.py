@@ -1,4 +1,4 @@
-"""Eight float32 lanes as a value inside kernels: the only code generation of the package.
+"""Eight float32 lanes as a value inside kernels.
 
 LLVM does not vectorise our inner loops by itself: with more than a handful of arrays it gives up proving
 that they do not overlap. `load(array, i)` gives the lanes `array[i : i + 8]` as one value with `+ - * /`
@@ -24,8 +24,11 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.datamodel import models
+from numba.core.errors import TypingError
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 from numba.extending import intrinsic, lower_builtin, register_model
+
+from rtsep.kernels.jit import inlined
 
 LANES = 8
 
@@ -98,6 +101,11 @@ def _address(context: Any, builder: Any, array_type: Any, array: Any, index: Any
     return builder.bitcast(_element(context, builder, array_type, array, index), _LLVM.as_pointer())
 
 
+def _check_written(array_type: Any) -> None:
+    if isinstance(array_type, types.Array) and not array_type.mutable:
+        raise TypingError("a kernel writes to an array that is read-only: a constant of a state, or an input")
+
+
 @intrinsic
 def load(typingctx, array, i):
     """Lanes `array.flat[i : i + 8]` of a contiguous float32 array."""
@@ -111,6 +119,7 @@ def load(typingctx, array, i):
 @intrinsic
 def store(typingctx, array, i, value):
     """`array.flat[i : i + 8] = value`."""
+    _check_written(array)
 
     def codegen(context, builder, sig, args):
         builder.store(args[2], _address(context, builder, sig.args[0], *args[:2]), align=4)
@@ -132,6 +141,7 @@ def get(typingctx, array, i):
 @intrinsic
 def put(typingctx, array, i, value):
     """`array.flat[i] = value`, a float32, without the check for a negative index."""
+    _check_written(array)
 
     def codegen(context, builder, sig, args):
         builder.store(args[2], _element(context, builder, sig.args[0], *args[:2]))
@@ -143,6 +153,7 @@ def put(typingctx, array, i, value):
 @intrinsic
 def move(typingctx, target, at, source, start, n):
     """`target.flat[at : at + n] = source.flat[start : start + n]`, float32; they may overlap."""
+    _check_written(target)
 
     def codegen(context, builder, sig, args):
         to = _element(context, builder, sig.args[0], *args[:2])
@@ -157,6 +168,7 @@ def move(typingctx, target, at, source, start, n):
 @intrinsic
 def clear(typingctx, target, at, n):
     """`target.flat[at : at + n] = 0`, float32."""
+    _check_written(target)
 
     def codegen(context, builder, sig, args):
         to = _element(context, builder, sig.args[0], *args[:2])
@@ -245,6 +257,7 @@ def reverse(typingctx, value):
 @intrinsic
 def store_transposed(typingctx, array, i, v0, v1, v2, v3, v4, v5, v6, v7):
     """Store an 8 x 8 block by columns: `array[i + 8 * l + k] = v_k[l]`."""
+    _check_written(array)
 
     def codegen(context, builder, sig, args):
         # Three rounds; each interleaves the rows k and k + 4, as a perfect shuffle of the 64 elements.
@@ -261,3 +274,11 @@ def store_transposed(typingctx, array, i, v0, v1, v2, v3, v4, v5, v6, v7):
         return context.get_dummy_value()
 
     return types.void(array, i, v0, v1, v2, v3, v4, v5, v6, v7), codegen
+
+
+@inlined
+def multiply(a, at_a, b, at_b, out, n):
+    """`out[i] = a[at_a + i] * b[at_b + i]` for `i < n`, on flat positions; `out` overlaps neither."""
+    for start in range(0, n, LANES):
+        i = min(start, n - LANES)
+        store(out, i, load(a, at_a + i) * load(b, at_b + i))

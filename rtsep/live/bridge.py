@@ -27,6 +27,7 @@ from numba import carray, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from rtsep.engine.line import MAX_SAMPLE
 from rtsep.kernels.clock import Clock, now, system_clock
 from rtsep.kernels.jit import entry, pasted
 from rtsep.kernels.memory import zeros
@@ -45,7 +46,6 @@ from rtsep.live.resample import (
     skip,
 )
 from rtsep.live.rings import Ring, make_ring, read, waiting, write
-from rtsep.stages.analysis import MAX_SAMPLE
 
 SETTLE_S, LEARN_S = 0.1, 0.6  # after the first callbacks: when to begin and to end learning
 MARGIN_S = 0.001  # in store beyond the jitter seen while learning

@@ -16,6 +16,8 @@ import numpy as np
 from numba import carray, types
 
 from rtsep.config import StreamConfig
+from rtsep.engine.line import MAX_SAMPLE
+from rtsep.engine.output import Output, OutputState, finish
 from rtsep.kernels.clock import Clock, now, system_clock
 from rtsep.kernels.jit import entry, pasted
 from rtsep.kernels.memory import zeros
@@ -24,8 +26,6 @@ from rtsep.live.cpu import flush_to_zero, restore_mode
 from rtsep.live.howling import HowlState, prepare_howling, turn_down, watch
 from rtsep.live.pointers import call_process, load_state
 from rtsep.live.rings import Ring, make_ring, read, waiting, write
-from rtsep.stages.analysis import MAX_SAMPLE
-from rtsep.stages.output import Output, OutputState, finish
 
 RAMP_S = 0.02  # a gain goes from 0 to 1 in this time
 METER_S = 0.3  # time constant of the levels

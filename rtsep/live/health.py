@@ -23,6 +23,7 @@ from numba.core.registry import cpu_target
 
 import rtsep
 from rtsep.config import StreamConfig
+from rtsep.engine.hop import process_block
 from rtsep.errors import LiveError
 from rtsep.kernels.cache import folders, writable
 from rtsep.live.connection import one_clock
@@ -30,7 +31,7 @@ from rtsep.live.cpu import X86
 from rtsep.live.devices import Device, explained, find_device, list_devices, portaudio, supports
 from rtsep.live.endurance import MARGIN, Endurance, measure, take_priority
 from rtsep.live.stream import PHASE_SHARE
-from rtsep.separator import Separator, process_block
+from rtsep.separator import Separator
 
 ROOT = Path("/")  # of the files in which Linux describes itself
 UNCHECKED = "not checked on this system"

@@ -24,11 +24,11 @@ from typing import NamedTuple
 import numpy as np
 
 from rtsep.config import nearest_fft_size
+from rtsep.engine.line import MAX_SAMPLE
 from rtsep.kernels.fft import FFTPlan, plan_fft, rfft
 from rtsep.kernels.jit import inlined, kernel, pasted
 from rtsep.kernels.memory import aligned, zeros
-from rtsep.kernels.simd import LANES, load, move, store
-from rtsep.stages.analysis import MAX_SAMPLE, multiply
+from rtsep.kernels.simd import LANES, load, move, multiply, store
 
 FRAME_S = 0.016  # between frames; all counts of frames below are of these
 WINDOW_S = 0.064  # resolves the harmonics of a low voice

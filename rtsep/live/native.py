@@ -9,9 +9,11 @@ import numba
 import numpy as np
 from numba import carray, cfunc, types
 
+from rtsep.engine.hop import process_block
+from rtsep.engine.protocols import Shedding
 from rtsep.kernels.memory import zeros
 from rtsep.live.pointers import PROCESS, Handle, call_compiled, load_state
-from rtsep.separator import Separator, process_block
+from rtsep.separator import Separator
 
 _BLOCKS = (types.Array(types.float32, 2, "C"), types.Array(types.float32, 3, "C"))
 
@@ -55,8 +57,8 @@ class NativeDriver:
         self._separator, self._handle = separator, Handle(states)
         self.problem: BaseException | None = None
         self.function, self.pointer = process.address, self._handle.address
-        self.deadline: np.ndarray = getattr(states.phase, "deadline", zeros(1, np.int64))
-        self.shed: np.ndarray = getattr(states.phase, "shed", zeros(1, np.int64))
+        shedding = separator.phase.shedding(states.core.phase) or Shedding(zeros(1, np.int64), zeros(1, np.int64))
+        self.deadline, self.shed = shedding
 
     def reset(self) -> None:
         """Back to the beginning; not while the callback runs."""

@@ -17,6 +17,7 @@ from weakref import WeakSet
 import numpy as np
 
 from rtsep.config import ConfigError, check_choice, check_int, check_real
+from rtsep.engine.output import Output
 from rtsep.errors import LiveError
 from rtsep.kernels.memory import arrays
 from rtsep.live import callback as cb
@@ -30,7 +31,6 @@ from rtsep.live.rings import read, waiting, write
 from rtsep.live.stats import Histogram, Stats
 from rtsep.live.worker import WorkerDriver
 from rtsep.separator import Separator
-from rtsep.stages.output import Output
 
 TAP_S = 4.0  # how long the disk may be busy before a recording loses samples
 WATCH_S = 0.05  # interval of the watching thread

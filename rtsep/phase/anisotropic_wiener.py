@@ -20,14 +20,16 @@ import numpy as np
 from numba import carray
 
 from rtsep.config import StreamConfig
+from rtsep.engine.channels import TINY
+from rtsep.engine.protocols import OnlinePhase
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.jit import pasted
 from rtsep.kernels.simd import LANES, clear, get, load, store
-from rtsep.phase.difference import TINY, inverse_size
+from rtsep.phase.difference import inverse_size
 from rtsep.phase.posterior import posterior
 from rtsep.phase.sinusoidal import SinusoidState, advance_phasors
 from rtsep.phase.von_mises import check_kappa, von_mises_shapes
 from rtsep.phase.window import Member, WindowState, prepare_window, recover_window
-from rtsep.stages.registry import register_phase
 
 ONSET = np.float32(0.5)
 NONE = np.float32(0)
@@ -81,7 +83,7 @@ def anisotropic(n_src, n_bins, level, mixture, magnitudes, analysed, estimate, m
 
 @register_phase("anisotropic_wiener")
 @dataclass(frozen=True)
-class AnisotropicWiener:
+class AnisotropicWiener(OnlinePhase):
     """Wiener filter that expects the phases to go on as sinusoids; no extra FFT, sums to the mixture.
 
     Parameters
@@ -97,8 +99,6 @@ class AnisotropicWiener:
 
     kappa: float | tuple[float, ...] = 2.0
 
-    lookahead: ClassVar[int] = 0
-    consistent: ClassVar[bool] = True
     State: ClassVar[type] = WindowState
     step: ClassVar[Any] = recover_window
 

@@ -7,7 +7,7 @@ between the posterior mean S of the sources (`rtsep.phase.posterior`) and
 
     mu_t = phase( 2 mean / (radial V) S + tau exp(i advanced mu_t-1) ),
 
-which leaves out, as the paper does, a term in exp(-2 i mu), and, to stay causal, the pull of the next frame.
+which leaves out, as the paper does, a term in exp(-2 i mu), and, to stay causal, the influence of the next frame.
 """
 
 from __future__ import annotations
@@ -18,13 +18,15 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rtsep.config import StreamConfig, check_int, check_real
+from rtsep.engine.channels import TINY
+from rtsep.engine.protocols import OnlinePhase
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.simd import LANES, get, load, move, multiply_add, store
 from rtsep.phase.anisotropic_wiener import CONSISTENCY, NONE, SHAPES, advance, pack
-from rtsep.phase.difference import TINY, inverse_size
+from rtsep.phase.difference import inverse_size
 from rtsep.phase.posterior import posterior
 from rtsep.phase.von_mises import MAX_KAPPA, check_kappa, von_mises_shapes
 from rtsep.phase.window import MAX_ITERATIONS, Member, WindowState, prepare_window, recover_window
-from rtsep.stages.registry import register_phase
 
 TWO = np.float32(2)
 
@@ -59,7 +61,7 @@ def _bayesian(n_src, n_bins, level, mixture, magnitudes, analysed, estimate, mem
 
 @register_phase("bayesian_anisotropic")
 @dataclass(frozen=True)
-class BayesianAnisotropic:
+class BayesianAnisotropic(OnlinePhase):
     """Anisotropic Gaussian model whose phases are estimated in every frame; no extra FFT, sums to the mixture.
 
     Parameters
@@ -80,8 +82,6 @@ class BayesianAnisotropic:
     kappa: float | tuple[float, ...] = 5.0
     tau: float = 0.5
 
-    lookahead: ClassVar[int] = 0
-    consistent: ClassVar[bool] = True
     State: ClassVar[type] = WindowState
     step: ClassVar[Any] = recover_window
 

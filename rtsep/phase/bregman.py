@@ -27,11 +27,12 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtsep.config import StreamConfig, check_choice, check_int, check_real
+from rtsep.engine.channels import TINY
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.jit import inlined
 from rtsep.kernels.simd import get, put
-from rtsep.phase.difference import FALLBACK, ONE, TINY
+from rtsep.phase.difference import FALLBACK, ONE
 from rtsep.phase.window import Member, Windowed, mixed_mask
-from rtsep.stages.registry import register_phase
 
 ZERO = np.float32(0)
 TWO = np.float32(2)

@@ -25,17 +25,17 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtsep.config import StreamConfig, check_real
+from rtsep.engine.channels import TINY
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.fft import irfft, rfft
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import aligned, zeros
 from rtsep.kernels.simd import LANES, clear, get, load, store
 from rtsep.phase.anisotropic_wiener import CONSISTENCY, SHAPES, anisotropic, pack
-from rtsep.phase.difference import TINY
 from rtsep.phase.posterior import posterior
 from rtsep.phase.von_mises import check_kappa, von_mises_shapes
 from rtsep.phase.wiener import wiener
 from rtsep.phase.window import Member, Windowed, WindowState, prepare_window, recover_all
-from rtsep.stages.registry import register_phase
 
 MAX_CONSISTENCY = 1e6
 QUIET = 1e-6  # power of a frame, relative to the mean one, below which it counts as so loud, 60 dB
@@ -49,8 +49,8 @@ def _consistent(n_src, n_bins, level, mixture, magnitudes, analysed, estimate, m
 
 
 @kernel
-def pull(state, mixture, work, tension, signals, force):
-    """Force on the signals: half of how fast the cost falls with each sample.
+def negative_gradient(state, mixture, work, weights, signals, residual):
+    """Half of the negative gradient of the cost with respect to the samples.
 
     Parameters
     ----------
@@ -59,17 +59,17 @@ def pull(state, mixture, work, tension, signals, force):
     mixture : ndarray, float32, (1, n_frames + 1, 2, n_bins)
         As in the state. Read only.
     work : ndarray, float32
-        As in the state. Read only. With no mixture and no means the force is linear in the signals.
-    tension : ndarray, float32, (n_frames,)
+        As in the state. Read only. With no mixture and no means the gradient is linear in the signals.
+    weights : ndarray, float32, (n_frames,)
         delta of each frame. Read only.
-    signals, force : ndarray, float32, (n_src - 1, n_samples)
-        Differences between each source and the last one: of the signals; of the force, overwritten.
+    signals, residual : ndarray, float32, (n_src - 1, n_samples)
+        Differences between each source and the last one: of the signals; of the gradient, overwritten.
     """
-    n_frames, n_src, n_bins = tension.size, state.analysed.shape[0], state.analysed.shape[2]
+    n_frames, n_src, n_bins = weights.size, state.analysed.shape[0], state.analysed.shape[2]
     n, hop = state.window.size, state.emit.size
     last = 2 * (n_src - 1) * n_bins
     known = 2 * n_src * n_bins
-    clear(force, 0, force.size)
+    clear(residual, 0, residual.size)
     clear(state.analysed, last, 2 * n_bins)
     for t in range(n_frames):
         slot = t + 1
@@ -79,7 +79,7 @@ def pull(state, mixture, work, tension, signals, force):
             rfft(state.plan, state.frame, state.analysed, 2 * j * n_bins)
         posterior(
             n_src, n_bins, mixture, 2 * slot * n_bins, state.magnitudes, slot * n_src * n_bins, state.memory,
-            slot * known, work, SHAPES, tension[t], state.analysed, state.updated,
+            slot * known, work, SHAPES, weights[t], state.analysed, state.updated,
         )  # fmt: skip
         for at in range(0, last, n_bins):
             base = last + at % (2 * n_bins)
@@ -90,10 +90,12 @@ def pull(state, mixture, work, tension, signals, force):
         for j in range(n_src - 1):
             irfft(state.plan, state.estimate, 2 * j * n_bins, state.wave)
             for i in range(n):
-                force[j, t * hop + i] += tension[t] * state.window[i] * state.wave[i]
+                residual[j, t * hop + i] += weights[t] * state.window[i] * state.wave[i]
 
 
-def descend(state: WindowState, consistency: float, signals: np.ndarray, n_iter: int) -> tuple[np.ndarray, list[float]]:
+def conjugate_gradients(
+    state: WindowState, consistency: float, signals: np.ndarray, n_iter: int
+) -> tuple[np.ndarray, list[float]]:
     """Minimise the cost by conjugate gradients.
 
     Parameters
@@ -109,17 +111,17 @@ def descend(state: WindowState, consistency: float, signals: np.ndarray, n_iter:
     -------
     signals : ndarray, float32
     residuals : list of float
-        Squared forces before each iteration and at the end, in the norm of the preconditioner.
+        Squared gradients before each iteration and at the end, in the norm of the preconditioner.
     """
     n_src = signals.shape[0] + 1
     energy = state.energy[0, 1:].astype(np.float64)
     loud = np.maximum(energy, QUIET * energy.mean() + 1e-36)
-    tension = aligned(consistency / (n_src * loud))
+    weights = aligned(consistency / (n_src * loud))
     n, hop = state.window.size, state.emit.size
-    stiffness = zeros(signals.shape[1])
-    for t, value in enumerate(tension):
-        stiffness[t * hop : t * hop + n] += value * state.window**2
-    ease = np.divide(1, stiffness, out=np.zeros_like(stiffness), where=stiffness > 1e-6 * stiffness.max())
+    diagonal = zeros(signals.shape[1])
+    for t, value in enumerate(weights):
+        diagonal[t * hop : t * hop + n] += value * state.window**2
+    preconditioner = np.divide(1, diagonal, out=np.zeros_like(diagonal), where=diagonal > 1e-6 * diagonal.max())
     still, linear = zeros(state.mixture.shape), state.work.copy()
     linear[SHAPES : SHAPES + 3 * n_src : 3] = 0
 
@@ -127,20 +129,20 @@ def descend(state: WindowState, consistency: float, signals: np.ndarray, n_iter:
         """Over all sources, which sum to zero, of those that differ so from the last one."""
         return float(np.vdot(a, b) - np.vdot(a.sum(0), b.sum(0)) / n_src)
 
-    force, product = zeros(signals.shape), zeros(signals.shape)
-    pull(state, state.mixture, state.work, tension, signals, force)
-    eased = ease * force
-    direction, residuals = eased, [inner(force, eased)]
+    residual, product = zeros(signals.shape), zeros(signals.shape)
+    negative_gradient(state, state.mixture, state.work, weights, signals, residual)
+    preconditioned = preconditioner * residual
+    direction, residuals = preconditioned, [inner(residual, preconditioned)]
     for _ in range(n_iter):
         if residuals[-1] <= CONVERGED * residuals[0]:
             break
-        pull(state, still, linear, tension, direction, product)
+        negative_gradient(state, still, linear, weights, direction, product)
         step = np.float32(residuals[-1] / -inner(direction, product))
         signals = signals + step * direction
-        force = force + step * product
-        eased = ease * force
-        residuals.append(inner(force, eased))
-        direction = eased + np.float32(residuals[-1] / residuals[-2]) * direction
+        residual = residual + step * product
+        preconditioned = preconditioner * residual
+        residuals.append(inner(residual, preconditioned))
+        direction = preconditioned + np.float32(residuals[-1] / residuals[-2]) * direction
     return signals, residuals
 
 
@@ -149,7 +151,7 @@ class _Consistent(Windowed):
     """What both have in common."""
 
     n_iter: int = 5
-    # Nearly strict least squares: what the newest frames lack would count as a wish of the sources for silence.
+    # Nearly strict least squares: what the newest frames lack would count as silence of the sources.
     tail: float = 0.01
     consistency: float = 5.0
 
@@ -177,7 +179,7 @@ class _Consistent(Windowed):
         recover_all(state, aligned(line), np.ascontiguousarray(magnitudes, np.float32), sources)
         if self.consistency > 0:
             differences = np.ascontiguousarray(sources[:-1] - sources[-1])
-            sources[:-1], _ = descend(state, self.consistency, differences, self.n_iter)
+            sources[:-1], _ = conjugate_gradients(state, self.consistency, differences, self.n_iter)
             sources[-1] = 0
         return sources
 
@@ -236,6 +238,11 @@ class ConsistentAnisotropicWiener(_Consistent):
     def __post_init__(self) -> None:
         super().__post_init__()
         object.__setattr__(self, "kappa", check_kappa(self.kappa))
+
+    @property
+    def keeps_mixture_phase(self) -> bool:
+        """Never: the first phases are predicted."""
+        return False
 
     def open(self, config: StreamConfig, n_src: int, n_frames: int, n_iter: int, n_channels: int) -> WindowState:
         """State of the engine for a window of `n_frames`."""

@@ -16,6 +16,7 @@ import math
 
 import numpy as np
 
+from rtsep.engine.channels import TINY
 from rtsep.kernels.jit import inlined, kernel, pasted
 from rtsep.kernels.simd import LANES, load, multiply_add, square_root, store
 
@@ -23,8 +24,6 @@ from rtsep.kernels.simd import LANES, load, multiply_add, square_root, store
 # else in float32, and decides where there is nothing else.
 FALLBACK = np.float32(1e-9)
 ONE = np.float32(1)
-TINY = np.float32(1e-36)  # keeps 0 / 0 out of the normalisation
-MAX_MAGNITUDE = np.float32(1e10)  # the loudest sample that the analysis lets through stays below
 
 
 @inlined
@@ -58,10 +57,10 @@ def impose(magnitudes, phasors, frame, imposed):
 
 
 @pasted
-def project(analysed, target, mixture, magnitudes, frame, keep, phasors, masked, doubt, imposed):
+def project(analysed, target, mixture, magnitudes, frame, keep, phasors, masked, mask_share, imposed):
     """Mixing error distributed, magnitudes imposed, for one frame.
 
-    In the last iteration, with `keep`, the phases and the sum are stored, and a share `doubt` of the differences
+    In the last iteration, with `keep`, the phases and the sum are stored, and a share `mask_share` of the differences
     is taken from the amplitude mask, `masked`.
     """
     n_src, n_bins = magnitudes.shape[1], magnitudes.shape[2]
@@ -93,8 +92,8 @@ def project(analysed, target, mixture, magnitudes, frame, keep, phasors, masked,
             ur, ui = cr * v, ci * v
             dr, di = ur - lr, ui - li
             if keep:
-                dr = multiply_add(load(masked, at) - dr, doubt, dr)
-                di = multiply_add(load(masked, at + n_bins) - di, doubt, di)
+                dr = multiply_add(load(masked, at) - dr, mask_share, dr)
+                di = multiply_add(load(masked, at + n_bins) - di, mask_share, di)
             store(imposed, at, dr)
             store(imposed, at + n_bins, di)
             sr, si = sr + ur, si + ui
@@ -165,27 +164,3 @@ def mixture_phase(mixture, frame, phasors):
         for j in range(frame * n_src, (frame + 1) * n_src):
             store(phasors, 2 * j * n_bins + k, xr * scale)
             store(phasors, (2 * j + 1) * n_bins + k, xi * scale)
-
-
-@kernel
-def share_of_channel(mixture, c, power, magnitudes, out):
-    """Magnitudes of the sources in channel `c`: every channel has the same mask.
-
-    Parameters
-    ----------
-    mixture : ndarray, float32, (n_channels, 2, n_bins)
-    c : int
-    power : ndarray, float32, (n_bins,)
-        Mean over the channels.
-    magnitudes, out : ndarray, float32, (n_src, n_bins)
-        For the mean power; for the channel, overwritten. What is negative or not finite becomes zero.
-    """
-    n_src, n_bins = magnitudes.shape
-    gain = np.float32(1)
-    for k in range(n_bins):
-        if mixture.shape[0] > 1:
-            re, im = mixture[c, 0, k], mixture[c, 1, k]
-            gain = math.sqrt((re * re + im * im + TINY) / (power[k] + TINY))
-        for j in range(n_src):
-            v = magnitudes[j, k] * gain
-            out[j, k] = v if 0 < v < MAX_MAGNITUDE else np.float32(0)

@@ -19,14 +19,14 @@ from typing import ClassVar
 import numpy as np
 
 from rtsep.config import StreamConfig, check_choice, check_int, check_real
+from rtsep.engine.protocols import OfflinePhase
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.fft import irfft, plan_fft, rfft
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import aligned, zeros
-from rtsep.kernels.simd import LANES, clear, load, move, store
+from rtsep.kernels.simd import LANES, clear, load, move, multiply, store
 from rtsep.phase.difference import inverse_size
 from rtsep.phase.omisi import MAX_ITERATIONS
-from rtsep.stages.analysis import multiply
-from rtsep.stages.registry import register_phase
 
 # Added to a spectrum in the direction that its phase had: inaudible, and decides where there is nothing else.
 SMALLEST = np.float32(1e-15)
@@ -105,7 +105,7 @@ def _invert(
 
 @register_phase("griffin_lim")
 @dataclass(frozen=True)
-class GriffinLim:
+class GriffinLim(OfflinePhase):
     """Griffin-Lim on the whole signal, each source on its own; offline only (`separate`).
 
     Parameters
@@ -123,13 +123,16 @@ class GriffinLim:
     n_iter: int = 100
     init: str = "mixture"
 
-    offline: ClassVar[bool] = True
-    lookahead: ClassVar[int] = 0
-    consistent: ClassVar[bool] = True
+    lookahead: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_iter", check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS))
         check_choice("init", self.init, ("mixture", "random"))
+
+    @property
+    def keeps_mixture_phase(self) -> bool:
+        """Without iterations, if the first phases are those of the mixture."""
+        return self.n_iter == 0 and self.init == "mixture"
 
     def run(self, config: StreamConfig, line: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
         """Sources of one channel.

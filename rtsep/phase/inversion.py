@@ -20,10 +20,10 @@ from typing import ClassVar
 import numpy as np
 
 from rtsep.config import StreamConfig, check_choice, check_real
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.simd import LANES, get, load, store
 from rtsep.phase.mixture import MixturePhase
 from rtsep.phase.window import Member, Windowed, mask, unit
-from rtsep.stages.registry import register_phase
 
 ONE = np.float32(1)
 MAX_CONSISTENCY = 1e6
@@ -51,14 +51,14 @@ def _mix_incons(n_src, n_bins, level, mixture, magnitudes, analysed, estimate, m
             at = 2 * j * n_bins + k
             v = load(magnitudes, j * n_bins + k)
             weight = ((v * c + b) * v + a) * inverse
-            pull = weight * consistency
-            re = load(estimate, at) + weight * er + pull * load(analysed, at)
-            im = load(estimate, at + n_bins) + weight * ei + pull * load(analysed, at + n_bins)
+            consistency_weight = weight * consistency
+            re = load(estimate, at) + weight * er + consistency_weight * load(analysed, at)
+            im = load(estimate, at + n_bins) + weight * ei + consistency_weight * load(analysed, at + n_bins)
             if hard:
                 re, im = unit(re, im, xr, xi)
                 re, im = re * v, im * v
             else:
-                scale = ONE / (pull + ONE)
+                scale = ONE / (consistency_weight + ONE)
                 re, im = re * scale, im * scale
             store(updated, at, re)
             store(updated, at + n_bins, im)

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtsep.config import StreamConfig, check_choice
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.simd import LANES, load, store
 from rtsep.phase.window import Member, Windowed, mask, mixed_mask, unit
-from rtsep.stages.registry import register_phase
 
 
 def _paper(n_src, n_bins, level, mixture, magnitudes, analysed, estimate, memory, work, updated):
@@ -85,7 +85,7 @@ class MISI(Windowed):
         check_choice("order", self.order, ("paper", "published"))
 
     @property
-    def consistent(self) -> bool:  # type: ignore[override]
+    def consistent(self) -> bool:
         """Whether the output stage shares the mixing error."""
         return self.order == "paper"
 

@@ -8,11 +8,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rtsep.config import StreamConfig
+from rtsep.engine.channels import share_of_channel
+from rtsep.engine.protocols import OnlinePhase
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import zeros
-from rtsep.phase.difference import mask, share_of_channel
+from rtsep.phase.difference import mask
 from rtsep.phase.synthesis import SynthesisState, overlap_add, prepare_synthesis
-from rtsep.stages.registry import register_phase
 
 
 class MixtureState(NamedTuple):
@@ -24,15 +26,19 @@ class MixtureState(NamedTuple):
 
 
 @kernel
-def recover_mixture(state, analysis, magnitudes, hop_out):
+def recover_mixture(state, mixture, power, line, magnitudes, hop_out):
     """One hop of the amplitude mask for every channel.
 
     Parameters
     ----------
     state : MixtureState
         Updated in place.
-    analysis : AnalysisState
+    mixture : ndarray, float32, (n_channels, 2, n_bins)
         Newest spectra of the mixture. Read only.
+    power : ndarray, float32, (n_bins,)
+        Squared magnitude, mean over the channels. Read only.
+    line : ndarray, float32, (n_channels, win_length + lookahead * hop)
+        Newest samples of the mixture. Not used.
     magnitudes : ndarray, float32, (n_src, n_bins)
         Target magnitudes of the newest frame, for the mean power of the channels; each channel gets its
         part. Values that are negative or not finite count as zero. Read only.
@@ -45,8 +51,8 @@ def recover_mixture(state, analysis, magnitudes, hop_out):
     """
     last, n_channels, hop = hop_out.shape[0] - 1, hop_out.shape[1], hop_out.shape[2]
     for c in range(n_channels):
-        share_of_channel(analysis.mixture, c, analysis.power, magnitudes, state.magnitudes[c])
-        mask(analysis.mixture, state.magnitudes, c, state.masked)
+        share_of_channel(mixture, c, power, magnitudes, state.magnitudes[c])
+        mask(mixture, state.magnitudes, c, state.masked)
         overlap_add(state.synthesis, c, last, state.masked[c], hop_out)
         for i in range(hop):
             hop_out[last, c, i] = np.float32(0)
@@ -54,16 +60,14 @@ def recover_mixture(state, analysis, magnitudes, hop_out):
 
 @register_phase("mixture")
 @dataclass(frozen=True)
-class MixturePhase:
+class MixturePhase(OnlinePhase):
     """Amplitude mask: the estimated magnitudes with the phase of the mixture, no iterations.
 
     `OMISI` with no iterations and no look-ahead gives the same, and takes longer to compile. The sources sum to the
     mixture.
     """
 
-    n_iter: ClassVar[int] = 0
-    lookahead: ClassVar[int] = 0
-    consistent: ClassVar[bool] = True
+    keeps_mixture_phase: ClassVar[bool] = True
     State: ClassVar[type] = MixtureState
     step: ClassVar[Any] = recover_mixture
 

@@ -9,7 +9,7 @@ magnitude, mixing) T, what the spectra are made to sum to, is the transform of w
 mixture; in that of the released code (consistency, mixing, magnitude) it is the mixture X itself. That, and
 what is finally emitted, is the only difference between the two orders.
 
-*Doubt.* Iterations trust the magnitudes; where these are far off (6 dB), the amplitude mask is better than what
+*Gate.* Iterations trust the magnitudes; where these are far off (6 dB), the amplitude mask is better than what
 becomes of it. Such magnitudes give themselves away: no signals have them, so the iterations leave a mismatch
 between the spectra and their targets. That of the last iteration, smoothed over 80 ms, decides how much of the
 mask is blended into the frame that is committed. `bench/degraded.py` draws what that is worth.
@@ -18,27 +18,29 @@ mask is blended into the frame that is committed. `bench/degraded.py` draws what
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
 from rtsep.config import ConfigError, StreamConfig, check_choice, check_int, check_real
+from rtsep.engine.channels import TINY, share_of_channel
+from rtsep.engine.protocols import OnlinePhase, Shedding
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.clock import Clock, now, system_clock
 from rtsep.kernels.fft import FFTPlan, irfft, plan_fft, rfft
 from rtsep.kernels.jit import inlined, kernel, pasted
-from rtsep.kernels.memory import aligned, zeros
-from rtsep.kernels.simd import LANES, clear, load, move, store
-from rtsep.phase.difference import TINY, impose, mask, mismatch, mixture_phase, project, share_of_channel
+from rtsep.kernels.memory import aligned, constant, zeros
+from rtsep.kernels.simd import LANES, clear, load, move, multiply, store
+from rtsep.phase.difference import impose, mask, mismatch, mixture_phase, project
 from rtsep.phase.sinusoidal import SinusoidState, advance_phasors, prepare_sinusoids
-from rtsep.stages.analysis import multiply
-from rtsep.stages.registry import register_phase
 
 MAX_ITERATIONS = 1000
 MAX_LOOKAHEAD = 32
 
 MISMATCH_S = 0.08  # smoothing of the mismatch
-HALF_TRUST = np.float32(0.15)  # mismatch at which half of the mask is blended in
+HALF_MASK = np.float32(0.15)  # squared mismatch, relative to the squared magnitudes, at which half is the mask
 
 
 class OMISIState(NamedTuple):
@@ -102,15 +104,19 @@ def _overlap_add(state, past, n_rows, commit):
 
 
 @kernel
-def recover_omisi(state, analysis, magnitudes, hop_out):
+def recover_omisi(state, mixture, power, line, magnitudes, hop_out):
     """One hop of oMISI for every channel.
 
     Parameters
     ----------
     state : OMISIState
         Updated in place.
-    analysis : AnalysisState
-        Newest spectra and samples of the mixture. Read only.
+    mixture : ndarray, float32, (n_channels, 2, n_bins)
+        Newest spectra of the mixture. Read only.
+    power : ndarray, float32, (n_bins,)
+        Squared magnitude, mean over the channels. Read only.
+    line : ndarray, float32, (n_channels, win_length + lookahead * hop)
+        Newest samples of the mixture. Read only.
     magnitudes : ndarray, float32, (n_src, n_bins)
         Target magnitudes of the newest frame, for the mean power of the channels; each channel gets its
         part. Values that are negative or not finite count as zero. Read only.
@@ -132,28 +138,28 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
     frame, emit, local = state.frame, state.emit, state.local
     first = state.n_seen[0] == 0
     for c in range(n_channels):
-        mixture, targets, phasors = state.mixture[c], state.magnitudes[c], state.phasors[c]
-        _advance_window(state, analysis, magnitudes, c)
+        spectra, targets, phasors = state.mixture[c], state.magnitudes[c], state.phasors[c]
+        _advance_window(state, mixture, power, magnitudes, c)
         if state.sinusoidal[0] and state.n_seen[0] >= n_ahead:
             if first:
-                mixture_phase(mixture, n_ahead, phasors)
+                mixture_phase(spectra, n_ahead, phasors)
                 previous = n_ahead
             else:
                 previous = max(n_ahead - 1, 0)
-            advance_phasors(state.sinusoids, targets[n_ahead], mixture[n_ahead], c, phasors[previous], phasors[n_ahead])
+            advance_phasors(state.sinusoids, targets[n_ahead], spectra[n_ahead], c, phasors[previous], phasors[n_ahead])
         else:
-            mixture_phase(mixture, n_ahead, phasors)
+            mixture_phase(spectra, n_ahead, phasors)
         for i in range(n_ahead + 1):
             if published:
-                move(state.target, 2 * i * n_bins, mixture, 2 * i * n_bins, 2 * n_bins)
+                move(state.target, 2 * i * n_bins, spectra, 2 * i * n_bins, 2 * n_bins)
             elif n_iter > 0:
-                multiply(analysis.line, c * length + i * hop, state.held, i * n, frame, n)
+                multiply(line, c * length + i * hop, state.held, i * n, frame, n)
                 rfft(state.plan, frame, state.target, 2 * i * n_bins)
             impose(targets, phasors, i, state.imposed)
             if state.gated[0] and n_iter > 0:
-                mask(mixture, targets, i, state.masked)
+                mask(spectra, targets, i, state.masked)
 
-        doubt = np.float32(0)
+        mask_share = np.float32(0)
         # Step numbers of the paper's algorithm: consistency, then the projections, frame by frame.
         iteration, stop = 0, n_iter
         while iteration < stop:
@@ -171,10 +177,19 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
                     rfft(state.plan, frame, state.analysed, 2 * (i * n_src + j) * n_bins)
             if last and state.gated[0]:
                 mismatch(state.analysed, state.target, targets, state.sums)
-                doubt = _doubt(state.misfit, c, state.sums, state.keep[0])
+                mask_share = _mask_share(state.misfit, c, state.sums, state.keep[0])
             for i in range(n_ahead + 1):
                 project(
-                    state.analysed, state.target, mixture, targets, i, last, phasors, state.masked, doubt, state.imposed
+                    state.analysed,
+                    state.target,
+                    spectra,
+                    targets,
+                    i,
+                    last,
+                    phasors,
+                    state.masked,
+                    mask_share,
+                    state.imposed,
                 )
             iteration += 1
 
@@ -191,11 +206,11 @@ def recover_omisi(state, analysis, magnitudes, hop_out):
 
 
 @inlined
-def _doubt(misfit, c, sums, keep):
-    """Share of the amplitude mask, 0 to 1: one half at a smoothed mismatch of HALF_TRUST."""
+def _mask_share(misfit, c, sums, keep):
+    """Share of the amplitude mask, 0 to 1: one half at a smoothed ratio of squares of HALF_MASK."""
     for i in range(2):
         misfit[c, i] = sums[i] + keep * (misfit[c, i] - sums[i])
-    ratio = misfit[c, 0] / (HALF_TRUST * misfit[c, 1] + TINY)
+    ratio = misfit[c, 0] / (HALF_MASK * misfit[c, 1] + TINY)
     fourth = min(ratio * ratio, np.float32(1e6)) ** 2
     return fourth / (np.float32(1) + fourth)
 
@@ -218,22 +233,22 @@ def _affordable(clock, deadline, took, began, shed, iteration, stop, n_left):
 
 
 @pasted
-def _advance_window(state, analysis, magnitudes, c):
+def _advance_window(state, mixture, power, magnitudes, c):
     """Move the window of channel `c` on by one frame and fill in the newest one."""
-    mixture, targets, phasors = state.mixture[c], state.magnitudes[c], state.phasors[c]
+    spectra, targets, phasors = state.mixture[c], state.magnitudes[c], state.phasors[c]
     n_src, n_bins = magnitudes.shape
     n_ahead = targets.shape[0] - 1
     n_frame = 2 * n_bins
-    move(mixture, 0, mixture, n_frame, n_ahead * n_frame)
+    move(spectra, 0, spectra, n_frame, n_ahead * n_frame)
     move(targets, 0, targets, n_src * n_bins, n_ahead * n_src * n_bins)
     move(phasors, 0, phasors, n_src * n_frame, n_ahead * n_src * n_frame)
-    move(mixture, n_ahead * n_frame, analysis.mixture, c * n_frame, n_frame)
-    share_of_channel(analysis.mixture, c, analysis.power, magnitudes, targets[n_ahead])
+    move(spectra, n_ahead * n_frame, mixture, c * n_frame, n_frame)
+    share_of_channel(mixture, c, power, magnitudes, targets[n_ahead])
 
 
 @register_phase("omisi")
 @dataclass(frozen=True)
-class OMISI:
+class OMISI(OnlinePhase):
     """Online MISI: phases from a sliding window of frames; latency of one window plus look-ahead.
 
     Parameters
@@ -280,10 +295,21 @@ class OMISI:
             raise ConfigError(f"gate={self.gate!r} is neither True nor False")
         check_choice("order", self.order, ("paper", "published"))
 
+    adjustable: ClassVar[Mapping[str, tuple[str, ...]]] = {"n_iter": ("n_iter",), "gate": ("gated",)}
+
+    @property
+    def keeps_mixture_phase(self) -> bool:
+        """Without iterations, if the first phases are those of the mixture."""
+        return self.n_iter == 0 and self.init == "mixture"
+
     @property
     def consistent(self) -> bool:
         """Whether the output stage shares the mixing error."""
         return self.order == "paper"
+
+    def shedding(self, state: OMISIState) -> Shedding:
+        """Leaves out iterations that would come too late."""
+        return Shedding(state.deadline, state.shed)
 
     def prepare(self, config: StreamConfig, n_src: int) -> OMISIState:
         """Fresh state for `n_src` sources. Not real-time safe."""
@@ -305,23 +331,23 @@ class OMISI:
         return OMISIState(
             plan=plan_fft(config.n_fft),
             sinusoids=prepare_sinusoids(config, n_src, guarded=self.order == "paper"),
-            n_iter=np.array([self.n_iter]),
-            n_seen=np.array([0]),
+            n_iter=aligned([self.n_iter], np.int64),
+            n_seen=zeros(1, np.int64),
             clock=system_clock(),
             deadline=zeros(1, np.int64),
             took=zeros(1, np.int64),
             began=zeros(1, np.int64),
             shed=zeros(1, np.int64),
-            sinusoidal=np.array([self.init == "sinusoidal"]),
-            published=np.array([self.order == "published"]),
+            sinusoidal=constant([self.init == "sinusoidal"], np.bool_),
+            published=constant([self.order == "published"], np.bool_),
             gated=np.array([self.gate and self.order == "paper"]),
-            keep=aligned([math.exp(-config.hop_s / MISMATCH_S)]),
+            keep=constant([math.exp(-config.hop_s / MISMATCH_S)]),
             misfit=zeros((config.n_channels, 2)),
             sums=zeros(2),
-            window=aligned(config.window),
-            emit=aligned(inverse[:hop]),
-            analysis=aligned([config.window * inverse[span] for span in spans]),
-            held=aligned([config.window * held[span] for span in spans]),
+            window=constant(config.window),
+            emit=constant(inverse[:hop]),
+            analysis=constant([config.window * inverse[span] for span in spans]),
+            held=constant([config.window * held[span] for span in spans]),
             mixture=zeros((config.n_channels, n_frames, 2, n_bins)),
             magnitudes=zeros((config.n_channels, n_frames, n_src, n_bins)),
             phasors=zeros((config.n_channels, *spectra)),

@@ -24,9 +24,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from rtsep.engine.channels import TINY
 from rtsep.kernels.jit import inlined, pasted
 from rtsep.kernels.simd import LANES, get, load, multiply_add, store
-from rtsep.phase.difference import TINY
 
 ONE = np.float32(1)
 

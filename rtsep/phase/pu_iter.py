@@ -22,14 +22,16 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rtsep.config import StreamConfig, check_int, check_real
+from rtsep.engine.channels import TINY, share_of_channel, take_valid
+from rtsep.engine.protocols import OnlinePhase
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.jit import kernel, pasted
-from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.memory import aligned, constant, zeros
 from rtsep.kernels.simd import LANES, load, move, multiply_add, store
-from rtsep.phase.difference import TINY, inverse_size, mixture_phase, share_of_channel
+from rtsep.phase.difference import inverse_size, mixture_phase
 from rtsep.phase.omisi import MAX_ITERATIONS
 from rtsep.phase.sinusoidal import SinusoidState, advance_phasors, prepare_sinusoids
-from rtsep.phase.synthesis import SynthesisState, overlap_add, prepare_synthesis, take_valid
-from rtsep.stages.registry import register_phase
+from rtsep.phase.synthesis import SynthesisState, overlap_add, prepare_synthesis
 
 # A source of no magnitude keeps its phase: this much is inaudible, and its square not denormal.
 SMALLEST = np.float32(1e-15)
@@ -105,15 +107,19 @@ def _explain(mixture, c, magnitudes, first, n_iter, spectra, phasors):
 
 
 @kernel
-def recover_pu_iter(state, analysis, magnitudes, hop_out):
+def recover_pu_iter(state, mixture, power, line, magnitudes, hop_out):
     """One hop of PU-Iter for every channel.
 
     Parameters
     ----------
     state : PUIterState
         Updated in place.
-    analysis : AnalysisState
+    mixture : ndarray, float32, (n_channels, 2, n_bins)
         Newest spectra of the mixture. Read only.
+    power : ndarray, float32, (n_bins,)
+        Squared magnitude, mean over the channels. Read only.
+    line : ndarray, float32, (n_channels, win_length + lookahead * hop)
+        Newest samples of the mixture. Not used.
     magnitudes : ndarray, float32, (n_src, n_bins)
         Target magnitudes of the newest frame, for the mean power of the channels; each channel gets its
         part. Values that are negative or not finite count as zero. Read only.
@@ -128,14 +134,14 @@ def recover_pu_iter(state, analysis, magnitudes, hop_out):
     valid, before, first, spectra = state.synthesis.magnitudes, state.before, state.first, state.synthesis.spectra
     take_valid(magnitudes, valid)
     for c in range(hop_out.shape[1]):
-        mixture_phase(analysis.mixture, c, state.mixture)
+        mixture_phase(mixture, c, state.mixture)
         # Frequencies and onsets from the magnitudes for the mean power: the channels are linked.
-        advance_phasors(state.sinusoids, valid, analysis.mixture[c], c, state.phasors[c], first)
+        advance_phasors(state.sinusoids, valid, mixture[c], c, state.phasors[c], first)
         for j in range(n_src):
             if not state.started[0] or _is_onset(valid, before, j, state.rise[0]):
                 move(first, 2 * j * n_bins, state.mixture, 2 * (c * n_src + j) * n_bins, 2 * n_bins)
-        share_of_channel(analysis.mixture, c, analysis.power, valid, state.magnitudes)
-        _explain(analysis.mixture, c, state.magnitudes, first, state.n_iter[0], spectra, state.phasors)
+        share_of_channel(mixture, c, power, valid, state.magnitudes)
+        _explain(mixture, c, state.magnitudes, first, state.n_iter[0], spectra, state.phasors)
         overlap_add(state.synthesis, c, n_src, spectra, hop_out)
     move(before, 0, valid, 0, n_src * n_bins)
     state.started[0] = True
@@ -143,7 +149,7 @@ def recover_pu_iter(state, analysis, magnitudes, hop_out):
 
 @register_phase("pu_iter")
 @dataclass(frozen=True)
-class PUIter:
+class PUIter(OnlinePhase):
     """PU-Iter: phases of a sinusoidal model, moved until the sources add up to the mixture; no extra FFT.
 
     Parameters
@@ -162,8 +168,6 @@ class PUIter:
     n_iter: int = 50
     onset: float = 0.5
 
-    lookahead: ClassVar[int] = 0
-    consistent: ClassVar[bool] = True
     State: ClassVar[type] = PUIterState
     step: ClassVar[Any] = recover_pu_iter
 
@@ -177,9 +181,9 @@ class PUIter:
         return PUIterState(
             synthesis=prepare_synthesis(config, n_src),
             sinusoids=prepare_sinusoids(config, n_src, weighted=True),
-            n_iter=np.array([self.n_iter]),
+            n_iter=aligned([self.n_iter], np.int64),
             started=np.array([False]),
-            rise=aligned([self.onset]),
+            rise=constant([self.onset]),
             before=zeros((n_src, n_bins)),
             magnitudes=zeros((n_src, n_bins)),
             phasors=zeros((config.n_channels, n_src, 2, n_bins)),

@@ -33,10 +33,11 @@ from typing import ClassVar
 import numpy as np
 
 from rtsep.config import StreamConfig, check_int, check_real
+from rtsep.engine.protocols import OfflinePhase
+from rtsep.engine.registry import register_phase
 from rtsep.phase.omisi import MAX_ITERATIONS
 from rtsep.phase.sinusoidal import advance_phasors, prepare_sinusoids
 from rtsep.phase.unwrapping import onset_frames, overlapped
-from rtsep.stages.registry import register_phase
 
 PER_SAMPLE = 4  # delays tried; the nearest one is wrong by at most pi / 8 in the last bin
 MAX_SPAN = 1000  # hops
@@ -113,7 +114,7 @@ class Events:
 
 @register_phase("repeated_events")
 @dataclass(frozen=True)
-class RepeatedEvents:
+class RepeatedEvents(OfflinePhase):
     """Sources made of one event each, repeated: the same phases at every onset, delayed; offline only (`separate`).
 
     Parameters
@@ -138,9 +139,7 @@ class RepeatedEvents:
     span: int = 8
     onset: float = 0.5
 
-    offline: ClassVar[bool] = True
-    lookahead: ClassVar[int] = 0
-    consistent: ClassVar[bool] = True
+    lookahead: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_iter", check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS))

@@ -21,12 +21,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtsep.config import StreamConfig, check_choice, check_real
+from rtsep.engine.channels import TINY
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.jit import inlined
 from rtsep.kernels.simd import get, put
 from rtsep.phase.bregman import TWO, ZERO, Divergence, stepped
-from rtsep.phase.difference import FALLBACK, ONE, TINY
+from rtsep.phase.difference import FALLBACK, ONE
 from rtsep.phase.window import Member, Windowed, mask
-from rtsep.stages.registry import register_phase
 
 FOUR = np.float32(4)
 MAX_SIZE = np.float32(1e12)  # in units of the level; the square of the largest rho times it fits into float32

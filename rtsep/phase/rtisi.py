@@ -26,9 +26,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from rtsep.config import StreamConfig, check_choice
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.simd import LANES, clear, load, store
 from rtsep.phase.window import Member, Online, mask, overlaps, unit
-from rtsep.stages.registry import register_phase
 
 # Where the overlap is less than this share of the complete one, what there is of the signal is noise.
 LEAST_OVERLAP = 1e-3
@@ -62,6 +62,11 @@ class _RTISI(Online):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_choice("init", self.init, ("mixture", "overlap"))
+
+    @property
+    def keeps_mixture_phase(self) -> bool:
+        """Without iterations, if the first phases are those of the mixture."""
+        return self.n_iter == 0 and self.init == "mixture"
 
     def _member(self, tail: float, first: np.ndarray, newest: np.ndarray | None = None) -> Member:
         if self.init == "mixture":

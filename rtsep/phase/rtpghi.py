@@ -17,20 +17,14 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rtsep.config import StreamConfig, check_int, check_real
+from rtsep.engine.channels import TINY, take_valid
+from rtsep.engine.protocols import OnlinePhase
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.heap import drop_top, push
 from rtsep.kernels.jit import kernel, pasted
-from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.memory import aligned, constant, zeros
 from rtsep.kernels.simd import move
-from rtsep.phase.difference import TINY
-from rtsep.phase.synthesis import (
-    SynthesisState,
-    prepare_synthesis,
-    synthesise,
-    take_valid,
-    turn_to_spectra,
-    turns_per_bin,
-)
-from rtsep.stages.registry import register_phase
+from rtsep.phase.synthesis import SynthesisState, prepare_synthesis, synthesise, turn_to_spectra, turns_per_bin
 
 HALF = np.float32(0.5)
 
@@ -117,7 +111,7 @@ def _integrate(state, j, now):
 
 
 @kernel
-def recover_rtpghi(state, analysis, magnitudes, hop_out):
+def recover_rtpghi(state, mixture, power, line, magnitudes, hop_out):
     """One hop of RTPGHI for every source.
 
     Parameters
@@ -138,9 +132,9 @@ def recover_rtpghi(state, analysis, magnitudes, hop_out):
     n_src, n_bins = magnitudes.shape
     n_ahead = state.magnitudes.shape[0] - 1
     now = 2 - n_ahead
-    n_spectra = analysis.mixture.size
+    n_spectra = mixture.size
     move(state.mixture, 0, state.mixture, n_spectra, n_ahead * n_spectra)
-    move(state.mixture, n_ahead * n_spectra, analysis.mixture, 0, n_spectra)
+    move(state.mixture, n_ahead * n_spectra, mixture, 0, n_spectra)
     move(state.magnitudes, 0, state.magnitudes, n_src * n_bins, n_ahead * n_src * n_bins)
     take_valid(magnitudes, state.magnitudes[n_ahead])
     for j in range(n_src):
@@ -155,7 +149,7 @@ def recover_rtpghi(state, analysis, magnitudes, hop_out):
 
 @register_phase("rtpghi")
 @dataclass(frozen=True)
-class RTPGHI:
+class RTPGHI(OnlinePhase):
     """RTPGHI: phase gradient heap integration, each source on its own from its magnitudes.
 
     Parameters
@@ -173,7 +167,6 @@ class RTPGHI:
     lookahead: int = 0
     tolerance: float = 1e-6
 
-    consistent: ClassVar[bool] = True
     State: ClassVar[type] = RTPGHIState
     step: ClassVar[Any] = recover_rtpghi
 
@@ -189,9 +182,9 @@ class RTPGHI:
         silence = np.full((n_src, 3, n_bins), math.log(TINY))
         return RTPGHIState(
             synthesis=prepare_synthesis(config, n_src),
-            scale=aligned([ratio / (2 * math.pi), 1 / ratio / (2 * math.pi)]),
+            scale=constant([ratio / (2 * math.pi), 1 / ratio / (2 * math.pi)]),
             centre=centre,
-            threshold=aligned([math.log(self.tolerance)]),
+            threshold=constant([math.log(self.tolerance)]),
             seed=zeros(1, np.int64),
             mixture=zeros((n_frames, config.n_channels, 2, n_bins)),
             magnitudes=zeros((n_frames, n_src, n_bins)),

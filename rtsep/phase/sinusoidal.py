@@ -26,10 +26,11 @@ from typing import NamedTuple
 import numpy as np
 
 from rtsep.config import StreamConfig
+from rtsep.engine.channels import TINY
 from rtsep.kernels.jit import inlined, kernel
-from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.memory import constant, zeros
 from rtsep.kernels.simd import move
-from rtsep.phase.difference import ONE, TINY
+from rtsep.phase.difference import ONE
 
 PEAK_FLOOR = np.float32(0.01)  # of the largest magnitude; weaker maxima are no peaks
 CURVATURE_ERROR = np.float32(0.15)  # relative; more, and the lobe is not that of one steady sinusoid
@@ -52,11 +53,11 @@ class SinusoidState(NamedTuple):
 def prepare_sinusoids(config: StreamConfig, n_src: int, weighted: bool = False, guarded: bool = False) -> SinusoidState:
     """Fresh state for `n_src` sources."""
     return SinusoidState(
-        hop=np.array([float(config.hop)]),
-        n_fft=np.array([float(config.n_fft)]),
-        weighted=np.array([weighted]),
-        guarded=np.array([guarded]),
-        curvature=aligned([lobe_curvature(config)]),
+        hop=constant([float(config.hop)], np.float64),
+        n_fft=constant([float(config.n_fft)], np.float64),
+        weighted=constant([weighted], np.bool_),
+        guarded=constant([guarded], np.bool_),
+        curvature=constant([lobe_curvature(config)]),
         before=zeros((config.n_channels, n_src, config.n_bins)),
     )
 

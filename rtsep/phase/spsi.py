@@ -14,11 +14,13 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 
 from rtsep.config import StreamConfig
+from rtsep.engine.channels import take_valid
+from rtsep.engine.protocols import OnlinePhase
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.jit import kernel, pasted
-from rtsep.kernels.memory import zeros
+from rtsep.kernels.memory import constant, zeros
 from rtsep.phase.sinusoidal import interpolate_peak
-from rtsep.phase.synthesis import SynthesisState, prepare_synthesis, synthesise, take_valid, turn_to_spectra
-from rtsep.stages.registry import register_phase
+from rtsep.phase.synthesis import SynthesisState, prepare_synthesis, synthesise, turn_to_spectra
 
 FLOOR = np.float32(1e-30)  # keeps zeros beside a peak out of the logarithm
 
@@ -53,7 +55,7 @@ def _advance_peaks(v, j, per_bin, turns):
 
 
 @kernel
-def recover_spsi(state, analysis, magnitudes, hop_out):
+def recover_spsi(state, mixture, power, line, magnitudes, hop_out):
     """One hop of SPSI for every source.
 
     Parameters
@@ -76,12 +78,12 @@ def recover_spsi(state, analysis, magnitudes, hop_out):
     for j in range(v.shape[0]):
         _advance_peaks(v, j, state.per_bin[0], state.turns)
     turn_to_spectra(v, state.turns, state.synthesis.centre, state.synthesis.spectra)
-    synthesise(state.synthesis, analysis.mixture, hop_out)
+    synthesise(state.synthesis, mixture, hop_out)
 
 
 @register_phase("spsi")
 @dataclass(frozen=True)
-class SPSI:
+class SPSI(OnlinePhase):
     """SPSI: one advancing phase per spectral peak, each source on its own; cheapest, and rough.
 
     References
@@ -89,8 +91,6 @@ class SPSI:
     Beauregard, Harish and Wyse, IEEE DSP 2015.
     """
 
-    lookahead: ClassVar[int] = 0
-    consistent: ClassVar[bool] = True
     State: ClassVar[type] = SPSIState
     step: ClassVar[Any] = recover_spsi
 
@@ -98,6 +98,6 @@ class SPSI:
         """Fresh state for `n_src` sources. Not real-time safe."""
         return SPSIState(
             synthesis=prepare_synthesis(config, n_src),
-            per_bin=np.array([config.hop / config.n_fft]),
+            per_bin=constant([config.hop / config.n_fft], np.float64),
             turns=zeros((n_src, config.n_bins)),
         )

@@ -12,11 +12,11 @@ from typing import NamedTuple
 import numpy as np
 
 from rtsep.config import StreamConfig
+from rtsep.engine.channels import image_of_channel
 from rtsep.kernels.fft import FFTPlan, irfft, plan_fft
 from rtsep.kernels.jit import kernel, pasted
-from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.memory import constant, zeros
 from rtsep.kernels.simd import clear, move
-from rtsep.phase.difference import MAX_MAGNITUDE, TINY
 
 TURN = np.float32(2 * math.pi)
 
@@ -39,8 +39,8 @@ def prepare_synthesis(config: StreamConfig, n_src: int) -> SynthesisState:
     """Fresh state for `n_src` sources."""
     return SynthesisState(
         plan=plan_fft(config.n_fft),
-        window=aligned(config.window),
-        inverse=aligned(1 / config.envelope),
+        window=constant(config.window),
+        inverse=constant(1 / config.envelope),
         centre=turns_per_bin(config.win_length / 2, config),
         tail=zeros((config.n_channels, n_src, config.win_length)),
         magnitudes=zeros((n_src, config.n_bins)),
@@ -52,16 +52,7 @@ def prepare_synthesis(config: StreamConfig, n_src: int) -> SynthesisState:
 
 def turns_per_bin(n_samples: float, config: StreamConfig) -> np.ndarray:
     """Turns, 0 to 1, that the centre frequency of each bin goes through in `n_samples`; float32 (n_bins,)."""
-    return aligned(np.arange(config.n_bins) * n_samples / config.n_fft % 1)
-
-
-@pasted
-def take_valid(magnitudes, valid):
-    """Copy of the magnitudes (n_src, n_bins) in which what is negative, not finite or absurdly large is zero."""
-    for j in range(magnitudes.shape[0]):
-        for k in range(magnitudes.shape[1]):
-            v = magnitudes[j, k]
-            valid[j, k] = v if 0 < v < MAX_MAGNITUDE else np.float32(0)
+    return constant(np.arange(config.n_bins) * n_samples / config.n_fft % 1)
 
 
 @kernel
@@ -86,41 +77,6 @@ def turn_to_spectra(magnitudes, turns, centre, spectra):
             angle = TURN * (turns[j, k] - centre[k])
             spectra[j, 0, k] = magnitudes[j, k] * math.cos(angle)
             spectra[j, 1, k] = magnitudes[j, k] * math.sin(angle)
-
-
-@kernel
-def image_of_channel(mixture, c, spectra, out):
-    """Spectra of the sources in channel `c`: level and phase differ from the first channel's as in the mixture.
-
-    Parameters
-    ----------
-    mixture : ndarray, float32, (n_channels, 2, n_bins)
-        Read only.
-    c : int
-    spectra : ndarray, float32, (n_src, 2, n_bins)
-        For the mean power of the channels and the phase of the first one. Read only.
-    out : ndarray, float32, (n_src, 2, n_bins)
-        Overwritten.
-
-    Notes
-    -----
-    Real-time safe.
-    """
-    n_channels, n_src, n_bins = mixture.shape[0], spectra.shape[0], spectra.shape[2]
-    share = np.float32(1) / np.float32(n_channels)
-    for k in range(n_bins):
-        fr, fi, re, im = mixture[0, 0, k], mixture[0, 1, k], mixture[c, 0, k], mixture[c, 1, k]
-        total = np.float32(0)
-        for i in range(n_channels):
-            total += mixture[i, 0, k] * mixture[i, 0, k] + mixture[i, 1, k] * mixture[i, 1, k]
-        # Level of the channel, and its phase relative to the first one unless that is silent.
-        level = math.sqrt((re * re + im * im + TINY) / (total * share + TINY))
-        ur, ui = fr * re + fi * im, fr * im - fi * re
-        size = math.sqrt(ur * ur + ui * ui)
-        ur, ui = (ur / size * level, ui / size * level) if size > TINY else (level, np.float32(0))
-        for j in range(n_src):
-            out[j, 0, k] = spectra[j, 0, k] * ur - spectra[j, 1, k] * ui
-            out[j, 1, k] = spectra[j, 0, k] * ui + spectra[j, 1, k] * ur
 
 
 @pasted

@@ -19,9 +19,10 @@ from typing import ClassVar
 import numpy as np
 
 from rtsep.config import StreamConfig, check_real
+from rtsep.engine.protocols import OfflinePhase
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.memory import aligned
 from rtsep.phase.sinusoidal import advance_phasors, prepare_sinusoids
-from rtsep.stages.registry import register_phase
 
 
 def impulse_places(magnitudes: np.ndarray, config: StreamConfig) -> np.ndarray:
@@ -65,7 +66,7 @@ def overlapped(config: StreamConfig, spectra: np.ndarray, n_samples: int) -> np.
 
 @register_phase("unwrapping")
 @dataclass(frozen=True)
-class Unwrapping:
+class Unwrapping(OfflinePhase):
     """Linear unwrapping: sinusoids between the onsets, impulses at them; offline only (`separate`).
 
     Parameters
@@ -80,9 +81,7 @@ class Unwrapping:
 
     onset: float = 0.5
 
-    offline: ClassVar[bool] = True
-    lookahead: ClassVar[int] = 0
-    consistent: ClassVar[bool] = True
+    lookahead: ClassVar[None] = None
 
     def __post_init__(self) -> None:
         check_real("onset", self.onset, 0, 1)

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rtsep.config import StreamConfig
+from rtsep.engine.channels import TINY
+from rtsep.engine.protocols import OnlinePhase
+from rtsep.engine.registry import register_phase
 from rtsep.kernels.simd import LANES, load, multiply_add, store
-from rtsep.phase.difference import TINY
 from rtsep.phase.window import Member, WindowState, prepare_window, recover_window
-from rtsep.stages.registry import register_phase
 
 ONE = np.float32(1)
 
@@ -35,15 +36,14 @@ def wiener(n_src, n_bins, level, mixture, magnitudes, analysed, estimate, memory
 
 @register_phase("wiener")
 @dataclass(frozen=True)
-class Wiener:
+class Wiener(OnlinePhase):
     """Wiener filter: the mixture in proportion to the powers of the sources, no iterations.
 
     The sources sum to the mixture, which the amplitude mask of `mixture` has to be brought to; with true
     magnitudes it is about as good.
     """
 
-    lookahead: ClassVar[int] = 0
-    consistent: ClassVar[bool] = True
+    keeps_mixture_phase: ClassVar[bool] = True
     State: ClassVar[type] = WindowState
     step: ClassVar[Any] = recover_window
 

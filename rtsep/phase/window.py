@@ -22,7 +22,7 @@ one of J transforms, half of the time for two sources, and that works for no oth
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, ClassVar, NamedTuple
@@ -33,13 +33,14 @@ from numba import types
 from numba.extending import intrinsic
 
 from rtsep.config import StreamConfig, check_int, check_real
+from rtsep.engine.channels import share_of_channel
+from rtsep.engine.protocols import OfflinePhase, OnlinePhase
 from rtsep.kernels.fft import FFTPlan, irfft, plan_fft, rfft
 from rtsep.kernels.jit import entry, inlined, kernel, pasted
-from rtsep.kernels.memory import aligned, zeros
-from rtsep.kernels.simd import LANES, clear, load, move, multiply_add, store
-from rtsep.phase.difference import FALLBACK, inverse_size, share_of_channel
+from rtsep.kernels.memory import Code, aligned, code, constant, zeros
+from rtsep.kernels.simd import LANES, clear, load, move, multiply, multiply_add, store
+from rtsep.phase.difference import FALLBACK, inverse_size
 from rtsep.phase.omisi import MAX_ITERATIONS, MAX_LOOKAHEAD
-from rtsep.stages.analysis import multiply
 
 LEAST_LEVEL = np.float32(1e-18)  # that of the quietest sample; loud past over it still fits into float32
 
@@ -63,7 +64,7 @@ class Member(NamedTuple):
     analysed : (n_src, 2, n_bins)
         Z, the consistent spectra; for `update` only.
     estimate : (n_src, 2, n_bins)
-        S so far; for `update` only.
+        S so far; in `enter` that of the frames before it, its own is still to be written.
     memory : (n_src, n_memory, n_bins)
         The frame's own values, which move through the window with it; filled by `enter`.
     work : (size of `work`,)
@@ -93,7 +94,7 @@ class WindowState(NamedTuple):
     """
 
     plan: FFTPlan
-    hooks: np.ndarray  # int64 (2,): addresses of `update` and `enter`
+    hooks: Code  # `update` and `enter`
     n_iter: np.ndarray  # int64 (1,)
     n_seen: np.ndarray  # int64 (1,): frames so far
     sequential: np.ndarray  # bool (1,)
@@ -153,14 +154,14 @@ def prepare_window(
     slots = (n_channels, n_frames + 1)
     return WindowState(
         plan=plan_fft(config.n_fft),
-        hooks=np.array([_compiled(member.update).address, _compiled(member.enter).address]),
-        n_iter=np.array([n_iter]),
-        n_seen=np.array([0]),
-        sequential=np.array([member.sequential]),
+        hooks=code(_compiled(member.update).address, _compiled(member.enter).address),
+        n_iter=aligned([n_iter], np.int64),
+        n_seen=zeros(1, np.int64),
+        sequential=constant([member.sequential], np.bool_),
         work=aligned(member.work),
-        window=aligned(config.window),
-        emit=aligned(1 / config.envelope),
-        analysis=aligned(analysis),
+        window=constant(config.window),
+        emit=constant(1 / config.envelope),
+        analysis=constant(analysis),
         energy=zeros(slots),
         mixture=zeros((*slots, 2, n_bins)),
         magnitudes=zeros((*slots, n_src, n_bins)),
@@ -281,7 +282,7 @@ def _iterate(state, c, n_iter, level):
                 multiply(state.local, j * length + t * hop, state.analysis, kind * n, state.frame, n)
                 rfft(state.plan, state.frame, state.analysed, 2 * j * n_bins)
             slot = c * n_slots + t + 1
-            _hook(state, state.hooks[0], slot, level, state.updated, 0)
+            _hook(state, state.hooks.address[0], slot, level, state.updated, 0)
             move(state.estimate, 2 * slot * n_src * n_bins, state.updated, 0, 2 * n_src * n_bins)
             _synthesise(state.plan, state.estimate, state.window, state.wave, state.waves, slot * n_src)
 
@@ -295,15 +296,19 @@ def _forget_oldest(frames, c):
 
 
 @kernel
-def recover_window(state, analysis, magnitudes, hop_out):
+def recover_window(state, mixture, power, line, magnitudes, hop_out):
     """One hop of any member for every channel.
 
     Parameters
     ----------
     state : WindowState
         Updated in place.
-    analysis : AnalysisState
+    mixture : ndarray, float32, (n_channels, 2, n_bins)
         Newest spectra of the mixture. Read only.
+    power : ndarray, float32, (n_bins,)
+        Squared magnitude, mean over the channels. Read only.
+    line : ndarray, float32, (n_channels, win_length + lookahead * hop)
+        Newest samples of the mixture. Not used.
     magnitudes : ndarray, float32, (n_src, n_bins)
         Target magnitudes of the newest frame, for the mean power of the channels; each channel gets its
         part. Values that are negative or not finite count as zero. Read only.
@@ -329,11 +334,11 @@ def recover_window(state, analysis, magnitudes, hop_out):
         _forget_oldest(state.waves, c)
         for s in range(last):
             state.energy[c, s] = state.energy[c, s + 1]
-        move(state.mixture, 2 * slot * n_bins, analysis.mixture, 2 * c * n_bins, 2 * n_bins)
-        share_of_channel(analysis.mixture, c, analysis.power, magnitudes, state.magnitudes[c, last])
+        move(state.mixture, 2 * slot * n_bins, mixture, 2 * c * n_bins, 2 * n_bins)
+        share_of_channel(mixture, c, power, magnitudes, state.magnitudes[c, last])
         _energy(state, slot)
         level = _level(state, c)
-        _hook(state, state.hooks[1], slot, level, state.estimate, 2 * slot * n_src * n_bins)
+        _hook(state, state.hooks.address[1], slot, level, state.estimate, 2 * slot * n_src * n_bins)
         _synthesise(state.plan, state.estimate, state.window, state.wave, state.waves, slot * n_src)
         _iterate(state, c, n_iter, level)
         for j in range(n_src):
@@ -359,7 +364,7 @@ def recover_all(state, line, targets, sources):
         _energy(state, t + 1)
     level = _level(state, 0)
     for slot in range(1, n_frames + 1):
-        _hook(state, state.hooks[1], slot, level, state.estimate, 2 * slot * n_src * n_bins)
+        _hook(state, state.hooks.address[1], slot, level, state.estimate, 2 * slot * n_src * n_bins)
         _synthesise(state.plan, state.estimate, state.window, state.wave, state.waves, slot * n_src)
     _iterate(state, 0, state.n_iter[0], level)
     for j in range(n_src):
@@ -368,7 +373,7 @@ def recover_all(state, line, targets, sources):
 
 
 @dataclass(frozen=True)
-class Online:
+class Online(OnlinePhase):
     """What the settings of all members share.
 
     Parameters
@@ -382,13 +387,18 @@ class Online:
     n_iter: int = 5
     lookahead: int | None = 0
 
-    consistent: ClassVar[bool] = True
     State: ClassVar[type] = WindowState
     step: ClassVar[Any] = recover_window
+    adjustable: ClassVar[Mapping[str, tuple[str, ...]]] = {"n_iter": ("n_iter",)}
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_iter", check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS))
         object.__setattr__(self, "lookahead", check_int("lookahead", self.lookahead, 0, MAX_LOOKAHEAD, " hops"))
+
+    @property
+    def keeps_mixture_phase(self) -> bool:
+        """Without iterations: the first estimates are those of a mask."""
+        return self.n_iter == 0
 
     def member(self, config: StreamConfig) -> Member:
         """The algorithm."""
@@ -402,7 +412,7 @@ class Online:
 
 
 @dataclass(frozen=True)
-class Windowed(Online):
+class Windowed(Online, OfflinePhase):
     """What the settings of all members share that also have an offline form.
 
     Parameters
@@ -424,11 +434,6 @@ class Windowed(Online):
         else:
             super().__post_init__()
         check_real("tail", self.tail, 0, 1)
-
-    @property
-    def offline(self) -> bool:
-        """Whether the whole signal is needed."""
-        return self.lookahead is None
 
     def run(self, config: StreamConfig, line: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
         """Sources of one channel, offline.

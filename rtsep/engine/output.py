@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
 from rtsep.config import StreamConfig, check_real
 from rtsep.kernels.jit import kernel
-from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.memory import aligned, constant, zeros
 
 RELEASE_S = 0.05  # time constant with which the limiter lets go
+RAMP_S = 0.02  # a leak goes from 0 to 1 in this time
+UNSET = np.float32(-1)  # a leak that has not begun
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Output:
     ceiling_db: float = -1.0
     fade_in_ms: float = 0.0
 
+    adjustable: ClassVar[Mapping[str, tuple[str, ...]]] = {"strength_db": ("leak_goal",), "ceiling_db": ("ceiling",)}
+
     def __post_init__(self) -> None:
         check_real("strength_db", self.strength_db, 0, math.inf, " dB")
         if self.ceiling_db != math.inf:
@@ -54,13 +59,15 @@ class Output:
         """
         fade_in = self.fade_in_ms * config.sr / 1000
         return OutputState(
-            consistent=np.array([consistent]),
-            leak=aligned([10 ** (-self.strength_db / 20)]),
+            consistent=constant([consistent], np.bool_),
+            leak=aligned([UNSET]),
+            leak_goal=aligned([10 ** (-self.strength_db / 20)]),
+            leak_step=constant([1 / (RAMP_S * config.sr)]),
             ceiling=aligned([10 ** (self.ceiling_db / 20)]),
-            release=aligned([1 - math.exp(-1 / (RELEASE_S * config.sr))]),
+            release=constant([1 - math.exp(-1 / (RELEASE_S * config.sr))]),
             gain=aligned([1.0]),
             fade=aligned([-delay / fade_in if fade_in else 1.0]),
-            fade_step=aligned([1 / fade_in if fade_in else 1.0]),
+            fade_step=constant([1 / fade_in if fade_in else 1.0]),
             limited=zeros(1, np.int64),
             muted=zeros(1, np.int64),
         )
@@ -69,13 +76,15 @@ class Output:
 class OutputState(NamedTuple):
     """State of the output stage; arrays of one element, float32 unless said."""
 
-    consistent: np.ndarray  # bool
-    leak: np.ndarray  # gain of the other sources in each source
+    consistent: np.ndarray  # bool, constant
+    leak: np.ndarray  # gain of the other sources in each source; UNSET before the first sample
+    leak_goal: np.ndarray  # where it is going
+    leak_step: np.ndarray  # constant: by how much in a sample
     ceiling: np.ndarray  # linear
-    release: np.ndarray  # share of the way back to one that the limiter gain goes in a sample
+    release: np.ndarray  # constant: share of the way back to one that the limiter gain goes in a sample
     gain: np.ndarray  # of the limiter
     fade: np.ndarray  # gain of the fade-in; below zero before its start
-    fade_step: np.ndarray  # per sample
+    fade_step: np.ndarray  # constant: per sample
     limited: np.ndarray  # int64: samples so far at which the limiter was at work
     muted: np.ndarray  # int64: samples so far that were not finite and were set to zero
 
@@ -101,12 +110,16 @@ def finish(state, line, hop_out):
     falls at once by what the loudest sample needs and recovers with a time constant of 50 ms.
     """
     n_src, n_channels, hop = hop_out.shape
-    consistent, leak, ceiling = state.consistent[0], state.leak[0], state.ceiling[0]
+    consistent, ceiling = state.consistent[0], state.ceiling[0]
+    leak, goal, leak_step = state.leak[0], state.leak_goal[0], state.leak_step[0]
+    if leak == UNSET:
+        leak = goal
     gain, fade = state.gain[0], state.fade[0]
     release, fade_step = state.release[0], state.fade_step[0]
     one, zero = np.float32(1), np.float32(0)
     share = one / np.float32(n_src)
     for i in range(hop):
+        leak += min(max(goal - leak, -leak_step), leak_step)
         peak = zero
         for c in range(n_channels):
             x = line[c, i]
@@ -135,4 +148,4 @@ def finish(state, line, hop_out):
                 for c in range(n_channels):
                     # The product may round to just above the ceiling.
                     hop_out[j, c, i] = min(max(hop_out[j, c, i] * gain, -ceiling), ceiling)
-    state.gain[0], state.fade[0] = gain, fade
+    state.gain[0], state.fade[0], state.leak[0] = gain, fade, leak

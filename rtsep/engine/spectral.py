@@ -1,0 +1,92 @@
+"""The spectral core: a spectrum of the newest samples, magnitudes of the sources, their phases, and a hop of each."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import numpy as np
+
+from rtsep.config import StreamConfig
+from rtsep.engine.analysis import AnalysisState, analyse, prepare_analysis
+from rtsep.engine.protocols import CompiledEstimator, Latency, OnlinePhase
+from rtsep.engine.registry import STEPS, bound_state, estimate, recover
+from rtsep.kernels.jit import kernel
+from rtsep.kernels.memory import zeros
+
+
+class SpectralState(NamedTuple):
+    """State of analysis, estimator and phase recovery."""
+
+    analysis: AnalysisState
+    estimator: Any
+    magnitudes: np.ndarray  # float32 (n_src, n_bins)
+    phase: Any
+
+
+@kernel
+def separate_spectra(state, line, hop_out):
+    """One hop of every source.
+
+    Parameters
+    ----------
+    state : SpectralState
+        Updated in place.
+    line : ndarray, float32, (n_channels, win_length + lookahead * hop)
+        Newest samples of the mixture. Read only.
+    hop_out : ndarray, float32, (n_src, n_channels, hop)
+        Overwritten.
+
+    Notes
+    -----
+    Real-time safe.
+    """
+    analyse(state.analysis, line)
+    mixture, power = state.analysis.mixture, state.analysis.power
+    estimate(state.estimator, mixture, power, state.magnitudes)
+    recover(state.phase, mixture, power, line, state.magnitudes, hop_out)
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """Settings of the spectral core.
+
+    Parameters
+    ----------
+    estimator : CompiledEstimator
+    phase : OnlinePhase
+    """
+
+    estimator: CompiledEstimator
+    phase: OnlinePhase
+
+    State: ClassVar[type] = SpectralState
+    step: ClassVar[Any] = separate_spectra
+
+    @property
+    def sources(self) -> tuple[str, ...]:
+        """Those of the estimator."""
+        return self.estimator.sources
+
+    @property
+    def consistent(self) -> bool:
+        """As the phase recovery says."""
+        return self.phase.consistent
+
+    def latency(self, config: StreamConfig) -> Latency:
+        """One window, and the look-ahead of the phase recovery."""
+        assert self.phase.lookahead is not None
+        return Latency(config.win_length, self.phase.lookahead * config.hop, config.sr)
+
+    def prepare(self, config: StreamConfig) -> SpectralState:
+        """Fresh state. Not real-time safe."""
+        n_src = len(self.sources)
+        return SpectralState(
+            analysis=prepare_analysis(config),
+            estimator=bound_state(self.estimator, self.estimator.prepare(config)),
+            magnitudes=zeros((n_src, config.n_bins)),
+            phase=bound_state(self.phase, self.phase.prepare(config, n_src)),
+        )
+
+
+STEPS[SpectralState] = separate_spectra
