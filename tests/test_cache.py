@@ -208,7 +208,7 @@ def test_the_next_process_sees_the_edit_of_the_package(tmp_path):
     fft.write_text(text.replace("HALF = np.float32(0.5)", "HALF = np.float32(0.25)"))
     hits, changed = run(tmp_path, "-c", ANALYSE, **alone)
     assert hits == 1
-    assert changed < 0.5 * first[1]
+    assert changed < 0.7 * first[1]
 
 
 @pytest.mark.parametrize(

@@ -97,6 +97,9 @@ class KernelCache(caching._Cache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep it, unless it contains addresses of this process."""
+        # Of the parts of `rtsep.kernels.inner` nobody else has set what `print` and the like look up.
+        for environment in data._find_referenced_environments():
+            data.codegen.set_env(environment.env_name, environment)
         name, stamp = self._name_and_stamp(sig, data.codegen)
         if stamp and not data.library.has_dynamic_globals and all(loop.can_cache for loop in data.lifted):
             with suppress(Exception):

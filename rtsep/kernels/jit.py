@@ -1,6 +1,6 @@
 """The house decorators: the only place that calls `numba.njit`.
 
-Two things are decided here for every kernel of the package.
+Three things are decided here for every kernel of the package.
 
 *Flags.* No fastmath, so that LLVM may never change a result and a kernel gives the same bits whether it
 was inlined into an offline loop or into an audio callback. `error_model="numpy"`, so that it never raises. No
@@ -8,6 +8,8 @@ counting of references: kernels borrow their arrays from the caller and allocate
 
 *Cache.* numba notices an edit of the file that a kernel stands in, but not of what the kernel reaches in other
 files, and would go on serving the old machine code; `rtsep.kernels.cache` does both.
+
+*Once.* What a kernel calls is optimised where it ends up, not on every level of calls (`rtsep.kernels.inner`).
 """
 
 from __future__ import annotations
