@@ -11,18 +11,16 @@ A known noise is a file of --noise of at least 20 s: its first half is adapted t
 noises of --noise. Two voices are the first pair of each kind, with the model of `talkers`. Speakers of
 --general-speech are told apart by the start of the name (`SPEAKER_*`). What is forgotten is measured with --speech in
 all of --noise, or with pairs from --speech. Mixtures are those of `rtsep mix`; figures are means of the SI-SDR
-improvement, with the phase recovery that suits the estimator.
+improvement, with the default phase recovery of the estimator.
 """
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import subprocess
 import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,17 +29,18 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 from learned import by_sex, group_by_voice, hear_pair, kinds_known, mixtures, pairs, voice_of
+from material import SR
+from study import earlier, measured, parser, publish, table
 
 from rtsep import StreamConfig, separate
 from rtsep.estimators import Speech, Talkers
 from rtsep.evaluation import si_sdr
-from rtsep.evaluation.mix import Recording, find_recordings
 from rtsep.evaluation.report import provenance
 from rtsep.evaluation.workers import cores
 from rtsep.phase import MISI, OMISI
+from rtsep.recordings import Recording, find_recordings
 from rtsep.training.adapt import STAGES
 
-SR = 16_000
 SNRS_DB = (0, 5, 10)
 LEAST_S = 20.0  # of a noise that is halved
 HEARD = ("before", "after", "others_before", "others_after")
@@ -117,7 +116,7 @@ def pair_cases(count: int, voices: list[Recording], known: list[Recording], work
         yield Case("pair", f"{' and '.join(names)} ({kind})", own, minutes, scenes)
 
 
-def adapt(case: Case, general_speech: Path, args: argparse.Namespace, output: Path) -> float:
+def adapt(case: Case, general_speech: Path, args: Namespace, output: Path) -> float:
     """Seconds that `rtsep train --adapt` took."""
     model = "talkers" if case.kind == "pair" else "speech"
     command = [sys.executable, "-m", "rtsep", "train", "--adapt", model, "-o", str(output)]
@@ -164,18 +163,14 @@ def trained(kind: str) -> dict[str, Any]:
     return {"model": settings().load().sha256, "stages": stages}
 
 
-def measure(args: argparse.Namespace) -> None:
+def measure(args: Namespace) -> None:
     heard = ("speech", "noise", "voices", "known", "general-speech")
     found = {name: find_recordings(getattr(args, name.replace("-", "_")), print) for name in heard}
     folders = {name: getattr(args, name.replace("-", "_")).resolve().parts[-2:] for name in FOLDERS}
     given = " ".join(f"--{name} {'/'.join(parts)}" for name, parts in folders.items())
     command = f"python bench/adapt.py -o docs {given} --count {args.count}"
-    written = args.output / "adapt.json"
-    result: dict[str, Any] = {"command": command, "rows": []}
-    if written.exists():
-        before = json.loads(written.read_text())
-        if before["command"] == command:
-            result["rows"] = [row for row in before["rows"] if row["trained"] == trained(row["kind"])]
+    before = earlier(args.output, "adapt", command).get("rows", ())
+    rows = [row for row in before if row["trained"] == trained(row["kind"])]
     with tempfile.TemporaryDirectory(prefix="rtsep_adapt_") as folder:
         work = Path(folder)
         general_speech = work / "general"  # a folder for each speaker
@@ -194,7 +189,7 @@ def measure(args: argparse.Namespace) -> None:
         places = {(case.kind, case.name): number for number, case in enumerate(cases)}
         unadapted = {settings: hear(settings(), scenes) for settings, scenes in general.items()}
         for number, case in enumerate(cases):
-            if any((row["kind"], row["name"]) == (case.kind, case.name) for row in result["rows"]):
+            if any((row["kind"], row["name"]) == (case.kind, case.name) for row in rows):
                 continue
             settings = Talkers if case.kind == "pair" else Speech
             adapted = work / f"adapted{number}.npz"
@@ -212,24 +207,19 @@ def measure(args: argparse.Namespace) -> None:
             if settings is Talkers:
                 row["phases"] = hear_phases(adapted, case.scenes)
                 row["default"] = MASK if settings(adapted).phase == "mixture" else ONLINE
-            result["rows"].append(row)
-            result["rows"].sort(key=lambda row: places[row["kind"], row["name"]])
-            result |= {"made": provenance(), "cases": len(cases)}
-            part = written.with_name(".adapt.json.part")
-            part.write_text(json.dumps(result, indent=1) + "\n")
-            os.replace(part, written)
-            (args.output / "adapt.md").write_text(render(result))
-            print(f"{number + 1} of {len(cases)}: {row}", file=sys.stderr)
-    print(render(result))
+            rows.append(row)
+            rows.sort(key=lambda row: places[row["kind"], row["name"]])
+            result = {"command": command, "rows": rows, "made": provenance(), "cases": len(cases)}
+            publish(args.output, "adapt", result, render)
 
 
 def render(result: dict[str, Any]) -> str:
     """The page."""
-    made, missing = result["made"], result["cases"] - len(result["rows"])
+    missing = result["cases"] - len(result["rows"])
     lines = [
         "# Adaptation: what known noises and voices are worth",
         "",
-        f"`{result['command']}`, {made['date']}, {made['machine']}. SI-SDR improvement in dB, before and after "
+        f"{measured(result)}. SI-SDR improvement in dB, before and after "
         "`rtsep train --adapt`: with what was adapted to (other recordings of the voice, the other half of the noise), "
         "and with unknown voices in all the noises, or unknown pairs of a woman and a man. The voices are in the "
         "training of the shipped models, the noises are not. To one voice or noise `speech` is adapted, with "
@@ -237,20 +227,16 @@ def render(result: dict[str, Any]) -> str:
         f"{f'Cases still missing: {missing}. ' if missing else ''}In brackets, for two talkers: the seconds in "
         "which they are swapped, in percent of those in which both talk.",
         "",
-        "| known | recordings, minutes | training, s, threads | before | after | unknown before | after |",
-        "|---|---|---|---|---|---|---|",
     ]
+    rows = []
     for row in result["rows"]:
         heard = [f"{row[name]:+.2f}" for name in HEARD]
         if row["kind"] == "pair":
             heard = [f"{text} ({row[f'swapped_{name}']:.0f} %)" for text, name in zip(heard, HEARD, strict=True)]
-        fields = [
-            f"{row['kind']}: {row['name']}",
-            f"{row['minutes']:.1f}",
-            f"{row['seconds']:.0f}, {row['jobs']}",
-            *heard,
-        ]
-        lines.append(f"| {' | '.join(fields)} |")
+        took = [f"{row['minutes']:.1f}", f"{row['seconds']:.0f}, {row['jobs']}"]
+        rows.append([f"{row['kind']}: {row['name']}", *took, *heard])
+    heads = ["known", "recordings, minutes", "training, s, threads", "before", "after", "unknown before", "after"]
+    lines += table(heads, rows)
     pairs_heard = [row for row in result["rows"] if "phases" in row]
     if pairs_heard:
         lines += [
@@ -258,32 +244,28 @@ def render(result: dict[str, Any]) -> str:
             "After the adaptation, by what is made of the network's heads; in bold the default, which its validation "
             "found best:",
             "",
-            f"| SI-SDR improvement, dB | {' | '.join(row['name'] for row in pairs_heard)} |",
-            "|---" * (1 + len(pairs_heard)) + "|",
         ]
+        rows = []
         for name in pairs_heard[0]["phases"]:
-            heard = [f"{row['phases'][name]:+.2f}" for row in pairs_heard]
-            bold = [name == row["default"] for row in pairs_heard]
-            heard = [f"**{text}**" if default else text for text, default in zip(heard, bold, strict=True)]
-            lines.append(f"| {name} | {' | '.join(heard)} |")
+            heard = ((f"{row['phases'][name]:+.2f}", name == row["default"]) for row in pairs_heard)
+            rows.append([name, *(f"**{text}**" if default else text for text, default in heard)])
+        lines += table(["SI-SDR improvement, dB", *(row["name"] for row in pairs_heard)], rows)
     return "\n".join([*lines, ""])
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What adaptation is worth")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for adapt.json and adapt.md")
-    parser.add_argument("--speech", type=Path, required=True, help="recordings of speakers that no model has heard")
-    parser.add_argument("--noise", type=Path, required=True, help="recordings of noise that no model has heard")
-    parser.add_argument("--voices", type=Path, required=True, help="voices to adapt to, VOICE_SEX_NUMBER.*")
-    parser.add_argument("--known", type=Path, required=True, help="other recordings of these voices")
-    parser.add_argument(
+    options = parser("adapt", "What adaptation is worth")
+    options.add_argument("--speech", type=Path, required=True, help="recordings of speakers that no model has heard")
+    options.add_argument("--noise", type=Path, required=True, help="recordings of noise that no model has heard")
+    options.add_argument("--voices", type=Path, required=True, help="voices to adapt to, VOICE_SEX_NUMBER.*")
+    options.add_argument("--known", type=Path, required=True, help="other recordings of these voices")
+    options.add_argument(
         "--general-speech", type=Path, required=True, help="speech of the training, not to be forgotten"
     )
-    parser.add_argument("--general-noise", type=Path, required=True, help="noise of the training")
-    parser.add_argument("--count", type=int, default=8, help="mixtures at each ratio")
-    parser.add_argument("--jobs", type=int, default=cores(), help="threads of the training (default: %(default)s)")
-    args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
+    options.add_argument("--general-noise", type=Path, required=True, help="noise of the training")
+    options.add_argument("--count", type=int, default=8, help="mixtures at each ratio")
+    options.add_argument("--jobs", type=int, default=cores(), help="threads of the training (default: %(default)s)")
+    args = options.parse_args()
     measure(args)
 
 

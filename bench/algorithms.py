@@ -3,9 +3,8 @@
     python bench/algorithms.py -o docs [--pairs FOLDER] [--data FOLDER]
 
 Writes algorithms.json, algorithms.md and algorithms.png. Two sources at 16 kHz, window 16 ms, 75 % overlap; settings
-are the default ones but for those named. Without folders the mixtures are synthetic (`tests/signals.py`): two voices,
-and one voice in noise for `denoise`. `--pairs` as in `quality.py`; `--data` is a folder made by `rtsep mix` with a
-source called speech. Magnitudes are degraded as in `degraded.py`. The rows at 50 % overlap are the published settings.
+are the default ones but for those named; those of the rows at 50 % overlap are published. Pairs and their magnitudes
+are those of `material.py`; `denoise` hears synthetic voices in noise, or with `--data` mixtures of `rtsep mix`.
 
 Times are those of the processor, medians over short pieces of signal in which all algorithms take turns, on one pinned
 core: analysis and phase recovery; offline the time of the whole signal over its number of hops.
@@ -13,27 +12,40 @@ core: analysis and phase recovery; offline the time of the whole signal over its
 
 from __future__ import annotations
 
-import argparse
-import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import asdict
+from itertools import cycle
 from pathlib import Path
 from time import thread_time
 from typing import Any, NamedTuple
 
-import matplotlib as mpl
 import numpy as np
-from degraded import Given, improvement, independent, ratio_mask, smooth, spectra
-from hop_time import scene
-from initialisation import improvement as improvement_with_true
-from quality import scenes, si_sdr
+from material import (
+    SR,
+    UNLIMITED,
+    Given,
+    add_pairs,
+    gain,
+    hops,
+    independent,
+    mean_gain,
+    pairs,
+    ratio_mask,
+    signals,
+    smooth,
+    spectra,
+)
+from study import measured, medians, one_core, parser, publish, pyplot, save, table
 
-from rtsep import Output, Separator, StreamConfig, separate
+from rtsep import Separator, StreamConfig, separate
+from rtsep.audio_files import read_alike
 from rtsep.engine.analysis import analyse, prepare_analysis
 from rtsep.engine.line import prepare_line, take_in
 from rtsep.engine.registry import PHASES, recover
-from rtsep.evaluation.audio import read_alike
+from rtsep.estimators import Oracle
+from rtsep.evaluation import si_sdr
 from rtsep.evaluation.corpus import read_corpus
 from rtsep.evaluation.report import provenance
 from rtsep.kernels.jit import kernel
@@ -44,17 +56,13 @@ from rtsep.phase.omisi import OMISIState
 from rtsep.phase.repeated_events import RepeatedEvents
 from rtsep.phase.window import Online
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import signals
-
-RATES = (16_000, 48_000)
+RATES = (SR, 48_000)
 # Hops in a row, with which the algorithms take turns: as many to get going, as many timed. Short, since the time of a
 # long piece on a busy machine is that of all who share the core.
 PIECE = 10
 ROUNDS = 100
 OFFLINE_HOPS, OFFLINE_ROUNDS = 50, 5
 N_SRC = 2
-UNLIMITED = Output(ceiling_db=float("inf"))
 NOISE_DB = -5.0  # of the synthetic noise, relative to the voice
 
 DEGRADED = {
@@ -96,9 +104,9 @@ class Row(NamedTuple):
 
     @property
     def offline(self) -> bool:
-        return bool(getattr(self.phase, "offline", False))
+        return self.phase.lookahead is None
 
-    def config(self, sr: int = RATES[0]) -> StreamConfig:
+    def config(self, sr: int = SR) -> StreamConfig:
         length = sr * 16 // 1000
         return StreamConfig(sr, length, length * (100 - self.overlap) // 100)
 
@@ -142,7 +150,7 @@ def transforms(phase: Any, n_src: int = N_SRC) -> int:
         return 1 + targets + frames * (2 * n_iter * (n_src - 1) + (n_src if published else n_src - 1))
     if getattr(phase, "State", None) is MixtureState:
         return 1 + n_src - 1  # the differences become signals
-    if isinstance(phase, (ConsistentWiener, ConsistentAnisotropicWiener)) and phase.offline:
+    if isinstance(phase, (ConsistentWiener, ConsistentAnisotropicWiener)) and phase.lookahead is None:
         # The window opens with all sources; the forces on their differences: before the iterations, and in each. The
         # mixture is transformed for the estimator and for the algorithm.
         return 2 + n_src + 2 * (n_src - 1) * (n_iter + 1)
@@ -168,70 +176,59 @@ def run(line, analysis, state, hops, magnitudes, out):
         recover(state, analysis.mixture, analysis.power, line.samples, magnitudes[t], out)
 
 
-class Stream:
-    """Pieces of a stream at one rate, timed."""
+def stream(row: Row, sr: int) -> Callable[[], float]:
+    """Takes pieces of a stream one after the other; seconds per hop."""
+    config = row.config(sr)
+    mixture, magnitudes = hops(config)
+    line = prepare_line(1, config.analysis + row.phase.lookahead * config.hop)
+    analysis, state = prepare_analysis(config), row.phase.prepare(config, N_SRC)
+    out, places = np.zeros((N_SRC, 1, config.hop), np.float32), cycle(range(0, len(mixture), PIECE))
 
-    def __init__(self, row: Row, sr: int) -> None:
-        config = row.config(sr)
-        hops, magnitudes = scene(config)
-        self.pieces = [(hops[i : i + PIECE], magnitudes[i : i + PIECE]) for i in range(0, len(hops), PIECE)]
-        self.line = prepare_line(1, config.win_length + row.phase.lookahead * config.hop)
-        self.analysis = prepare_analysis(config)
-        self.state = row.phase.prepare(config, N_SRC)
-        self.out = np.zeros((N_SRC, 1, config.hop), np.float32)
-        self.n = 0
-
-    def __call__(self) -> float:
+    def call() -> float:
         for _ in range(2):
-            hops, magnitudes = self.pieces[self.n % len(self.pieces)]
-            self.n += 1
-            start = thread_time()
-            run(self.line, self.analysis, self.state, hops, magnitudes, self.out)
-            taken = thread_time() - start
-        return taken / len(hops)
+            piece = slice(start := next(places), start + PIECE)
+            begin = thread_time()
+            run(line, analysis, state, mixture[piece], magnitudes[piece], out)
+            taken = thread_time() - begin
+        return taken / PIECE
+
+    return call
 
 
-class Offline:
-    """One piece at one rate, timed as a whole."""
+def whole(row: Row, sr: int) -> Callable[[], float]:
+    """Takes a signal at once; seconds per hop."""
+    config = row.config(sr)
+    mixture, magnitudes = (np.ascontiguousarray(x[:OFFLINE_HOPS]) for x in hops(config))
+    line = np.pad(mixture.ravel(), (config.analysis - config.hop, 0))
 
-    def __init__(self, row: Row, sr: int) -> None:
-        self.phase, self.config = row.phase, row.config(sr)
-        hops, magnitudes = scene(self.config)
-        lead = np.zeros(self.config.win_length - self.config.hop)
-        self.line = np.concatenate([lead, hops[:OFFLINE_HOPS].ravel()]).astype(np.float32)
-        self.magnitudes = np.ascontiguousarray(magnitudes[:OFFLINE_HOPS])
+    def call() -> float:
+        begin = thread_time()
+        row.phase.run(config, line, magnitudes)
+        return (thread_time() - begin) / OFFLINE_HOPS
 
-    def __call__(self) -> float:
-        start = thread_time()
-        self.phase.run(self.config, self.line, self.magnitudes)
-        return (thread_time() - start) / OFFLINE_HOPS
+    return call
 
 
-def times(table: list[Row]) -> list[dict[str, float]]:
+def times(rows: list[Row]) -> list[dict[str, float]]:
     """Microseconds per hop of each row at each rate."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    found: list[dict[str, float]] = [{} for _ in table]
-    for sr in RATES:
-        stages = [(Offline if row.offline else Stream)(row, sr) for row in table]
-        taken: list[list[float]] = [[] for _ in table]
-        for n in range(ROUNDS + 1):
-            for stage, values in zip(stages, taken, strict=True):
-                if isinstance(stage, Stream) or n <= OFFLINE_ROUNDS:
-                    values.append(stage())
-        for entry, values in zip(found, taken, strict=True):
-            entry[str(sr)] = 1e6 * float(np.median(values[1:]))  # the first compiles
+    found: list[dict[str, float]] = [{} for _ in rows]
+    with one_core():
+        for sr in RATES:
+            online = {i: stream(row, sr) for i, row in enumerate(rows) if not row.offline}
+            offline = {i: whole(row, sr) for i, row in enumerate(rows) if row.offline}
+            for i, seconds in (medians(online, ROUNDS) | medians(offline, OFFLINE_ROUNDS)).items():
+                found[i][str(sr)] = 1e6 * seconds
     return found
 
 
-def convergence(pairs: list[np.ndarray], true: list[np.ndarray], phase: Any) -> float:
+def convergence(scenes: list[np.ndarray], true: list[np.ndarray], phase: Any) -> float:
     """Spectral convergence in dB, lower is better: of each source before the mixing error is shared."""
     kind = type(phase)
     alone = type(kind.__name__, (kind,), {"consistent": False})(**asdict(phase))
     found = []
-    for sources, wanted in zip(pairs, true, strict=True):
-        given = Given(np.abs(wanted).astype(np.float32))
-        heard = spectra(separate(sources.sum(0), RATES[0], given, alone, output=UNLIMITED))
+    for sources, wanted in zip(scenes, true, strict=True):
+        given = Given(np.abs(wanted))
+        heard = spectra(separate(sources.sum(0), SR, given, alone, output=UNLIMITED))
         for j in range(len(sources)):
             v = np.abs(wanted[:, j])
             found.append(20 * np.log10(np.linalg.norm(np.abs(heard[:, j]) - v) / np.linalg.norm(v)))
@@ -252,7 +249,7 @@ def noisy(folder: Path | None, count: int) -> list[tuple[np.ndarray, np.ndarray]
     else:
         for item in read_corpus(folder)[:count]:
             heard, sr = read_alike([item.mixture, item.sources["speech"]])
-            assert sr == RATES[0], item.mixture
+            assert sr == SR, item.mixture
             found.append((heard[0, 0], heard[1, 0]))
     return found
 
@@ -261,17 +258,17 @@ def improvement_of_speech(mixtures: list[tuple[np.ndarray, np.ndarray]], phase: 
     """SI-SDR improvement of the speech by `denoise`."""
     gains = []
     for x, speech in mixtures:
-        heard = separate(x, RATES[0], "denoise", phase, output=UNLIMITED)[0]
-        gains.append(si_sdr(heard, speech) - si_sdr(x, speech))
+        heard = separate(x, SR, "denoise", phase, output=UNLIMITED)[0]
+        gains.append(si_sdr(speech, heard) - si_sdr(speech, x))
     return float(np.mean(gains))
 
 
 def measure(pairs_folder: Path | None, data: Path | None, count: int) -> dict[str, Any]:
-    pairs, mixtures, table = scenes(pairs_folder), noisy(data, count), rows()
-    true = [spectra(sources) for sources in pairs]
+    scenes, mixtures, found = list(pairs(pairs_folder).values()), noisy(data, count), rows()
+    true = [spectra(sources) for sources in scenes]
     given = {name: [degrade(t) for t in true] for name, degrade in DEGRADED.items()}
     entries = []
-    for row in table:
+    for row in found:
         phase, config = row.phase, row.config()
         latency = None if row.offline else 1000 * Separator(config, "denoise", phase).latency / config.sr
         entry = {
@@ -281,18 +278,18 @@ def measure(pairs_folder: Path | None, data: Path | None, count: int) -> dict[st
             "overlap": row.overlap,
             "latency_ms": latency,
             "ffts": transforms(phase),
-            "si_sdri": {"true": float(np.mean([improvement_with_true(s, config, phase) for s in pairs]))},
+            "si_sdri": {"true": float(np.mean([gain(s, Oracle(s), phase, config) for s in scenes]))},
             "convergence": None,
             "published": row.published if pairs_folder else None,
         }
         if row.overlap == 75:
-            entry["si_sdri"] |= {name: improvement(pairs, magnitudes, phase) for name, magnitudes in given.items()}
+            entry["si_sdri"] |= {name: mean_gain(scenes, magnitudes, phase) for name, magnitudes in given.items()}
             entry["si_sdri"]["denoise"] = improvement_of_speech(mixtures, phase)
             if phase.name in SINGLE_SOURCE:
-                entry["convergence"] = convergence(pairs, true, phase)
+                entry["convergence"] = convergence(scenes, true, phase)
         print(row.label, {k: round(v, 1) for k, v in entry["si_sdri"].items()}, entry["convergence"], file=sys.stderr)
         entries.append(entry)
-    for row, entry, taken in zip(table, entries, times(table), strict=True):
+    for row, entry, taken in zip(found, entries, times(found), strict=True):
         entry["us_per_hop"] = taken
         entry["share"] = {sr: us / (1e6 * row.config(int(sr)).hop_s) for sr, us in taken.items()}
     command = "python bench/algorithms.py -o docs"
@@ -302,7 +299,7 @@ def measure(pairs_folder: Path | None, data: Path | None, count: int) -> dict[st
         "made": provenance(),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
         "command": command,
-        "pairs": f"{len(pairs)} {'pairs of recordings' if pairs_folder else 'synthetic two-voice mixtures'}",
+        "pairs": f"{len(scenes)} {'pairs of recordings' if pairs_folder else 'synthetic two-voice mixtures'}",
         "noisy": f"{len(mixtures)} {'recordings of speech' if data else 'synthetic voices'} in noise",
         "algorithms": sorted(entries, key=_order),
     }
@@ -338,13 +335,10 @@ def _db(value: float | None) -> str:
 
 def render(result: dict[str, Any]) -> str:
     """The page algorithms.md."""
-    made = result["made"]
-    versions = ", ".join(f"{name} {number}" for name, number in made["versions"].items() if name in ("numpy", "numba"))
     lines = [
         "# Phase recovery: every algorithm",
         "",
-        f"`{result['command']}`, {made['date']}, {made['machine']}, Python {made['python']}, {versions}, load "
-        f"{result['load']:.1f}.",
+        f"{measured(result, 'numpy', 'numba')}, load {result['load']:.1f}.",
         "",
         "Two sources, 16 kHz, window 16 ms, 75 % overlap where nothing else is said, default settings but for those in "
         "brackets. Real FFTs forward and inverse, the analysis among them. Time per hop on one core, in brackets the "
@@ -356,20 +350,15 @@ def render(result: dict[str, Any]) -> str:
         "suits `rtpghi`, `spsi` and `unwrapping`, whose phases are not those of the sources. Published: "
         f"{PUBLISHED_SOURCE}; empty where nothing comparable was published or measured.",
         "",
-        f"| {' | '.join(COLUMNS)} |",
-        "|---" * len(COLUMNS) + "|",
+        *table(COLUMNS, ([column(e) for column in COLUMNS.values()] for e in result["algorithms"])),
     ]
-    lines += [f"| {' | '.join(column(e) for column in COLUMNS.values())} |" for e in result["algorithms"]]
     return "\n".join([*lines, "", "![Quality and time of every algorithm](algorithms.png)", ""])
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
     entries = [e for e in result["algorithms"] if e["overlap"] == 75][::-1]
     height = np.arange(len(entries))
-    figure, (quality, cost) = plt.subplots(
+    figure, (quality, cost) = pyplot().subplots(
         1, 2, figsize=(11, 0.26 * len(entries) + 1.4), sharey=True, layout="constrained", width_ratios=(3, 2)
     )
     shown = {"true": ("black", "o"), "3 dB": ("C0", "o"), "6 dB": ("C1", "o"), "ratio mask": ("C2", "D")}
@@ -402,22 +391,16 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for axis in (quality, cost):
         axis.grid(alpha=0.3)
         axis.set_ylim(-0.6, len(entries) - 0.4)
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Every phase recovery in one table")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder")
-    parser.add_argument("--pairs", type=Path, help="folder of folders with sig1.* and sig2.*")
-    parser.add_argument("--data", type=Path, help="mixtures of `rtsep mix`, with a source called speech, 16 kHz")
-    parser.add_argument("--count", type=int, default=10, help="mixtures of --data to use (default: 10)")
-    args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
-    result = measure(args.pairs, args.data, args.count)
-    (args.output / "algorithms.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.output / "algorithms.md").write_text(render(result))
-    draw(result, args.output / "algorithms.png")
-    print(render(result))
+    options = parser("algorithms", "Every phase recovery in one table")
+    add_pairs(options)
+    options.add_argument("--data", type=Path, help="mixtures of `rtsep mix`, with a source called speech, 16 kHz")
+    options.add_argument("--count", type=int, default=10, help="mixtures of --data to use (default: 10)")
+    args = options.parse_args()
+    publish(args.output, "algorithms", measure(args.pairs, args.data, args.count), render, draw)
 
 
 if __name__ == "__main__":

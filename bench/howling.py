@@ -1,6 +1,6 @@
-"""How soon howling is heard and ended, how often something else is taken for it, and what listening costs.
+"""How soon howling is heard and ended, and how often something else is taken for it.
 
-    python bench/howling.py [-s SECONDS] [-d FOLDER ...] [-o FILE.png]
+    python bench/howling.py [-s SECONDS] [-d FOLDER ...]
 
 The loop is simulated: microphone = source + path * output, the output 16 ms of engine and 5 to 40 ms of device
 later, with the limiter at -1 dBFS; the microphone clips at full scale. Paths: headphones that leak (4 ms) and a
@@ -21,8 +21,8 @@ import soundfile as sf
 from scipy.signal import butter, lfilter, sosfilt
 
 from rtsep import Output, StreamConfig
+from rtsep.audio_files import find_audio
 from rtsep.engine.output import finish
-from rtsep.kernels.clock import now, system_clock
 from rtsep.kernels.jit import kernel
 from rtsep.live.howling import gain_db, howls, prepare_howling, turn_down, watch
 
@@ -147,17 +147,6 @@ def sounds(seconds: float = 30.0) -> dict[str, np.ndarray]:
 
 
 @kernel
-def run_timed(state, clock, x, block, times):
-    """Nanoseconds of every block."""
-    for i in range(times.size):
-        part = x[i * block : (i + 1) * block]
-        start = now(clock)
-        watch(state, part, 1, block)
-        turn_down(state, part, 1, block)
-        times[i] = now(clock) - start
-
-
-@kernel
 def run_open(state, x, block, out):
     """Without a loop; `out` gets the number of blocks in which the gain was below one, and the lowest gain."""
     for at in range(0, x.size - block + 1, block):
@@ -230,7 +219,7 @@ def print_alarms(folders: list[Path]) -> None:
         print(f"{name:24}" + " | ".join(f"{a:4} {p:4} {s:6.1f} {g:5.0f}" for a, p, s, g in cells))
     for folder in folders:
         total = np.zeros(4)
-        files = [path for path in sorted(folder.rglob("*")) if path.suffix in (".wav", ".flac", ".ogg")]
+        files = [folder / name for name in find_audio(folder)]
         for path in files:
             x, sr = sf.read(path)
             a, p, s, _ = alarms(x, sr)
@@ -244,54 +233,13 @@ def print_alarms(folders: list[Path]) -> None:
         )
 
 
-def print_cost() -> None:
-    print("microseconds per hop of 4 ms: mean over 16 ms (median), largest hop of 16 ms (median, 99 %)")
-    for sr in (16_000, 48_000, 192_000):
-        block, state, clock = sr // 250, prepare_howling(sr), system_clock()
-        x = (0.1 * np.random.default_rng(0).normal(size=20 * sr)).astype(np.float32)
-        times = np.zeros(5000, np.int64)
-        run_timed(state, clock, x, block, times)
-        groups = times.reshape(-1, 4) / 1e3
-        worst = groups.max(1)
-        mean = np.median(groups.mean(1))
-        print(f"{sr:7} Hz  {mean:5.2f}  {np.median(worst):5.2f}  {np.quantile(worst, 0.99):5.2f}")
-
-
-def draw(path: Path) -> None:
-    """Level of the feedback without and with protection, and the gain, of two loops."""
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(2, 2, figsize=(9, 5), sharex=True, sharey="row", layout="constrained")
-    for column, (kind, gain, source) in enumerate((("headphones", 3.0, "quiet"), ("room", 6.0, "speech"))):
-        h, x = path_of(kind, 1, gain), source_of(source, 20, 1)
-        t = np.arange(len(x) // BLOCK) * BLOCK / SR
-        for protect in (False, True):
-            run = run_loop(h, int(0.04 * SR), x, protect)
-            fed_back = level(run["mic"] - np.clip(x[: len(run["mic"])], -1, 1))
-            axes[0, column].plot(t, fed_back, lw=0.8, label="protected" if protect else "unprotected")
-        axes[0, column].set_title(f"{kind}, loop gain {gain:g} dB, {source}")
-        axes[1, column].plot(t, run["gain"], color="black", lw=0.8)
-        axes[1, column].set_xlabel("s")
-    axes[0, 0].set_ylabel("feedback (dBFS)")
-    axes[1, 0].set_ylabel("gain (dB)")
-    axes[0, 0].legend(frameon=False)
-    figure.savefig(path, dpi=120)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("-s", "--seconds", type=float, default=5.0, help="of every loop")
     parser.add_argument("-d", "--data", type=Path, nargs="*", default=[], metavar="FOLDER")
-    parser.add_argument("-o", "--output", type=Path, metavar="FILE.png")
     args = parser.parse_args()
-    print_cost()
     print_alarms(args.data)
     print_loops(measure_loops(args.seconds))
-    if args.output:
-        draw(args.output)
 
 
 if __name__ == "__main__":

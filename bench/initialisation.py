@@ -2,8 +2,8 @@
 
     python bench/initialisation.py [--pairs FOLDER]
 
-Mixtures of two synthetic tonal sources each and of two voices (`tests/signals.py`); with a folder also every
-subfolder's `sig1.*`, `sig2.*`. Magnitudes are the true ones.
+Mixtures of two synthetic tonal sources each and of two voices; with a folder also its pairs (see `material.py`).
+Magnitudes are the true ones.
 
 The first tables give the SI-SDR improvement of oMISI. The last ones predict every frame's phases from the true ones of
 the frame before and give the squared error of exp(i phase), weighted by energy, in dB: by the share of the source
@@ -14,17 +14,16 @@ from __future__ import annotations
 
 import argparse
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
-from quality import scenes, si_sdr
+from material import SR, add_pairs, gain, pairs, spectra
+from study import table
 
-from rtsep import Output, StreamConfig, separate
+from rtsep import StreamConfig
 from rtsep.estimators import Oracle
 from rtsep.phase import OMISI
 from rtsep.phase.sinusoidal import advance_phasors, lobe_curvature, prepare_sinusoids
 
-SR = 16_000
 HALF, QUARTER = StreamConfig(SR, 256, 128), StreamConfig(SR)
 # Overlap, and settings without and with the model.
 SETTINGS = {
@@ -80,12 +79,6 @@ def tonal(n_samples: int = 48_000) -> dict[str, np.ndarray]:
     return {name: pair + 1e-5 * rng.normal(size=pair.shape) for name, pair in levelled.items()}
 
 
-def improvement(sources: np.ndarray, config: StreamConfig, phase: OMISI) -> float:
-    x, output = sources.sum(0), Output(ceiling_db=float("inf"))
-    heard = separate(x, SR, Oracle(sources), phase, config=config, output=output)
-    return float(np.mean([si_sdr(e, s) - si_sdr(x, s) for e, s in zip(heard, sources, strict=True)]))
-
-
 def departures(magnitudes: np.ndarray, config: StreamConfig) -> np.ndarray:
     """Relative error of the curvature at the nearest peak, for each bin of (n_frames, n_src, n_bins)."""
     log = np.log(np.maximum(magnitudes, 1e-12))
@@ -104,9 +97,7 @@ def departures(magnitudes: np.ndarray, config: StreamConfig) -> np.ndarray:
 
 def prediction_errors(sources: np.ndarray, config: StreamConfig) -> list[np.ndarray]:
     """Energy, squared errors of the mixture's phase and of the model's times energy, share, departure; all flat."""
-    lead = config.win_length - config.hop
-    padded = np.lib.stride_tricks.sliding_window_view(np.pad(sources, ((0, 0), (lead, 0))), config.win_length, 1)
-    frames = np.fft.rfft(padded[:, :: config.hop] * config.window, config.n_fft).transpose(1, 0, 2)
+    frames = spectra(sources, config)[: sources.shape[1] // config.hop]
     true, mixture = np.stack([frames.real, frames.imag], 2).astype(np.float32), frames.sum(1)
     magnitudes = np.abs(frames).astype(np.float32)
     phasors = true / np.maximum(magnitudes, 1e-12)[:, :, None]
@@ -124,30 +115,30 @@ def prediction_errors(sources: np.ndarray, config: StreamConfig) -> list[np.ndar
 
 def print_errors(title: str, parts: np.ndarray, axis: int, edges: tuple[float, ...]) -> None:
     energy, of_mixture, of_model = parts[:3]
-    print(f"\n| {title} | energy, % | mixture, dB | model, dB |\n|---|---|---|---|")
+    rows = []
     for low, high in pairwise(edges):
         inside = (parts[axis] >= low) & (parts[axis] < high)
         total = energy[inside].sum()
         row = [10 * np.log10(error[inside].sum() / total) for error in (of_mixture, of_model)]
-        print(f"| {low:g} to {min(high, 99):g} | {100 * total / energy.sum():.0f} | {row[0]:.1f} | {row[1]:.1f} |")
+        share = 100 * total / energy.sum()
+        rows.append([f"{low:g} to {min(high, 99):g}", f"{share:.0f}", *(f"{value:.1f}" for value in row)])
+    print("", *table([title, "energy, %", "mixture, dB", "model, dB"], rows), sep="\n")
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="oMISI from the mixture's phase and from the sinusoidal model")
-    parser.add_argument("--pairs", type=Path, help="folder of folders with sig1.* and sig2.*")
+    add_pairs(parser)
     folder = parser.parse_args().pairs
-    mixtures = tonal() | {"two voices": scenes(None)[0]}
-    if folder is not None:
-        names = [p.name for p in sorted(folder.iterdir()) if p.is_dir()]
-        mixtures |= dict(zip(names, scenes(folder), strict=True))
+    voices = {"two voices": pairs(None)["two voices 0"]} | (pairs(folder) if folder else {})
+    mixtures = tonal() | voices
     for title, (config, settings) in SETTINGS.items():
-        print(f"\n| {title}, SI-SDRi dB | " + " | ".join(mixtures) + " |\n|---|" + "---|" * len(mixtures))
+        rows = []
         for init in ("mixture", "sinusoidal"):
-            row = [improvement(s, config, OMISI(init=init, **settings)) for s in mixtures.values()]
-            print(f"| {init} | " + " | ".join(f"{value:.1f}" for value in row) + " |")
-    speech = [s for name, s in mixtures.items() if name not in tonal(64)]
+            gains = (gain(s, Oracle(s), OMISI(init=init, **settings), config) for s in mixtures.values())
+            rows.append([init, *(f"{value:.1f}" for value in gains)])
+        print("", *table([f"{title}, SI-SDRi dB", *mixtures], rows), sep="\n")
     for name, config in {"50 %": HALF, "75 %": QUARTER}.items():
-        errors = [prediction_errors(s, config) for s in speech]
+        errors = [prediction_errors(s, config) for s in voices.values()]
         parts = np.stack([np.concatenate([e[i] for e in errors]) for i in range(5)])
         print_errors(f"{name} overlap, share of the source", parts, 3, SHARES)
         print_errors(f"{name} overlap, departure of the lobe", parts, 4, DEPARTURES)

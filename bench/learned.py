@@ -13,32 +13,33 @@ masks of `speech` in noise, which are heard with a hop of 8 ms, too.
 
 from __future__ import annotations
 
-import argparse
-import json
-import os
 import re
 import sys
-import time
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import combinations, groupby, product
 from pathlib import Path
+from time import perf_counter
 from typing import Any
 
 import numpy as np
 from learned_page import columns, draw, render, summarise_noise, summarise_pairs
+from material import SR, UNLIMITED, hops
+from study import medians, one_core, parser, publish
 
-from rtsep import Output, Separator, StreamConfig, separate
+from rtsep import Separator, StreamConfig, separate
 from rtsep.errors import ConfigError
 from rtsep.estimators import Speech, Talkers
+from rtsep.estimators.learned import estimate_learned
 from rtsep.evaluation import match, si_sdr
-from rtsep.evaluation.mix import Mixer, Recipe, Recording, find_recordings
+from rtsep.evaluation.mix import Mixer, Mixtures
 from rtsep.evaluation.report import provenance
 from rtsep.evaluation.scores import Scene, measure
 from rtsep.evaluation.workers import Failure, Task, cores, run_local
+from rtsep.kernels.jit import kernel
 from rtsep.phase import OMISI
+from rtsep.recordings import Recording, find_recordings
 
-SR = 16_000
 DURATION_S = 5.0
 SNRS_DB = (-5, 0, 5, 10, 15)
 SCORES = ("si-sdr", "pesq", "estoi")
@@ -67,7 +68,7 @@ def more_figures(model: Path | None) -> Setups:
     """What else is heard in noise: the estimator that has learned nothing, and half as many frames."""
     return {
         "denoise": ("denoise", None, StreamConfig(SR)),
-        "seldom": (Speech(model, "mask"), "mixture", StreamConfig.from_ms(SR, hop_ms=8)),
+        "mask_8ms": (Speech(model, "mask"), "mixture", StreamConfig.from_ms(SR, hop_ms=8)),
     }
 
 
@@ -80,14 +81,14 @@ def mixtures(
     count: int, speech: Sequence[Recording], noise: Sequence[Recording], snr_db: float, seed: int = 0
 ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Speech and noise, float32 (n_samples,). All ratios have the same pieces."""
-    mixer = Mixer(Recipe(count, DURATION_S, SR, 1, (snr_db, snr_db), seed=seed), speech, noise)
+    mixer = Mixer(Mixtures(count, DURATION_S, SR, 1, (snr_db, snr_db), seed=seed), speech, noise)
     for index in range(count):
         yield tuple(np.float32(source[0] / FULL_SCALE) for source in mixer.make(index)[1].values())
 
 
 def pairs(count: int, pools: list[tuple[list[Recording], list[Recording]]]) -> Iterator[np.ndarray]:
     """Two talkers, float32 (2, n_samples), from each two pools in turn; which of them is the louder alternates."""
-    mixer = Mixer(Recipe(count, DURATION_S, SR, 2), [*pools[0][0], *pools[0][1]])
+    mixer = Mixer(Mixtures(count, DURATION_S, SR, 2), [*pools[0][0], *pools[0][1]])
     for index in range(count):
         first, second = pools[index // 2 % len(pools)][:: 1 - 2 * (index % 2)]
         mixer.pools = {"speech1": first, "speech2": second}
@@ -141,7 +142,7 @@ def hear_levels(setups: Setups, mixture: np.ndarray) -> dict[str, float]:
     rms, found = np.sqrt(np.mean(mixture**2)), {}
     for name, setup in setups.items():
         gains = [10 ** (level / 20) / rms for level in LEVELS_DBFS]
-        quiet, loud = (hear(setup, mixture * gain, output=Output(ceiling_db=float("inf")))[0] / gain for gain in gains)
+        quiet, loud = (hear(setup, mixture * gain, output=UNLIMITED)[0] / gain for gain in gains)
         found[name] = float(20 * np.log10(max(np.abs(quiet - loud).max() / np.abs(loud).max(), 1e-10)))
     return found
 
@@ -160,46 +161,46 @@ def hear_hours(setup: Setup, pieces: np.ndarray) -> list[float]:
     return [float(value) for value in rounds]
 
 
+@kernel
+def run_estimates(state, mixture, powers, magnitudes):
+    for t in range(len(powers)):
+        estimate_learned(state, mixture, powers[t], magnitudes)
+
+
 def cost(estimators: Sequence[Any]) -> dict[str, dict[str, dict[str, float]]]:
     """Microseconds per hop, medians, on one core: of each estimator, at each rate."""
-    from hop_time import run_estimates, scene
-
-    before = os.sched_getaffinity(0) if hasattr(os, "sched_setaffinity") else None
-    if before:
-        os.sched_setaffinity(0, {max(before)})
-    calls: dict[tuple[str, str, str], Callable[[], None]] = {}
+    calls: dict[tuple[str, str, str], Callable[[], float]] = {}
     for estimator, sr in product(estimators, (SR, 48_000)):
-        config, n_src = StreamConfig(sr), len(estimator.sources)
-        hops, true = scene(config)
-        state, powers = estimator.prepare(config), true[:, 0] ** 2
-        mixture = np.random.default_rng(0).normal(size=(1, 2, config.n_bins)).astype(np.float32)
-        magnitudes = np.zeros((n_src, config.n_bins), np.float32)
-        separator, out = Separator(config, estimator, OMISI(3)), np.zeros((n_src, config.hop), np.float32)
-
-        def one_by_one(hops: np.ndarray, separator: Separator, out: np.ndarray) -> None:
-            for hop in hops:
-                separator.process(hop, out)
-
         name = type(estimator).name
-        calls[name, str(sr), "network"] = partial(run_estimates, state, mixture, powers, magnitudes)
-        calls[name, str(sr), "hop"] = partial(one_by_one, hops[:, 0], separator, out)
+        calls[name, str(sr), "network"], calls[name, str(sr), "hop"] = network_and_hop(estimator, StreamConfig(sr))
     found: dict[str, dict[str, dict[str, float]]] = {}
-    for (name, rate, part), us in medians_us(calls).items():
-        found.setdefault(name, {}).setdefault(rate, {})[part] = us / len(hops)
-    if before:
-        os.sched_setaffinity(0, before)
+    with one_core():
+        for (name, rate, part), us in medians(calls, COST_ROUNDS).items():
+            found.setdefault(name, {}).setdefault(rate, {})[part] = us
     return found
 
 
-def medians_us(calls: dict[Any, Callable[[], None]]) -> dict[Any, float]:
-    """Of each, in turns, so that a noisy minute of the machine hits all alike."""
-    times: dict[Any, list[int]] = {key: [] for key in calls}
-    for _ in range(1 + COST_ROUNDS):
-        for key, call in calls.items():
-            start = time.perf_counter_ns()
-            call()
-            times[key].append(time.perf_counter_ns() - start)
-    return {key: float(np.median(taken[1:])) / 1000 for key, taken in times.items()}
+def network_and_hop(estimator: Any, config: StreamConfig) -> tuple[Callable[[], float], Callable[[], float]]:
+    """The network alone, and whole hops; microseconds per hop."""
+    mixture, true = hops(config)
+    state, powers = estimator.prepare(config), true[:, 0] ** 2
+    spectrum = np.random.default_rng(0).normal(size=(1, 2, config.n_bins)).astype(np.float32)
+    magnitudes = np.zeros((len(estimator.sources), config.n_bins), np.float32)
+    separator = Separator(config, estimator, OMISI(3))
+    out = np.zeros((separator.n_src, config.hop), np.float32)
+
+    def network() -> float:
+        start = perf_counter()
+        run_estimates(state, spectrum, powers, magnitudes)
+        return 1e6 * (perf_counter() - start) / len(mixture)
+
+    def whole() -> float:
+        start = perf_counter()
+        for hop in mixture[:, 0]:
+            separator.process(hop, out)
+        return 1e6 * (perf_counter() - start) / len(mixture)
+
+    return network, whole
 
 
 def by_sex(recordings: Sequence[Recording]) -> dict[str, list[Recording]]:
@@ -237,7 +238,7 @@ def run(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
-def tasks(args: argparse.Namespace, speech_setups: Setups, talkers_setups: Setups | None) -> Iterator[Task]:
+def tasks(args: Namespace, speech_setups: Setups, talkers_setups: Setups | None) -> Iterator[Task]:
     """All that is heard, the longest first; mixtures are made as they are needed."""
     speech, noise, known = (find_recordings(folder, print) for folder in (args.speech, args.noise, args.known))
     pieces = np.stack([np.stack(pair) for pair in mixtures(N_PIECES, speech, noise, 5, seed=1)])
@@ -257,7 +258,7 @@ def tasks(args: argparse.Namespace, speech_setups: Setups, talkers_setups: Setup
                     yield Task((title, kind, index), (hear_pair, talkers_setups, pair))
 
 
-def measure_all(args: argparse.Namespace) -> dict[str, Any]:
+def measure_all(args: Namespace) -> dict[str, Any]:
     speech_model = Speech(args.speech_model).load()
     talkers_setups = figures(Talkers, args.talkers_model)
     try:
@@ -306,22 +307,16 @@ def measure_all(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What the learned estimators are worth")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for learned.json, .md and .png")
-    parser.add_argument("--speech", type=Path, required=True, help="recordings of speakers that no model has heard")
-    parser.add_argument("--noise", type=Path, required=True, help="recordings of noise that no model has heard")
-    parser.add_argument("--known", type=Path, required=True, help="other recordings of voices that were trained on")
-    parser.add_argument("--count", type=int, default=40, help="mixtures at each ratio and of each kind of pair")
-    parser.add_argument("--speech-model", type=Path, help="model file in place of the shipped one")
-    parser.add_argument("--talkers-model", type=Path, help="model file in place of the shipped one")
-    parser.add_argument("--jobs", type=int, default=cores(), help="processes (default: %(default)s)")
-    args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
-    result = measure_all(args)
-    (args.output / "learned.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.output / "learned.md").write_text(render(result))
-    draw(result, args.output / "learned.png")
-    print(render(result))
+    options = parser("learned", "What the learned estimators are worth")
+    options.add_argument("--speech", type=Path, required=True, help="recordings of speakers that no model has heard")
+    options.add_argument("--noise", type=Path, required=True, help="recordings of noise that no model has heard")
+    options.add_argument("--known", type=Path, required=True, help="other recordings of voices that were trained on")
+    options.add_argument("--count", type=int, default=40, help="mixtures at each ratio and of each kind of pair")
+    options.add_argument("--speech-model", type=Path, help="model file in place of the shipped one")
+    options.add_argument("--talkers-model", type=Path, help="model file in place of the shipped one")
+    options.add_argument("--jobs", type=int, default=cores(), help="processes (default: %(default)s)")
+    args = options.parse_args()
+    publish(args.output, "learned", measure_all(args), render, draw)
 
 
 if __name__ == "__main__":

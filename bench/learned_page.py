@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
+from study import measured, pyplot, save, table
 
 NAMES = {
     "unprocessed": "unprocessed",
@@ -15,7 +15,7 @@ NAMES = {
     "mask": "mask, mixture's phase",
     "magnitudes": "magnitudes, mixture's phase",
     "oMISI": "magnitudes, oMISI 3",
-    "seldom": "mask, hop 8 ms",
+    "mask_8ms": "mask, hop 8 ms",
 }
 SCORES = {"si_sdr": ("SI-SDR", " dB", 2), "pesq": ("PESQ", "", 2), "estoi": ("ESTOI", "", 3)}
 UNKNOWN, KNOWN = "unknown", "known"
@@ -71,13 +71,11 @@ def summarise_pairs(found: dict[str, list[dict[str, dict[str, float]]]]) -> dict
 
 def render(result: dict[str, Any]) -> str:
     """The page learned.md."""
-    made, noise, hours = result["made"], result["noise"], result["hours"]
-    figures = list(result["clean"])
+    noise, hours = result["noise"], result["hours"]
     lines = [
         "# Learned estimators: what they are worth",
         "",
-        f"`{result['command']}`, {made['date']}, {made['machine']}, Python {made['python']}, "
-        f"numba {made['versions']['numba']}.",
+        f"{measured(result, 'numba')}.",
         "",
         "Models: "
         + "; ".join(
@@ -96,8 +94,7 @@ def render(result: dict[str, Any]) -> str:
         "from unprocessed.",
     ]
     for key, (title, _, places) in SCORES.items():
-        heads = [f"{title} at", *(NAMES[name] for name in noise["means"]["mean"])]
-        lines += ["", *table_head(heads)]
+        rows = []
         for snr, row in noise["means"].items():
             before = row["unprocessed"][key]
             fields = [
@@ -105,7 +102,8 @@ def render(result: dict[str, Any]) -> str:
                 + ("" if name == "unprocessed" else f" ({values[key] - before:+.{places}f})")
                 for name, values in row.items()
             ]
-            lines.append(f"| {'mean' if snr == 'mean' else f'{snr} dB'} | {' | '.join(fields)} |")
+            rows.append(["mean" if snr == "mean" else f"{snr} dB", *fields])
+        lines += ["", *table([f"{title} at", *(NAMES[name] for name in noise["means"]["mean"])], rows)]
     lines += [
         "",
         "## Clean speech, level",
@@ -113,11 +111,14 @@ def render(result: dict[str, Any]) -> str:
         "SI-SDR of `speech` for speech alone, mean and worst of the same pieces; largest change of its output between "
         "input at -50 and at -10 dBFS (RMS), both scaled to the same level, against the peak of the output.",
         "",
-        *table_head(["", "clean, mean", "clean, worst", "change with level"]),
+        *table(
+            ["", "clean, mean", "clean, worst", "change with level"],
+            (
+                [NAMES[name], f"{clean['mean']:.1f} dB", f"{clean['worst']:.1f} dB", f"{result['level'][name]:.0f} dB"]
+                for name, clean in result["clean"].items()
+            ),
+        ),
     ]
-    for name in figures:
-        clean, level = result["clean"][name], result["level"][name]
-        lines.append(f"| {NAMES[name]} | {clean['mean']:.1f} dB | {clean['worst']:.1f} dB | {level:.0f} dB |")
     lines += ["", "## Two talkers", "", *talkers(result["talkers"], result["count"])]
     lines += [
         "",
@@ -132,17 +133,14 @@ def render(result: dict[str, Any]) -> str:
         "Microseconds per hop of 4 ms on one core, medians: features and network alone; a whole hop of "
         "`Separator.process` with three iterations of oMISI, called from Python.",
         "",
-        *table_head(["", "features and network", "whole hop", "share of the hop"]),
     ]
-    for name, rows in result["cost"].items():
-        for sr, row in rows.items():
-            fields = [f"`{name}`, {int(sr) // 1000} kHz", f"{row['network']:.0f}", f"{row['hop']:.0f}"]
-            lines.append(f"| {' | '.join(fields)} | {row['hop'] / 40:.1f} % |")
+    rows = [
+        [f"`{name}`, {int(sr) // 1000} kHz", f"{us['network']:.0f}", f"{us['hop']:.0f}", f"{us['hop'] / 40:.1f} %"]
+        for name, rates in result["cost"].items()
+        for sr, us in rates.items()
+    ]
+    lines += table(["", "features and network", "whole hop", "share of the hop"], rows)
     return "\n".join([*lines, "", "![Differences from unprocessed](learned.png)", ""])
-
-
-def table_head(heads: list[str]) -> list[str]:
-    return [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
 
 
 def in_short(result: dict[str, Any]) -> list[str]:
@@ -189,8 +187,8 @@ def talkers(found: dict[str, Any] | None, count: int) -> list[str]:
         "file) in which both talkers are within 20 dB of their level in the file. Swapped: the share of them in which "
         "the other order has the larger sum of SI-SDR, and the files with any; each for the three ways in turn.",
         "",
-        *table_head(["", *(NAMES[name] for name in figures), "seconds", "swapped, %", "files with any"]),
     ]
+    rows = []
     for title, kinds in found.items():
         for kind, row in kinds.items():
             fields = [f"{value['improvement']:.1f}" for value in row.values()]
@@ -198,19 +196,17 @@ def talkers(found: dict[str, Any] | None, count: int) -> list[str]:
             first = row[figures[0]]
             files = [str(value["files_swapped"]) for value in row.values()]
             fields += [str(first["seconds"]), " / ".join(shares), f"{' / '.join(files)} of {first['files']}"]
-            lines.append(f"| {title}, {kind} | {' | '.join(fields)} |")
-    return lines
+            rows.append([f"{title}, {kind}", *fields])
+    heads = ["", *(NAMES[name] for name in figures), "seconds", "swapped, %", "files with any"]
+    return [*lines, *table(heads, rows)]
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
     means, pairs = result["noise"]["means"], result["talkers"]
     snrs = [snr for snr in means if snr != "mean"]
     names = [name for name in means["mean"] if name != "unprocessed"]
-    colours = {"denoise": "0.5", "mask": "C0", "magnitudes": "C1", "oMISI": "C3", "seldom": "C2"}
-    figure, axes = plt.subplots(2, 3 if pairs else 2, figsize=(13 if pairs else 9, 7), layout="constrained")
+    colours = {"denoise": "0.5", "mask": "C0", "magnitudes": "C1", "oMISI": "C3", "mask_8ms": "C2"}
+    figure, axes = pyplot().subplots(2, 3 if pairs else 2, figsize=(13 if pairs else 9, 7), layout="constrained")
     for axis, (key, (title, unit, _)) in zip(axes.flat, SCORES.items(), strict=False):
         for name in names:
             gains = [means[snr][name][key] - means[snr]["unprocessed"][key] for snr in snrs]
@@ -234,4 +230,4 @@ def draw(result: dict[str, Any], path: Path) -> None:
     for axis in axes.flat:
         axis.grid(alpha=0.3)
         axis.set_axisbelow(True)
-    figure.savefig(path, dpi=110)
+    save(figure, path)

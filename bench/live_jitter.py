@@ -1,26 +1,26 @@
 """When callbacks come, and how many, while Python is busy: native and worker driver, and a plain Python callback.
 
-python bench/live_jitter.py [-s SECONDS] [-o FOLDER]
+python bench/live_jitter.py -o FOLDER [-s SECONDS]
 
-Needs what the live tests need: PortAudio, jackd, JACK-Client. Prints JSON; with -o also writes
-live_jitter.json and live_jitter.png.
+Needs what the live tests need: PortAudio, jackd, JACK-Client. Writes and prints
+live_jitter.json, and live_jitter.png.
 """
 
 from __future__ import annotations
 
-import argparse
 import ctypes
 import gc
-import json
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numba
 import numpy as np
+from study import parser, publish, pyplot, save
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from jackd import JackServer
@@ -28,7 +28,7 @@ from jackd import JackServer
 from rtsep import Separator, StreamConfig
 from rtsep.live import LiveStream
 from rtsep.live.devices import portaudio
-from rtsep.live.stats import Histogram
+from rtsep.live.times import Histogram
 
 SR, PERIOD = 16_000, 64
 
@@ -129,15 +129,10 @@ def measure(driver: str, load: Callable[[float], None], seconds: float) -> dict[
     return {"driver": driver, "load": load.__name__, "share_of_callbacks": result["callbacks"] / expected, **result}
 
 
-def draw(rows: list[dict], path: Path) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    import matplotlib.pyplot as plt
-
-    figure, axes = plt.subplots(1, 2, figsize=(9, 3), layout="constrained")
+def draw(result: dict[str, Any], path: Path) -> None:
+    figure, axes = pyplot().subplots(1, 2, figsize=(9, 3), layout="constrained")
     for k, driver in enumerate(("native", "worker", "python")):
-        mine = [row for row in rows if row["driver"] == driver]
+        mine = [row for row in result["rows"] if row["driver"] == driver]
         at = np.arange(len(mine)) + 0.27 * (k - 1)
         axes[0].bar(at, [100 * row["share_of_callbacks"] for row in mine], 0.25, label=driver)
         axes[1].bar(at, [row["interval_ms"]["max"] for row in mine], 0.25, label=driver)
@@ -148,22 +143,17 @@ def draw(rows: list[dict], path: Path) -> None:
     for ax in axes:
         ax.set_xticks(range(len(LOADS)), [load.__name__ for load in LOADS])
     axes[1].legend(frameon=False)
-    figure.savefig(path, dpi=120)
+    save(figure, path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("-s", "--seconds", type=float, default=2.0)
-    parser.add_argument("-o", "--output", type=Path)
-    args = parser.parse_args()
+    options = parser("live_jitter", __doc__.splitlines()[0])
+    options.add_argument("-s", "--seconds", type=float, default=2.0)
+    args = options.parse_args()
     with JackServer(SR, PERIOD, realtime=True):
         rows = [measure(driver, load, args.seconds) for driver in ("native", "worker", "python") for load in LOADS]
-    text = json.dumps({"period_ms": 1000 * PERIOD / SR, "seconds": args.seconds, "rows": rows}, indent=1)
-    print(text)
-    if args.output:
-        args.output.mkdir(parents=True, exist_ok=True)
-        (args.output / "live_jitter.json").write_text(text + "\n")
-        draw(rows, args.output / "live_jitter.png")
+    result = {"period_ms": 1000 * PERIOD / SR, "seconds": args.seconds, "rows": rows}
+    publish(args.output, "live_jitter", result, draw=draw)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
     python bench/oracle.py -o docs [--pairs FOLDER]
 
 Writes oracle.json, oracle.md and oracle.png. For four synthetic two-voice mixtures and, with a folder, for its pairs,
-both as in `quality.py`: magnitudes are those of the sources or what an ideal mask leaves of the mixture's, then 0 to
+both as in `material.py`: magnitudes are those of the sources or what an ideal mask leaves of the mixture's, then 0 to
 15 iterations of oMISI at 16 ms and 75 % overlap, with its gate and without. No iterations are `mixture`: the
 amplitude mask, made to sum to the mixture.
 
@@ -14,16 +14,13 @@ sum of all; Wiener-like, the same of the squares; phase-sensitive, Re(S_j / X) c
 
 from __future__ import annotations
 
-import argparse
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
 import numpy as np
-from degraded import improvement, ratio_mask, spectra
-from quality import scenes
+from material import add_pairs, mean_gain, pairs, ratio_mask, spectra
+from study import measured, parser, publish, pyplot, save, table
 
 from rtsep.evaluation.report import provenance
 from rtsep.phase import OMISI
@@ -52,15 +49,15 @@ MAGNITUDES = {
 }
 
 
-def study(pairs: list[np.ndarray]) -> dict[str, Any]:
+def study(scenes: list[np.ndarray]) -> dict[str, Any]:
     """SI-SDR improvement in dB for every number of iterations; without any there is nothing to gate."""
-    true = [spectra(sources) for sources in pairs]
+    true = [spectra(sources) for sources in scenes]
     found = {}
     for name, degrade in MAGNITUDES.items():
         magnitudes = [degrade(t) for t in true]
-        without = improvement(pairs, magnitudes, "mixture")
+        without = mean_gain(scenes, magnitudes, "mixture")
         found[name] = {
-            key: [without, *(improvement(pairs, magnitudes, OMISI(n, gate=gate)) for n in ITERATIONS[1:])]
+            key: [without, *(mean_gain(scenes, magnitudes, OMISI(n, gate=gate)) for n in ITERATIONS[1:])]
             for key, gate in (("gate", True), ("no gate", False))
         }
         print(name, found[name], file=sys.stderr)
@@ -68,47 +65,41 @@ def study(pairs: list[np.ndarray]) -> dict[str, Any]:
 
 
 def measure(folder: Path | None) -> dict[str, Any]:
-    sets = {"synthetic voices": scenes(None)} | ({"recorded voices": scenes(folder)} if folder else {})
+    sets = {"synthetic voices": pairs(None)} | ({"recorded voices": pairs(folder)} if folder else {})
     return {
         "made": provenance(),
         "command": "python bench/oracle.py -o docs" + (f" --pairs {folder.name}" if folder else ""),
         "iterations": ITERATIONS,
-        "n_mixtures": {title: len(pairs) for title, pairs in sets.items()},
-        "si_sdri": {title: study(pairs) for title, pairs in sets.items()},
+        "n_mixtures": {title: len(scenes) for title, scenes in sets.items()},
+        "si_sdri": {title: study(list(scenes.values())) for title, scenes in sets.items()},
     }
 
 
 def render(result: dict[str, Any]) -> str:
     """The page oracle.md."""
-    made = result["made"]
     lines = [
         "# Oracle study: masks that know the sources, and iterations of oMISI",
         "",
-        f"`{result['command']}`, {made['date']}, {made['machine']}, Python {made['python']}, "
-        f"numba {made['versions']['numba']}.",
+        f"{measured(result, 'numba')}.",
         "",
         "SI-SDR improvement in dB, mean over both sources of all mixtures; 16 kHz, window 16 ms, 75 % overlap, no "
         "look-ahead. Columns: iterations; 0 is the amplitude mask. The last: what the gate takes or gives, "
         "largest change in its row if it is off. `bench/oracle.py` defines the masks.",
     ]
-    for title, rows in result["si_sdri"].items():
+    for title, curves in result["si_sdri"].items():
         lines += ["", f"## {title.capitalize()}, {result['n_mixtures'][title]} mixtures", ""]
-        heads = [*map(str, result["iterations"]), "without the gate"]
-        lines += [f"| | {' | '.join(heads)} |", "|---" * (len(heads) + 1) + "|"]
-        for name, curves in rows.items():
-            change = max(np.subtract(curves["no gate"], curves["gate"]), key=abs)
-            fields = [*(f"{value:.1f}" for value in curves["gate"]), f"{change:+.1f}"]
-            lines.append(f"| {name} | {' | '.join(fields)} |")
+        rows = []
+        for name, curve in curves.items():
+            change = max(np.subtract(curve["no gate"], curve["gate"]), key=abs)
+            rows.append([name, *(f"{value:.1f}" for value in curve["gate"]), f"{change:+.1f}"])
+        lines += table(["", *map(str, result["iterations"]), "without the gate"], rows)
     return "\n".join([*lines, "", "![SI-SDR improvement against iterations](oracle.png)", ""])
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
-    mpl.use("Agg")
-    import matplotlib.pyplot as plt
-
     sets, places = result["si_sdri"], range(len(result["iterations"]))
     # The masks stay so far below the true magnitudes that they get a scale of their own.
-    figure, axes = plt.subplots(
+    figure, axes = pyplot().subplots(
         2, len(sets), figsize=(1 + 4.5 * len(sets), 7), sharex=True, sharey="row", layout="constrained", squeeze=False
     )
     for (above, below), (title, rows) in zip(axes.T, sets.items(), strict=True):
@@ -132,20 +123,14 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.margins(y=0.1)
     for axis in axes[:, 0]:
         axis.set_ylabel("SI-SDR improvement in dB")
-    figure.savefig(path, dpi=110)
+    save(figure, path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="Ideal masks and iterations of oMISI")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for oracle.json, .md and .png")
-    parser.add_argument("--pairs", type=Path, help="folder of folders with sig1.* and sig2.*")
-    args = parser.parse_args()
-    args.output.mkdir(parents=True, exist_ok=True)
-    result = measure(args.pairs)
-    (args.output / "oracle.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.output / "oracle.md").write_text(render(result))
-    draw(result, args.output / "oracle.png")
-    print(render(result))
+    options = parser("oracle", "Ideal masks and iterations of oMISI")
+    add_pairs(options)
+    args = options.parse_args()
+    publish(args.output, "oracle", measure(args.pairs), render, draw)
 
 
 if __name__ == "__main__":

@@ -4,21 +4,22 @@
 
 What stands between `<!-- measured: NAME -->` and `<!-- end -->` is replaced. `peers` comes from docs/peers.json
 (`python bench/peers CORPUS -o docs`), `evaluation` from docs/evaluation.json (summary.json of `rtsep evaluate`),
-`cost` and `talkers` from docs/learned.json (`python bench/learned.py -o docs ...`), `adaptation` from docs/adapt.json
-(`python bench/adapt.py -o docs ...`).
+`latency` from docs/latency.json (`python bench/latency.py -o docs ...`), `cost` and `talkers` from docs/learned.json
+(`python bench/learned.py -o docs ...`), `adaptation` from docs/adapt.json (`python bench/adapt.py -o docs ...`).
 """
 
 from __future__ import annotations
 
-import io
 import json
 import re
-from contextlib import redirect_stdout
 from pathlib import Path
 from statistics import mean
 from typing import Any
 
-from rtsep.cli.evaluate import _print_summary
+from latency import plus_minus
+from study import table
+
+from rtsep.evaluation.summary import summary_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "evaluation.md")
@@ -27,105 +28,108 @@ PAIRS = {"F+M": "a woman and a man", "F+F": "two women", "M+M": "two men"}
 BLOCK = re.compile(r"(?<=<!-- measured: )(\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL)
 
 
-def peers() -> str:
+def load(name: str) -> dict[str, Any]:
+    return json.loads((ROOT / "docs" / f"{name}.json").read_text())
+
+
+def peers() -> list[str]:
     """The engines of bench/peers by latency, those that need the whole file last."""
-    result = json.loads((ROOT / "docs" / "peers.json").read_text())
-    made, engines = result["made"], result["engines"]
-
-    def latency(name: str) -> float:
-        found = engines[name]["latency"]["latency_ms"]
-        return float("inf") if found is None else found
-
-    heads = [f"{result['n_mixtures']} mixtures, {made['date']}"]
-    heads += ["latency, ms", "SI-SDR gain, dB", "ESTOI", "PESQ", "share of a core"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
-    for name in sorted(engines, key=latency):
-        engine, ms = engines[name], latency(name)
-        fields = [
-            f"**{name}**" if name.startswith("rtsep") else name,
-            "whole file" if ms == float("inf") else f"{ms:.0f}",
-            f"{engine['gain']['si_sdr']['mean']:+.1f}",
-            f"{engine['scores']['estoi']['mean']:.3f}",
-            f"{engine['scores']['pesq']['mean']:.2f}",
-            f"{100 * engine['cost']['median']:.1f} %",
-        ]
-        lines.append(f"| {' | '.join(fields)} |")
-    return "\n".join(lines)
+    result = load("peers")
+    latencies = {name: engine["latency"]["latency_ms"] for name, engine in result["engines"].items()}
+    rows = []
+    for name, ms in sorted(latencies.items(), key=lambda item: float("inf") if item[1] is None else item[1]):
+        engine = result["engines"][name]
+        rows.append(
+            [
+                f"**{name}**" if name.startswith("rtsep") else name,
+                "whole file" if ms is None else f"{ms:.0f}",
+                f"{engine['gain']['si_sdr']['mean']:+.1f}",
+                f"{engine['scores']['estoi']['mean']:.3f}",
+                f"{engine['scores']['pesq']['mean']:.2f}",
+                f"{100 * engine['cost']['median']:.1f} %",
+            ]
+        )
+    heads = [f"{result['n_mixtures']} mixtures, {result['made']['date']}"]
+    return table([*heads, "latency, ms", "SI-SDR gain, dB", "ESTOI", "PESQ", "share of a core"], rows)
 
 
-def evaluation() -> str:
+def evaluation() -> list[str]:
     """What `rtsep evaluate` printed."""
-    printed = io.StringIO()
-    with redirect_stdout(printed):
-        _print_summary((ROOT / "docs" / "evaluation.json").read_text())
-    return "```\n" + printed.getvalue() + "```"
+    return ["```", summary_text(load("evaluation")), "```"]
 
 
-def cost() -> str:
+def cost() -> list[str]:
     """What the networks take at 16 and 48 kHz."""
-    result = json.loads((ROOT / "docs" / "learned.json").read_text())
-    heads = [
-        result["made"]["date"],
-        "weights",
-        "features and network, 16 kHz, 48 kHz",
-        "whole hop with oMISI 3",
-        "of a hop",
-    ]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    result = load("learned")
+    rows = []
     for name, rates in result["cost"].items():
         network, hop = ([rates[sr][part] for sr in ("16000", "48000")] for part in ("network", "hop"))
-        fields = [
-            f"`{name}`",
-            f"{result['models'][name]['parameters']:,}",
-            ", ".join(f"{us:.0f} us" for us in network),
-            ", ".join(f"{us:.0f} us" for us in hop),
-            ", ".join(f"{100 * us / HOP_US:.1f} %" for us in hop),
-        ]
-        lines.append(f"| {' | '.join(fields)} |")
-    return "\n".join(lines)
+        times = (", ".join(f"{us:.0f} us" for us in both) for both in (network, hop))
+        shares = ", ".join(f"{100 * us / HOP_US:.1f} %" for us in hop)
+        rows.append([f"`{name}`", f"{result['models'][name]['parameters']:,}", *times, shares])
+    heads = [result["made"]["date"], "weights", "features and network, 16 kHz, 48 kHz", "whole hop with oMISI 3"]
+    return table([*heads, "of a hop"], rows)
 
 
-def talkers() -> str:
+def talkers() -> list[str]:
     """Two talkers, as `talkers` separates them if not told otherwise."""
-    result = json.loads((ROOT / "docs" / "learned.json").read_text())
-    made, count = result["made"], result["count"]
-    heads = [f"two talkers, {count} mixtures of each kind, {made['date']}", *PAIRS.values()]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    result = load("learned")
+    rows = []
     for title, label in (("unknown", "unknown voices"), ("known", "the five voices that it knows best")):
         found = [result["talkers"][title][kind]["mask"] for kind in PAIRS]
-        fields = (f"{f['improvement']:+.1f} ({100 * f['swapped'] / f['seconds']:.0f} %)" for f in found)
-        lines.append(f"| {label} | {' | '.join(fields)} |")
-    return "\n".join(lines)
+        rows.append([label, *(f"{f['improvement']:+.1f} ({100 * f['swapped'] / f['seconds']:.0f} %)" for f in found)])
+    head = f"two talkers, {result['count']} mixtures of each kind, {result['made']['date']}"
+    return table([head, *PAIRS.values()], rows)
 
 
-def adaptation() -> str:
+def adaptation() -> list[str]:
     """What `rtsep train --adapt` is worth: means of the noises and of the voices, and each pair."""
-    result = json.loads((ROOT / "docs" / "adapt.json").read_text())
+    result = load("adapt")
     cases: dict[str, list[dict[str, Any]]] = {}
     for row in result["rows"]:
         found = re.search(r"[(](.\+.)[)]", row["name"])
         title = f"one pair of voices, {PAIRS[found[1]]}" if found else f"a {row['kind']}"
         cases.setdefault(title, []).append(row)
-    missing = result["cases"] - len(result["rows"])
-    heads = [
-        f"adapted to, {result['made']['date']}" + (f", {missing} case{'s' * (missing > 1)} missing" if missing else "")
-    ]
-    heads += ["training took, min", "gain before", "after", "with others before", "after"]
-    lines = [f"| {' | '.join(heads)} |", "|---" * len(heads) + "|"]
+    lines = []
     for title, rows in cases.items():
         many = f" (mean of {len(rows)})" if len(rows) > 1 else ""
         gains = (mean(row[name] for row in rows) for name in ("before", "after", "others_before", "others_after"))
         minutes = mean(row["seconds"] for row in rows) / 60
-        lines.append(f"| {title}{many} | {minutes:.0f} | {' | '.join(f'{gain:+.1f}' for gain in gains)} |")
-    return "\n".join(lines)
+        lines.append([f"{title}{many}", f"{minutes:.0f}", *(f"{gain:+.1f}" for gain in gains)])
+    missing = result["cases"] - len(result["rows"])
+    head = f"adapted to, {result['made']['date']}" + (f", {missing} case{'s' * (missing > 1)} missing" * (missing > 0))
+    return table([head, "training took, min", "gain before", "after", "with others before", "after"], lines)
 
 
-MEASURED = {"peers": peers, "evaluation": evaluation, "cost": cost, "talkers": talkers, "adaptation": adaptation}
+def latency() -> list[str]:
+    """Quality beside each latency."""
+    rows = []
+    for ms, row in load("latency")["rows"].items():
+        noisy, voices = row["noisy"], row["voices"]
+        samples = [f"{round(float(ms) * khz)} / {round(row['times_ms']['hop_ms'] * khz)}" for khz in (16, 48)]
+        gains = [plus_minus(noisy[name]["si_sdr"]) for name in ("denoise", "speech", "ideal mask")]
+        estois = f"{noisy['speech']['estoi'][0]:.3f}"
+        rows.append(
+            [f"{ms} ms", *samples, *gains, estois, plus_minus(voices["oMISI 1"]), plus_minus(voices["oMISI 5"])]
+        )
+    heads = ("`--latency-ms`", "samples / hop at 16 kHz", "at 48 kHz", "`denoise`", "`speech`", "ideal mask")
+    more = ("ESTOI of `speech`", "oMISI 1, true magnitudes", "oMISI 5")
+    return table([*heads, *more], rows)
+
+
+MEASURED = {
+    "latency": latency,
+    "peers": peers,
+    "evaluation": evaluation,
+    "cost": cost,
+    "talkers": talkers,
+    "adaptation": adaptation,
+}
 
 
 def fill(page: str) -> str:
     """The text of a page with what was measured last."""
-    return BLOCK.sub(lambda found: f"{found[1]} -->\n{MEASURED[found[1]]()}\n", page)
+    return BLOCK.sub(lambda found: f"{found[1]} -->\n" + "\n".join(MEASURED[found[1]]()) + "\n", page)
 
 
 if __name__ == "__main__":

@@ -3,25 +3,21 @@
     python bench/repeated_events.py
 
 Mixtures of two sources of eight events each, all alike (`struck` in `tests/signals.py`), and of two voices, which do
-not repeat. SI-SDR improvement in dB at 16 kHz, window 16 ms, 75 % overlap; magnitudes are degraded as in `degraded.py`.
+not repeat. SI-SDR improvement in dB at 16 kHz, window 16 ms, 75 % overlap; magnitudes are degraded as in `material.py`.
 """
 
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
-from degraded import improvement, independent, ratio_mask, spectra
+from material import independent, mean_gain, ratio_mask, signals, spectra
+from study import table
 
 from rtsep.phase import MISI, OMISI, MixturePhase, PUIter, RepeatedEvents, Unwrapping, repeated_events
 from rtsep.phase.repeated_events import Events, direction
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-import signals
 
 COUNT = 8  # mixtures of each kind
 MAGNITUDES = {
@@ -73,11 +69,12 @@ def main() -> None:
     }
     cases = [("events", name) for name in MAGNITUDES] + [("voices", "true")]
     given = [[MAGNITUDES[name](spectra(sources)) for sources in kinds[kind]] for kind, name in cases]
-    print("| | " + " | ".join(f"{kind}, {name}" for kind, name in cases) + " |\n|---" + "|---" * len(cases) + "|")
-    for row, (phase, events) in ROWS.items():
+    rows = []
+    for label, (phase, events) in ROWS.items():
         with patch.object(repeated_events, "Events", events):
-            found = [improvement(kinds[kind], v, phase) for (kind, _), v in zip(cases, given, strict=True)]
-        print(f"| {row} | " + " | ".join(f"{value:.1f}" for value in found) + " |", flush=True)
+            found = [mean_gain(kinds[kind], v, phase) for (kind, _), v in zip(cases, given, strict=True)]
+        rows.append([label, *(f"{value:.1f}" for value in found)])
+    print("\n".join(table(["", *(f"{kind}, {name}" for kind, name in cases)], rows)))
 
 
 if __name__ == "__main__":

@@ -21,8 +21,9 @@ import rtsep
 from rtsep.cli.demo import RECORDING
 from rtsep.estimators import Speech, Talkers
 from rtsep.evaluation import match, si_sdr
-from rtsep.evaluation.mix import Mixer, Recipe, Recording, find_recordings
+from rtsep.evaluation.mix import Mixer, Mixtures
 from rtsep.plots import plot_files
+from rtsep.recordings import Recording, find_recordings
 
 SR, DURATION_S, LEVEL_DBFS = 16_000, 6.0, -23.0
 SNRS_DB = (0, 5, 10, -5, 15)
@@ -70,8 +71,8 @@ def synthetic_noises(folder: Path) -> None:
 def mix(number: int, talkers: int, speech: list[Recording], noise: list[Recording]) -> tuple[dict, np.ndarray]:
     """What was mixed, and the true sources, float (n_src, n_samples)."""
     snr_db = SNRS_DB[number - 1]
-    recipe = Recipe(1, DURATION_S, SR, talkers, (snr_db, snr_db), (LEVEL_DBFS, LEVEL_DBFS), seed=number)
-    entry, sources = Mixer(recipe, speech, noise).make(0)
+    mixtures = Mixtures(1, DURATION_S, SR, talkers, (snr_db, snr_db), (LEVEL_DBFS, LEVEL_DBFS), seed=number)
+    entry, sources = Mixer(mixtures, speech, noise).make(0)
     return entry, np.concatenate(list(sources.values())) / (1 << 23)
 
 

@@ -1,4 +1,4 @@
-"""StreamConfig: rate, window, hop and FFT size of a stream, and all checks of them."""
+"""StreamConfig: rate, windows, hop and FFT size of a stream, and all checks of them."""
 
 from __future__ import annotations
 
@@ -8,16 +8,15 @@ from functools import cached_property
 import numpy as np
 
 from rtsep.errors import ConfigError
+from rtsep.windows import Windows
 
 MIN_SR, MAX_SR = 8_000, 192_000
 MAX_CHANNELS = 1024  # what libsndfile can hold
 BIN_SPACING_HZ = 31.25
 MIN_N_FFT = 128
 MIN_WIN_LENGTH = 16
+USUAL_MS = 16.0
 SHORTEST_MS = 0.005  # a sample at 192 kHz
-
-# A dual window that has to amplify by more than this would amplify rounding and every error as well.
-MAX_ENVELOPE_RATIO = 1e3
 
 
 def fft_size_ok(n_fft: int) -> bool:
@@ -38,95 +37,132 @@ def nearest_fft_size(target: float, at_least: int) -> int:
 
 @dataclass(frozen=True)
 class StreamConfig:
-    """Rate, window, hop and FFT size of a stream.
+    """Rate, windows, hop and FFT size of a stream.
 
     Parameters
     ----------
     sr : int
         Sample rate in Hz, 8000 to 192000.
-    win_length : int, optional
-        Window in samples, periodic Hann. Default: 16 ms, rounded down to a multiple of `hop`.
+    analysis : int, optional
+        Analysis window in samples: what a frame is made from. Default: 16 ms, rounded down to a multiple of `hop`.
     hop : int, optional
-        Step between frames in samples. Default: a quarter of `win_length` if that is given, else of 16 ms, rounded
-        down.
+        Step between frames in samples. Default: a quarter of the shorter window, if one is given, else of 16 ms,
+        rounded down.
     n_fft : int, optional
-        FFT length in samples: at least `win_length`, 16 times a product of 2, 3 and 5. Default: the size
+        FFT length in samples: at least `analysis`, 16 times a product of 2, 3 and 5. Default: the size
         whose bins are nearest to 31.25 Hz apart (512 at 16 kHz, 1536 at 48 kHz), so that an estimator
         made for 16 kHz finds its 257 bins at the lower end at any rate.
     n_channels : int
         Channels of the mixture. They share one mask (see `Separator`).
+    synthesis : int, optional
+        Synthesis window in samples, which is the latency: the last part of a frame, over which frames overlap in the
+        output. Default: as long as `analysis`.
 
     Raises
     ------
     ConfigError
-        For values out of range and for pairs of window and hop that cannot reconstruct.
+        For values out of range and for windows and hops that cannot reconstruct.
 
     Notes
     -----
-    The number and names of the sources belong to the estimator, not to the stream.
+    The shapes of the windows are in `rtsep.windows`. The number and names of the sources belong to the estimator, not
+    to the stream.
     """
 
     sr: int = 16_000
-    win_length: int = None  # type: ignore[assignment]
+    analysis: int = None  # type: ignore[assignment]
     hop: int = None  # type: ignore[assignment]
     n_fft: int = None  # type: ignore[assignment]
     n_channels: int = field(default=1)
+    synthesis: int = None  # type: ignore[assignment]
 
     def __post_init__(self) -> None:
         # Plain integers whatever comes in: those of NumPy overflow.
         self._set("sr", check_int("sr", self.sr, MIN_SR, MAX_SR, " Hz"))
         self._set("n_channels", check_int("n_channels", self.n_channels, 1, MAX_CHANNELS))
-        if self.win_length is not None:
-            length = check_int("win_length", self.win_length, MIN_WIN_LENGTH, self.sr, " samples")
-            self._set("win_length", length)
+        given = {"analysis": self.analysis, "synthesis": self.synthesis}
+        for name, value in given.items():
+            if value is not None:
+                self._set(name, check_int(name, value, MIN_WIN_LENGTH, self.sr, " samples"))
+        shortest = min((value for value in (self.analysis, self.synthesis) if value is not None), default=None)
         if self.hop is None:
-            self._set("hop", self.sr * 4 // 1000 if self.win_length is None else self.win_length // 4)
+            self._set("hop", self.sr * 4 // 1000 if shortest is None else shortest // 4)
         self._set("hop", check_int("hop", self.hop, 1, self.sr, " samples"))
-        if self.win_length is None:
-            self._set("win_length", max(2, self.sr * 16 // 1000 // self.hop) * self.hop)
-            check_int("win_length", self.win_length, MIN_WIN_LENGTH, self.sr, " samples")
-        if self.hop > self.win_length:
-            raise ConfigError(f"hop={self.hop} is longer than win_length={self.win_length}")
+        if self.analysis is None:
+            usual = max(2, self.sr * 16 // 1000 // self.hop) * self.hop
+            self._set("analysis", max(usual, self.synthesis or 0))
+            check_int("analysis", self.analysis, MIN_WIN_LENGTH, self.sr, " samples")
+        if self.synthesis is None:
+            self._set("synthesis", self.analysis)
         if self.n_fft is None:
-            self._set("n_fft", nearest_fft_size(self.sr / BIN_SPACING_HZ, self.win_length))
+            self._set("n_fft", nearest_fft_size(self.sr / BIN_SPACING_HZ, self.analysis))
         self._set("n_fft", check_int("n_fft", self.n_fft, MIN_N_FFT, 2 * MAX_SR, " samples"))
-        if self.n_fft < self.win_length:
-            raise ConfigError(f"n_fft={self.n_fft} is shorter than win_length={self.win_length}")
+        if self.n_fft < self.analysis:
+            raise ConfigError(f"n_fft={self.n_fft} is shorter than analysis={self.analysis}")
         if not fft_size_ok(self.n_fft):
-            near = nearest_fft_size(self.n_fft, self.win_length)
+            near = nearest_fft_size(self.n_fft, self.analysis)
             raise ConfigError(f"n_fft={self.n_fft} is not 16 times a product of 2, 3 and 5; {near} is")
-        envelope = self.envelope
-        if envelope.min() * MAX_ENVELOPE_RATIO < envelope.max():
-            raise ConfigError(
-                f"win_length={self.win_length} with hop={self.hop} cannot reconstruct: the Hann window leaves "
-                f"samples (nearly) uncovered; use hop <= {self.win_length // 2}"
-            )
+        self.windows  # noqa: B018  checked when made
 
     def _set(self, name: str, value: int) -> None:
         object.__setattr__(self, name, value)
 
     @classmethod
     def from_ms(
-        cls, sr: int, window_ms: float = 16.0, hop_ms: float | None = None, n_channels: int = 1
+        cls,
+        sr: int,
+        window_ms: float | None = None,
+        hop_ms: float | None = None,
+        n_channels: int = 1,
+        *,
+        latency_ms: float | None = None,
     ) -> StreamConfig:
         """Configuration from times in milliseconds, each rounded down to samples.
 
-        `hop_ms` defaults to a quarter of the window. Where the window is a whole number of hops in
-        milliseconds it is one in samples too (704 = 4 x 176 at 44.1 kHz).
+        Parameters
+        ----------
+        sr : int
+            Sample rate in Hz.
+        window_ms : float, optional
+            Analysis window. Default: 16, or the latency if that is longer.
+        hop_ms : float, optional
+            Default: a quarter of the latency, or a half of it where that is below 8 ms and the analysis window longer.
+        n_channels : int
+        latency_ms : float, optional
+            Synthesis window. Default: as long as the analysis window.
+
+        Notes
+        -----
+        Where a window is a whole number of hops in milliseconds it is one in samples too (704 = 4 x 176 at 44.1 kHz).
         """
-        check_real("window_ms", window_ms, SHORTEST_MS, 1000, " ms")
-        hop_ms = window_ms / 4 if hop_ms is None else hop_ms
-        check_real("hop_ms", hop_ms, SHORTEST_MS, 1000, " ms")
+        for name, value in (("window_ms", window_ms), ("latency_ms", latency_ms), ("hop_ms", hop_ms)):
+            if value is not None:
+                check_real(name, value, SHORTEST_MS, 1000, " ms")
+        if window_ms is None:
+            window_ms = max(USUAL_MS, latency_ms or 0)
+        latency_ms = window_ms if latency_ms is None else latency_ms
+        if latency_ms > window_ms:
+            raise ConfigError(f"latency_ms={latency_ms:g} is longer than window_ms={window_ms:g}")
+        if hop_ms is None:
+            hop_ms = latency_ms / (2 if latency_ms < min(window_ms, 8) else 4)
+        elif hop_ms > latency_ms / 2:
+            raise ConfigError(
+                f"hop_ms={hop_ms:g} is too long for a window of {latency_ms:g} ms; half of it is the most"
+            )
         sr = check_int("sr", sr, MIN_SR, MAX_SR, " Hz")
         hop = int(sr * hop_ms / 1000 + 1e-9)
-        hops = window_ms / hop_ms
-        win_length = hop * round(hops) if abs(hops - round(hops)) < 1e-9 else int(sr * window_ms / 1000 + 1e-9)
-        if hop < 1 or win_length < MIN_WIN_LENGTH:
+
+        def in_samples(ms: float) -> int:
+            hops = ms / hop_ms
+            return hop * round(hops) if abs(hops - round(hops)) < 1e-9 else int(sr * ms / 1000 + 1e-9)
+
+        analysis, synthesis = in_samples(window_ms), in_samples(latency_ms)
+        if hop < 1 or synthesis < MIN_WIN_LENGTH:
             raise ConfigError(
-                f"window_ms={window_ms} and hop_ms={hop_ms} give {win_length} and {hop} samples at {sr} Hz; "
-                f"at least {MIN_WIN_LENGTH} and 1 are needed"
+                f"a window of {latency_ms:g} ms and a hop of {hop_ms:g} ms have {synthesis} and {hop} samples "
+                f"at {sr} Hz; at least {MIN_WIN_LENGTH} and 1 are needed"
             )
-        return cls(sr, win_length, hop, n_channels=n_channels)
+        return cls(sr, analysis, hop, n_channels=n_channels, synthesis=synthesis)
 
     @property
     def n_bins(self) -> int:
@@ -138,17 +174,21 @@ class StreamConfig:
         """Duration of a hop in seconds."""
         return self.hop / self.sr
 
-    @cached_property
-    def window(self) -> np.ndarray:
-        """Analysis window, periodic Hann; float64 (win_length,)."""
-        return 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(self.win_length) / self.win_length)
+    @property
+    def window_s(self) -> float:
+        """Duration of the analysis window in seconds."""
+        return self.analysis / self.sr
+
+    @property
+    def times_ms(self) -> dict[str, float]:
+        """Analysis window, latency and hop in ms, for reports."""
+        samples = {"window_ms": self.analysis, "latency_ms": self.synthesis, "hop_ms": self.hop}
+        return {name: round(1000 * n / self.sr, 4) for name, n in samples.items()}
 
     @cached_property
-    def envelope(self) -> np.ndarray:
-        """Steady-state sum of the squared windows of all frames over one hop; float64 (hop,)."""
-        squared = np.zeros(-(-self.win_length // self.hop) * self.hop)
-        squared[: self.win_length] = self.window**2
-        return squared.reshape(-1, self.hop).sum(0)
+    def windows(self) -> Windows:
+        """The windows, and what follows from them."""
+        return Windows(self.analysis, self.synthesis, self.hop)
 
 
 def check_int(name: str, value: object, low: int, high: int, unit: str = "") -> int:

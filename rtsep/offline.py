@@ -16,6 +16,7 @@ from rtsep.engine.output import Output, finish
 from rtsep.engine.protocols import CompiledEstimator, Estimator, OfflinePhase, PhaseRecovery, PythonEstimator
 from rtsep.engine.python_step import PythonStep
 from rtsep.engine.registry import bound_state, estimate, is_compiled
+from rtsep.engine.spectral import check_windows
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import zeros
 from rtsep.separator import Separator, check_audio
@@ -83,7 +84,7 @@ def separate(
     if (config.sr, config.n_channels) != (sr, n_channels):
         raise ConfigError(f"config is for {config.sr} Hz, {config.n_channels} channels; {sr=}, {n_channels=}")
     samples = check_audio(x, n_channels) if np.ndim(x) != 2 or n_channels > 1 else check_audio(x[0], 1)
-    chosen = choose(estimator, phase, config.win_length / config.sr, config.hop_s)
+    chosen = choose(estimator, phase, config.window_s, config.hop_s)
     if chosen.phase.lookahead is None:
         sources = _separate_offline(samples, config, chosen.estimator, cast(OfflinePhase, chosen.phase), output)
     else:
@@ -123,9 +124,10 @@ def _separate_offline(
     x: np.ndarray, config: StreamConfig, estimator: Estimator, phase: OfflinePhase, output: Output | None
 ) -> np.ndarray:
     """For algorithms that need all frames at once."""
+    check_windows(config, phase)
     n_channels, n_samples = x.shape
-    hop, lead = config.hop, config.win_length - config.hop
-    n_src, n_frames = len(estimator.sources), -(-(n_samples + lead) // hop)
+    hop, lead = config.hop, config.analysis - config.hop
+    n_src, n_frames = len(estimator.sources), -(-(n_samples + config.synthesis - hop) // hop)
     # Frame t sees the samples up to the end of hop t, as in a stream: a lead of zeros before the first.
     line = np.zeros((n_channels, lead + n_frames * hop), np.float32)
     line[:, lead : lead + n_samples] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
@@ -135,7 +137,7 @@ def _separate_offline(
     python = None if is_compiled(estimator) else PythonStep(cast(PythonEstimator, estimator))
     compiled = python or cast(CompiledEstimator, estimator)
     _collect(
-        prepare_line(n_channels, config.win_length),
+        prepare_line(n_channels, config.analysis),
         prepare_analysis(config),
         bound_state(compiled, compiled.prepare(config)),
         hops,

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from rtsep.files import open_audio
+from rtsep.audio_files import open_audio
 
 MAX_COLUMNS = 1600  # frames in a picture; more would be narrower than its pixels
 MAX_ROWS = 512  # of frequencies; the loudest of neighbouring bins counts

@@ -76,7 +76,7 @@ class Separator:
     ) -> None:
         check_type("config", config, StreamConfig)
         self.config = config
-        chosen = choose(estimator, phase, config.win_length / config.sr, config.hop_s)
+        chosen = choose(estimator, phase, config.window_s, config.hop_s)
         self.estimator: Estimator = chosen.estimator
         self.phase = cast(OnlinePhase, chosen.phase)
         self.output = Output() if output is None else output

@@ -37,7 +37,7 @@ class FileDevices:
         self.feedback: tuple[Any, Any] | None = None
         self.PortAudioError = PortAudioError
         self._ffi, self._lib, self._initialized = cffi.FFI(), None, 1
-        self.default = SimpleNamespace(device=(-1, -1), hostapi=0)
+        self.default = SimpleNamespace(device=SimpleNamespace(_pair=(None, None)), hostapi=0)
 
     def query_hostapis(self, index: int | None = None) -> Any:
         side = 0 if self.there else -1

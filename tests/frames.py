@@ -13,7 +13,7 @@ class Frames:
     """Turns a hop (n_channels, hop) into newest spectra, power and line."""
 
     def __init__(self, config: StreamConfig, lookahead: int = 0) -> None:
-        self.line = prepare_line(config.n_channels, config.win_length + lookahead * config.hop)
+        self.line = prepare_line(config.n_channels, config.analysis + lookahead * config.hop)
         self.analysis = prepare_analysis(config)
 
     def __call__(self, hop_in: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

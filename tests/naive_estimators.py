@@ -17,8 +17,8 @@ def denoise(power: np.ndarray, config, attenuation_db: float):
     """Magnitudes (n_frames, 2, n_bins) and noise power (n_frames, n_bins); the constants are those of `Denoise`."""
     hop_s, times = config.hop / config.sr, {"noise": 0.072, "presence": 0.152, "prior": 0.1, "power": 0.05}
     keep = {name: np.exp(-hop_s / s) for name, s in times.items()}
-    least, prior_snr = 1e-12 * (config.window**2).sum(), 10**1.5
-    lead, start, span = -(-config.win_length // config.hop), round(0.5 / hop_s), round(0.4 / hop_s)
+    least, prior_snr = 1e-12 * (config.windows.analysis**2).sum(), 10**1.5
+    lead, start, span = -(-config.analysis // config.hop), round(0.5 / hop_s), round(0.4 / hop_s)
     radius = round(100 * config.n_fft / config.sr)
     triangle = np.concatenate([np.arange(1, radius + 1), np.arange(radius + 1, 0, -1)]) / (radius + 1) ** 2
     noise = presence = speech = smoothed = minimum = candidate = np.zeros(power.shape[1])

@@ -65,7 +65,7 @@ def levels(power: np.ndarray, n_bands: int, config) -> np.ndarray:
     weights = triangles(n_bands, np.arange(config.n_bins) * config.sr / config.n_fft)
     totals = weights.sum(1, keepdims=True)
     weights = np.divide(weights, totals, out=np.zeros_like(weights), where=totals > 0)
-    silence = 1e-15 * (config.window**2).sum()
+    silence = 1e-15 * (config.windows.analysis**2).sum()
     level, n_seen, out = 1e30, 0, []
     smoothed = floor = candidate = np.full(n_bands, 1e-30)
     for frame in power.astype(float):
@@ -77,7 +77,7 @@ def levels(power: np.ndarray, n_bands: int, config) -> np.ndarray:
             if n_seen > 1 and now < level / 1000:
                 rate /= 10
             level = now if n_seen == 1 else level + rate * (now - level)
-            if n_seen <= config.win_length // config.hop:
+            if n_seen <= config.analysis // config.hop:
                 smoothed = floor = candidate = bands
             smoothed = smoothed + (1 - np.exp(-hop_s / 0.05)) * (bands - smoothed)
             candidate = np.minimum(candidate, smoothed)
@@ -123,7 +123,7 @@ def heads(frames: np.ndarray, model, config) -> np.ndarray:
 def gains(frames: np.ndarray, model, config, target: str) -> np.ndarray:
     """Magnitudes over those of the mixture, (n_frames, n_src, n_bins)."""
     n_src, turns = model.shape.n_src, model.shape.hop_ms // 4
-    slow = StreamConfig(config.sr, config.win_length, turns * config.hop, config.n_fft)
+    slow = StreamConfig(config.sr, config.analysis, turns * config.hop, config.n_fft)
     bands = np.zeros((len(frames), model.shape.n_heads, model.shape.bands_out))
     for turn in range(turns):
         bands[turn::turns] = heads(frames[turn::turns], model, slow)

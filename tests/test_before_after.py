@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import subprocess
 import sys
@@ -25,7 +24,7 @@ TALKER_FILES = {f"{n}_{name}.flac" for n in (4, 5) for name in ("mixture", "talk
 
 def before_after(*args: object) -> str:
     command = [sys.executable, ROOT / "demos" / "before_after.py", *map(str, args)]
-    return subprocess.check_output(command, text=True, env=os.environ | {"PYTHONPATH": str(ROOT)}, timeout=120)
+    return subprocess.check_output(command, text=True, timeout=120)
 
 
 def check_page(folder: Path, sounds: set[str]) -> None:

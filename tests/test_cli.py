@@ -31,11 +31,7 @@ PLAIN = ("--estimator", "passthrough", "--phase", "mixture")  # the quickest to 
 def rtsep(*args: object, **options) -> subprocess.CompletedProcess[str]:
     """Run the real command line."""
     command = [sys.executable, "-m", "rtsep", *map(str, args)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(), **options)
-
-
-def environment() -> dict[str, str]:
-    return os.environ | {"PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
 
 
 def separate(*args: object) -> int:
@@ -62,7 +58,7 @@ def test_a_file_becomes_a_file_per_source_and_the_summary_names_them(tmp_path):
         (["--lookahead", "all"], "--phase='omisi' does not take --lookahead=all"),
         (["--lookahead", "99"], "--lookahead=99 is not between 0 and 32"),
         (["--window-ms", "nan"], "--window-ms=nan is not between 0.005 and 1000 ms"),
-        (["--window-ms", "16", "--hop-ms", "20"], "is longer than win_length"),
+        (["--window-ms", "16", "--hop-ms", "20"], "hop_ms=20 is too long for a window of 16 ms"),
         (["--hop-ms", "0"], "--hop-ms=0.0 is not between"),
         (["--strength", "-3"], "--strength=-3.0 is not between 0 and inf dB"),
         (["--estimator", "magic"], "--estimator='magic' is not one of"),
@@ -88,15 +84,14 @@ def test_bad_options_are_refused_in_one_line_with_the_value(tmp_path, capsys, op
     ("content", "message"),
     [(b"", "is empty"), (b"words", "is not an audio file"), (None, "No such file or directory")],
 )
-def test_a_bad_file_is_one_line_and_status_2(tmp_path, content, message):
+def test_a_bad_file_is_one_line_and_status_2(tmp_path, capsys, content, message):
     path = tmp_path / "in.wav"
     if content is not None:
         path.write_bytes(content)
-    run = rtsep("separate", path, "-o", tmp_path / "out", *PLAIN)
-    assert run.returncode == 2
-    assert run.stderr.startswith(f"rtsep: {path}: ")
-    assert message in run.stderr
-    assert len(run.stderr.splitlines()) == 1
+    assert separate(path, "-o", tmp_path / "out") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"rtsep: {path}: ")
+    assert message in line
     assert not (tmp_path / "out").exists()
 
 
@@ -200,10 +195,10 @@ def test_an_interrupted_run_leaves_nothing_and_says_so_in_one_line(tmp_path, num
     path = sparse_wav(tmp_path / "in.wav", 3600)
     out = tmp_path / "out"
     command = [sys.executable, "-m", "rtsep", "separate", str(path), "-o", str(out), *PLAIN]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment())
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     try:
-        deadline = time.monotonic() + 60
-        while not (out.exists() and os.listdir(out)) and time.monotonic() < deadline:
+        while not (out.exists() and os.listdir(out)):
+            assert process.poll() is None
             time.sleep(0.02)
         assert os.listdir(out)[0].endswith(".part")
         process.send_signal(number)
@@ -220,12 +215,12 @@ def test_memory_does_not_grow_with_the_length(tmp_path):
     # Not by getrusage, whose peak includes that of the process which this one was forked from.
     code = "import sys; from rtsep.cli import main; main(sys.argv[1:]); print(open('/proc/self/status').read())"
     peaks = []
-    for minutes in (0.2, 4):
+    for minutes in (0.2, 2):
         path = sparse_wav(tmp_path / f"{minutes}.wav", 60 * minutes)
         command = [sys.executable, "-c", code, "separate", str(path), "-o", str(tmp_path), *PLAIN]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment(), check=True)
+        run = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
         peaks.append(int(run.stdout.split("VmHWM:")[1].split()[0]) / 2**10)
-    assert peaks[1] - peaks[0] < 20  # MiB; the samples of four minutes are 88 MiB
+    assert peaks[1] - peaks[0] < 20  # MiB; the samples of two minutes are 44 MiB
     assert peaks[1] < 300
 
 
@@ -244,7 +239,7 @@ def test_a_terminal_shows_a_progress_bar_and_a_pipe_does_not(tmp_path):
     path = sparse_wav(tmp_path / "in.wav", 60)
     ours, theirs = pty.openpty()
     command = [sys.executable, "-m", "rtsep", "separate", str(path), "-o", str(tmp_path / "out"), *PLAIN]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=environment() | {"TERM": "xterm"}) as run:
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=theirs, env=os.environ | {"TERM": "xterm"}) as run:
         os.close(theirs)
         shown = b""
         while True:
@@ -278,7 +273,7 @@ def test_help_is_complete_and_loads_neither_matplotlib_nor_portaudio():
     code = "import sys; from rtsep.cli import main; status = main(sys.argv[1:]); "
     code += "print({'matplotlib', 'sounddevice', 'rich'} & set(sys.modules), status)"
     for command in ("demo", "separate", "live", "devices", "doctor", "list"):
-        text = subprocess.check_output([sys.executable, "-c", code, command, "--help"], text=True, env=environment())
+        text = subprocess.check_output([sys.executable, "-c", code, command, "--help"], text=True)
         assert text.endswith("set() 0\n")
         assert text.startswith(f"usage: rtsep {command}")
         if command == "separate":
@@ -309,18 +304,20 @@ def test_a_reader_that_goes_away_ends_the_run_without_a_word():
     reader, writer = os.pipe()
     os.close(reader)
     command = [sys.executable, "-m", "rtsep", "list"]
-    run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60, env=environment())
+    run = subprocess.run(command, stdout=writer, stderr=subprocess.PIPE, timeout=60)
     os.close(writer)
     assert (run.returncode, run.stderr) == (141, b"")
 
 
 def test_the_demo_writes_sources_and_picture_and_prints_latency_and_load(tmp_path):
-    for _ in range(2):  # the second replaces what the first has made
-        run = rtsep("demo", cwd=tmp_path)
-        assert (run.returncode, run.stderr) == (0, "")
-        out = tmp_path / "rtsep-demo"
-        made = ["noisy_speech.png", "noisy_speech.residual.wav", "noisy_speech.speech.wav"]
-        assert sorted(os.listdir(out)) == made
+    out, made = tmp_path / "rtsep-demo", ["noisy_speech.png", "noisy_speech.residual.wav", "noisy_speech.speech.wav"]
+    out.mkdir()
+    for name in made:  # as if there had been a run before
+        (out / name).touch()
+    run = rtsep("demo", cwd=tmp_path)
+    assert (run.returncode, run.stderr) == (0, "")
+    assert sorted(os.listdir(out)) == made
+    assert (out / made[0]).read_bytes().startswith(b"\x89PNG")
     assert re.search(r"latency +256 samples +16\.0 ms", run.stdout)
     assert re.search(r"load +median [\d.]+ %, p99 [\d.]+ %, max [\d.]+ % of the 4 ms of a hop", run.stdout)
     assert all(f"rtsep-demo/{name}" in run.stdout for name in made)
@@ -339,12 +336,10 @@ def test_the_shipped_recording_is_small_and_its_rights_are_beside_it():
 
 def test_the_demo_scripts_run(tmp_path):
     path = write(tmp_path / "in.wav", recording(24_000, 2))
-    subprocess.run([sys.executable, ROOT / "demos" / "file_separate.py", path, tmp_path], check=True, env=environment())
+    subprocess.run([sys.executable, ROOT / "demos" / "file_separate.py", path, tmp_path], check=True)
     sources = [read(tmp_path / f"{name}.wav") for name in ("speech", "residual")]
     assert np.abs(sum(sources) - read(path)).max() < MINUS_100_DB
-    text = subprocess.check_output(
-        [sys.executable, ROOT / "demos" / "custom_estimator.py"], text=True, env=environment()
-    )
+    text = subprocess.check_output([sys.executable, ROOT / "demos" / "custom_estimator.py"], text=True)
     shares = re.findall(r"([\d.]+) % of the power", text)
     assert len(shares) == 2
     assert shares[0] == shares[1]
@@ -356,9 +351,7 @@ def test_an_interrupted_start_is_one_line_whatever_is_being_imported():
     # `list` imports what every command does.
     command = [sys.executable, "-X", "importtime", "-m", "rtsep", "list"]
     for module in ("rtsep.cli.inputs", "numpy", "llvmlite.binding", "numba.core.types", "rtsep.kernels.jit"):
-        with subprocess.Popen(
-            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment()
-        ) as run:
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as run:
             assert run.stderr is not None
             while module not in run.stderr.readline():
                 assert run.poll() is None, f"{module} was not imported"
@@ -371,5 +364,5 @@ def test_the_package_loads_what_is_used():
     code = "import sys, rtsep; print('numba' in sys.modules, 'numpy' in sys.modules)"
     code += "; from rtsep import *; print('omisi' in list_phases(), Separator.__module__, phase.OMISI.name)"
     code += "; print(set(rtsep.__all__) <= set(dir(rtsep)), hasattr(rtsep, 'nothing'))"
-    text = subprocess.check_output([sys.executable, "-c", code], text=True, env=environment())
+    text = subprocess.check_output([sys.executable, "-c", code], text=True)
     assert text.splitlines() == ["False False", "True rtsep.separator omisi", "True False"]

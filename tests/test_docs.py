@@ -14,8 +14,8 @@ from rtsep.engine.registry import PHASES
 from rtsep.phase import MISI, OMISI, BregmanGradient, MixturePhase, Wiener
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
-import ablation
 import algorithms
+import latency
 import learned_page
 import oracle
 import pages
@@ -42,67 +42,8 @@ def test_the_oracle_study_is_the_one_that_was_measured():
     assert (DOCS / "oracle.md").read_text() == oracle.render(json.loads((DOCS / "oracle.json").read_text()))
 
 
-def variant(name, group="losses", mask=5.0, magnitudes=4.0, weights=277_000, file_kb=600.0, note=""):
-    """A result of the ablation that nobody measured."""
-    return {
-        "name": name,
-        "group": group,
-        "si_sdri": {"mask": mask, "magnitudes": magnitudes, "misi": magnitudes},
-        "weights": weights,
-        "file_kb": file_kb,
-        "us_per_hop": 17.04,
-        "training_s": 260.0,
-        "core_s": 500.0,
-        "note": note,
-    }
-
-
-@pytest.fixture
-def made_up_ablation():
-    return {
-        "made": {"date": "a day", "machine": "a machine", "python": "3", "versions": {"numba": "0", "torch": "2"}},
-        "command": "python bench/ablation.py",
-        "stage": {"steps": 6, "batch": 32, "seconds": 2.0},
-        "validation": {"mixtures": 40, "seconds": 4.0},
-        "variants": [
-            variant("as shipped", "shipped"),
-            variant("as shipped, another seed", "shipped", 5.1, 4.25),
-            variant("large", "size", 5.5, 4.0, 946_000, 1800.0),
-            variant("without masks", mask=4.0),
-            variant("masks alone", magnitudes=None, note="no magnitudes."),
-        ],
-    }
-
-
-def test_the_page_of_the_ablation_has_a_row_for_every_variant(made_up_ablation):
-    page = ablation.render(made_up_ablation)
-    rows = {line.split(" | ")[0].strip("| *"): line.split(" | ")[1:] for line in page.splitlines() if line[:1] == "|"}
-    # Below the heads and a line.
-    assert list(rows)[2:] == [
-        "as shipped",
-        "as shipped, another seed",
-        "size: large",
-        "losses: without masks",
-        "losses: masks alone",
-    ]
-    assert rows["as shipped"] == ["+5.00", "+4.00", "+4.00", "277 k", "600", "17.0", "260", "500 |"]
-    assert rows["size: large"][:5] == ["+5.50 (+0.50)", "+4.00 (+0.00)", "+4.00 (+0.00)", "946 k", "1800"]
-    assert rows["losses: masks alone"][:3] == ["+5.00 (+0.00)", "-", "-"]
-    assert "by up to 0.25 dB" in page
-    assert "- masks alone: no magnitudes." in page
-    assert "- large: a file of more than 1500 kB" in page
-
-
-@pytest.mark.parametrize("n", [1, 2, 5])
-def test_the_ablation_is_drawn_however_far_it_is(made_up_ablation, n, tmp_path):
-    made_up_ablation["variants"] = made_up_ablation["variants"][:n]
-    ablation.draw(made_up_ablation, tmp_path / "ablation.png")
-    assert (tmp_path / "ablation.png").stat().st_size > 10_000
-
-
-@pytest.mark.skipif(not (DOCS / "ablation.json").exists(), reason="not measured yet")
-def test_the_ablation_is_the_one_that_was_measured():
-    assert (DOCS / "ablation.md").read_text() == ablation.render(json.loads((DOCS / "ablation.json").read_text()))
+def test_the_page_of_latencies_is_the_one_that_was_measured():
+    assert (DOCS / "latency.md").read_text() == latency.render(json.loads((DOCS / "latency.json").read_text()))
 
 
 def test_the_page_of_the_learned_estimators_is_the_one_that_was_measured():
@@ -123,12 +64,12 @@ def test_the_table_of_peers_is_the_one_that_was_measured():
     spec = importlib.util.spec_from_file_location("peers", ROOT / "bench" / "peers" / "__main__.py")
     peers = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(peers)
-    assert (DOCS / "peers.md").read_text() == peers.table(json.loads((DOCS / "peers.json").read_text()))
+    assert (DOCS / "peers.md").read_text() == peers.page(json.loads((DOCS / "peers.json").read_text()))
 
 
 @pytest.mark.parametrize(
     ("page", "names"),
-    [("README.md", ["cost", "peers", "talkers", "adaptation"]), ("docs/evaluation.md", ["evaluation"])],
+    [("README.md", ["latency", "cost", "peers", "talkers", "adaptation"]), ("docs/evaluation.md", ["evaluation"])],
 )
 def test_tables_in_pages_are_those_that_were_measured(page, names):
     text = (ROOT / page).read_text()

@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numba
 import numpy as np
@@ -18,7 +17,6 @@ from rtsep import Separator, StreamConfig
 from rtsep.live import health
 from rtsep.live.endurance import Endurance, measure
 
-ROOT = Path(__file__).resolve().parents[1]
 STATUSES = {"ok", "note", "problem", "unknown"}
 PLAIN = ("--estimator", "passthrough", "--phase", "mixture")  # the quickest to compile
 # The command with a shorter measurement.
@@ -29,7 +27,7 @@ linux = pytest.mark.skipif(sys.platform != "linux", reason="reads the files of L
 
 def doctor(*options: str, **environment: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", QUICK, "doctor", *PLAIN, *options]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)} | environment
+    environment = os.environ | environment
     return subprocess.run(command, capture_output=True, text=True, timeout=120, env=environment, check=False)
 
 
@@ -132,7 +130,7 @@ def test_two_devices_with_two_clocks_are_a_note(server, tmp_path):
         "one, two = find_device('one', 'input'), find_device('two', 'output')\n"
         "print(len(list(_bridge(one, one, 44100))), len(list(_bridge(one, two, 44100))))"
     )
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "HOME": str(tmp_path)}
+    environment = os.environ | {"HOME": str(tmp_path)}
     assert subprocess.check_output([sys.executable, "-c", code], text=True, env=environment).split() == ["0", "1"]
 
 
@@ -142,7 +140,7 @@ def test_without_portaudio_everything_else_is_checked_and_the_installation_is_to
         "find = ctypes.util.find_library\n"
         "ctypes.util.find_library = lambda name: None if name == 'portaudio' else find(name)\n"
     )
-    run = doctor("--json", PYTHONPATH=f"{tmp_path}{os.pathsep}{ROOT}")
+    run = doctor("--json", PYTHONPATH=f"{tmp_path}{os.pathsep}{os.environ['PYTHONPATH']}")
     if run.returncode == 0:
         pytest.skip("sounddevice contains PortAudio on this system")
     assert (run.returncode, run.stderr) == (3, "")
@@ -164,7 +162,7 @@ def test_bad_settings_are_one_line_before_anything_is_checked():
 @linux
 def test_ctrl_c_ends_the_measurement():
     command = [sys.executable, "-m", "rtsep", "doctor", *PLAIN]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    environment = os.environ | {"PYTHONUNBUFFERED": "1"}
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(command, text=True, env=environment, **pipes) as process:
         while "kernels" not in process.stdout.readline():

@@ -20,7 +20,7 @@ CONFIGS = [StreamConfig(16_000), StreamConfig(16_000, 256, 128), StreamConfig(44
 
 
 def powers(x: np.ndarray, config: StreamConfig) -> np.ndarray:
-    sizes = config.win_length, config.hop, config.n_fft
+    sizes = config.analysis, config.hop, config.n_fft
     return np.abs(naive.stft(x, *sizes, x.size // config.hop)) ** 2
 
 
@@ -39,7 +39,7 @@ def white(seconds: float, sr: int, level: float = 0.05, seed: int = 0) -> np.nda
     return level * np.random.default_rng(seed).normal(size=int(seconds * sr))
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.sr}-{c.win_length}-{c.hop}")
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.sr}-{c.analysis}-{c.hop}")
 def test_denoise_equals_its_twin(config):
     x = signals.voices(config.sr, config.sr)[0] + white(1, config.sr, 0.01)
     x[config.sr // 2 : config.sr // 2 + 2_000] = 0
@@ -50,7 +50,7 @@ def test_denoise_equals_its_twin(config):
     assert np.abs(state.noise / noise[-1] - 1).max() < 1e-2
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.sr}-{c.win_length}-{c.hop}")
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.sr}-{c.analysis}-{c.hop}")
 def test_hpss_equals_its_twin(config):
     power = powers(signals.voices(8_000, config.sr)[0] + white(8_000 / config.sr, config.sr), config)
     n_times = odd(0.1 / config.hop_s)
@@ -72,11 +72,11 @@ def test_the_gain_is_exact_over_its_whole_range():
             assert actual == pytest.approx(naive_estimators.gain(prior, posterior), rel=2e-4)
 
 
-@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.sr}-{c.win_length}-{c.hop}")
+@pytest.mark.parametrize("config", CONFIGS, ids=lambda c: f"{c.sr}-{c.analysis}-{c.hop}")
 def test_the_noise_is_found_within_2_db_and_a_step_of_10_db_in_1200_ms_at_any_hop(config):
     x = white(5, config.sr)
     power = powers(x, config)
-    true = 0.05**2 * (config.window**2).sum()
+    true = 0.05**2 * (config.windows.analysis**2).sum()
     before = run(Denoise(), config, power[: power.shape[0] // 2])[1].noise.mean()
     assert abs(10 * np.log10(before / true)) < 2
     x[2 * config.sr :] *= 10**0.5

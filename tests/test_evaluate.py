@@ -29,7 +29,6 @@ from rtsep.evaluation.evaluate import Setup, separate_item
 from rtsep.evaluation.workers import Failure, Task, run_local
 from rtsep.phase import MixturePhase
 
-ROOT = Path(__file__).resolve().parents[1]
 SR, N = 16_000, 8_000
 QUICK = ("--estimator", "denoise", "--phase", "mixture", "--jobs", 1)
 CLASSES = ("rain", "wind", "<b>")
@@ -313,21 +312,20 @@ def test_a_process_that_dies_takes_its_task_alone():
 
 def start(*arguments: object) -> subprocess.Popen[str]:
     command = [sys.executable, "-m", "rtsep", "evaluate", *map(str, arguments)]
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment)
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
 @posix
 def test_an_interrupted_run_says_so_and_is_completed_by_the_next(corpus, tmp_path):
     lines = (corpus / "manifest.jsonl").read_text().splitlines()
-    many = [json.loads(line) | {"id": f"{k}-{i}"} for k in range(30) for i, line in enumerate(lines)]
+    many = [json.loads(line) | {"id": f"{k}-{i}"} for k in range(15) for i, line in enumerate(lines)]
     (corpus / "manifest.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in many))
     out, options = tmp_path / "out", ("--phase", "mixture", "--jobs", "2")
     run = start(corpus, "-o", out, *options)
     try:
         done = out / "done.jsonl"
-        deadline = time.monotonic() + 100
-        while not (done.exists() and done.stat().st_size > 1_000) and time.monotonic() < deadline:
+        while not (done.exists() and done.stat().st_size > 1_000):
+            assert run.poll() is None
             time.sleep(0.01)
         run.send_signal(signal.SIGINT)
         stdout, stderr = run.communicate(timeout=60)
@@ -335,12 +333,12 @@ def test_an_interrupted_run_says_so_and_is_completed_by_the_next(corpus, tmp_pat
         run.kill()
         run.wait()
     assert (run.returncode, stdout, stderr) == (130, "", "rtsep: interrupted\n")
-    assert 0 < len(done.read_text().splitlines()) < 180
+    assert 0 < len(done.read_text().splitlines()) < 90
     run = start(corpus, "-o", out, *options)
     stdout, stderr = run.communicate(timeout=100)
     assert run.returncode == 0
     assert "are done from before" in stderr
-    assert len({(row["id"], row["source"]) for row in rows(out)}) == len(rows(out)) == 360
+    assert len({(row["id"], row["source"]) for row in rows(out)}) == len(rows(out)) == 180
 
 
 # --- the page
@@ -414,6 +412,6 @@ def test_help_of_the_commands_loads_neither_scores_nor_plots():
     code = "import sys; from rtsep.cli import main; status = main(sys.argv[1:]); "
     code += "print({'matplotlib', 'scipy.signal', 'rich', 'distributed'} & set(sys.modules), status)"
     for command in ("score", "mix", "evaluate"):
-        text = subprocess.check_output([sys.executable, "-c", code, command, "--help"], text=True, cwd=ROOT)
+        text = subprocess.check_output([sys.executable, "-c", code, command, "--help"], text=True)
         assert text.startswith(f"usage: rtsep {command}")
         assert text.endswith("set() 0\n")

@@ -13,8 +13,9 @@ import pytest
 import signals
 import soundfile as sf
 
-from rtsep import ConfigError, Output, PythonEstimator, StreamConfig, files, separate
-from rtsep.files import BLOCK, FileError, FileSeparator
+from rtsep import ConfigError, Output, PythonEstimator, StreamConfig, audio_files, separate
+from rtsep.audio_files import BLOCK, FileError
+from rtsep.files import FileSeparator
 from rtsep.phase import MISI
 
 MINUS_100_DB = 1e-5
@@ -182,7 +183,7 @@ def test_a_wav_that_would_be_too_large_becomes_an_rf64(tmp_path, monkeypatch):
     x = recording(9_000)
     path = write(tmp_path / "in.wav", x)
     for limit, container in ((9_000 * 4, "WAV"), (9_000 * 4 - 1, "RF64")):
-        monkeypatch.setattr(files, "WAV_LIMIT", limit)
+        monkeypatch.setattr(audio_files, "WAV_LIMIT", limit)
         report = separator(overwrite=True).separate(path, tmp_path)
         for output in report.outputs.values():
             assert sf.info(output).format == container

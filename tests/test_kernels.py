@@ -124,11 +124,11 @@ def test_states_are_aligned_and_their_arrays_are_found():
 def test_sinusoids_advance_as_their_twin_says(n_fft):
     config = StreamConfig(16_000, n_fft // 2, n_fft // 8, n_fft)
     rng = np.random.default_rng(0)
-    n = np.arange(config.win_length)
+    n = np.arange(config.analysis)
     spectra = []
     for _ in range(20):
         tones = sum(rng.uniform(0.1, 1) * np.cos(2 * np.pi * f * n) for f in rng.uniform(0.01, 0.49, 4))
-        spectra.append(np.abs(np.fft.rfft(tones * config.window, n_fft)))
+        spectra.append(np.abs(np.fft.rfft(tones * config.windows.analysis, n_fft)))
     flat = np.ones(config.n_bins)
     spectra += [flat, np.zeros(config.n_bins), np.arange(config.n_bins), np.eye(1, config.n_bins, 9)[0]]
     for v in spectra:
@@ -149,6 +149,6 @@ def test_the_frequency_of_a_sine_is_found_within_a_tenth_of_a_hertz():
     config = StreamConfig(16_000, 256, 64)
     n = np.arange(256)
     for hz in (440.0, 1013.0, 3333.0):
-        v = np.abs(np.fft.rfft(np.cos(2 * np.pi * hz / 16_000 * n) * config.window, 512))
+        v = np.abs(np.fft.rfft(np.cos(2 * np.pi * hz / 16_000 * n) * config.windows.analysis, 512))
         peak = int(np.argmax(v))
         assert naive.frequencies(v, 512)[peak] * 16_000 == pytest.approx(hz, abs=1)

@@ -50,7 +50,7 @@ def measure(server: JackServer, separator: Separator, join, lost_at=lambda befor
 
         def progress(done, total):
             nonlocal before
-            streams[0]._live.counts[cb.XRUNS] += lost_at(before, done)
+            streams[0]._processor.live.counts[cb.XRUNS] += lost_at(before, done)
             before = done
             if done == total:
                 client.set_freewheel(False)

@@ -20,6 +20,7 @@ from scipy.signal import resample, resample_poly
 from scipy.special import expit
 
 from rtsep import ConfigError, Output, Separator, StreamConfig, separate
+from rtsep.choose import choose
 from rtsep.cli import make_parser
 from rtsep.cli.engine import engine_settings
 from rtsep.estimators import Speech, Talkers, default_estimator
@@ -50,7 +51,7 @@ def model(request, tmp_path):
 
 def spectra(x: np.ndarray, config: StreamConfig) -> np.ndarray:
     """As the engine has them: float32 (n_frames, 2, n_bins)."""
-    frames = naive.stft(x, config.win_length, config.hop, config.n_fft, x.size // config.hop)
+    frames = naive.stft(x, config.analysis, config.hop, config.n_fft, x.size // config.hop)
     return np.stack([frames.real, frames.imag], 1).astype(np.float32)
 
 
@@ -258,19 +259,24 @@ def test_every_bin_belongs_to_two_bands_with_shares_that_sum_to_one():
         assert (share[~inside] == 1).all()
 
 
-def test_two_hours_of_hops_leave_the_network_where_it_was():
+def test_half_an_hour_of_hops_leaves_the_network_where_it_was():
     estimator = Speech(models.random_model(Path(models.FOLDER.name) / "calm.npz", SHAPES[0], Speech.sources, scale=1))
     state, chunk = estimator.prepare(CONFIG), spectra(scene(64_000), CONFIG)
     power = power_of(chunk)
     magnitudes = np.zeros((len(chunk), 2, 257), np.float32)
     after = []
-    for _ in range(1_800):  # of 4 s
+    for _ in range(450):  # of 4 s
         estimate_all(state, chunk, power, magnitudes)
         after.append((state.network.hidden.copy(), state.features.floor.copy(), state.features.level[0]))
-    assert state.features.n_seen[0] == 1_800 * len(chunk)
+    assert state.features.n_seen[0] == 450 * len(chunk)
     assert np.isfinite(magnitudes).all()
-    for then, now in zip(after[10], after[-1], strict=True):
-        assert np.abs(now - then).max() < 1e-4 * max(1, np.abs(then).max())
+
+    def distance(a, b) -> float:
+        return max(np.abs(now - then).max() / max(1, np.abs(then).max()) for then, now in zip(a, b, strict=True))
+
+    # The floor is tracked in spans that do not divide 4 s: what comes back at the end is a state of the first minutes.
+    for now in after[-3:]:
+        assert min(distance(then, now) for then in after[10:60]) < 1e-4
 
 
 def with_power(power: np.ndarray) -> np.ndarray:
@@ -323,14 +329,18 @@ def test_what_follows_decides_between_masks_and_magnitudes():
     speech = Speech(models.tiny(Speech))
     x = scene(4_000).astype(np.float32)
 
-    def target(phase, settings=speech):
-        return Separator(CONFIG, settings, phase).estimator.target
+    def masks(phase, settings=speech):
+        return choose(settings, phase, 0.016, 0.004).estimator.masks
 
-    assert target(None) == target("mixture") == target(OMISI(n_iter=0)) == "mask"
-    assert target("omisi") == target(OMISI(n_iter=1)) == target(MISI(n_iter=1, lookahead=1)) == "magnitudes"
-    assert target("mixture", replace(speech, target="magnitudes")) == "magnitudes"
-    assert target("omisi", replace(speech, target="mask")) == "mask"
-    assert Separator(CONFIG, Talkers(models.tiny(Talkers))).phase.name == "mixture"
+    assert masks(None)
+    assert masks("mixture")
+    assert masks(OMISI(n_iter=0))
+    assert not (masks("omisi"))
+    assert not (masks(OMISI(n_iter=1)))
+    assert not (masks(MISI(n_iter=1, lookahead=1)))
+    assert not masks("mixture", replace(speech, target="magnitudes"))
+    assert masks("omisi", replace(speech, target="mask"))
+    assert choose(Talkers(models.tiny(Talkers)), None, 0.016, 0.004).phase.name == "mixture"
     masked = separate(x, 16_000, speech, "mixture")
     asked_for = separate(x, 16_000, replace(speech, target="mask"), OMISI(n_iter=0))
     np.testing.assert_allclose(masked, asked_for, atol=1e-6)
@@ -373,7 +383,7 @@ def test_with_a_hop_of_8_ms_there_is_one_memory_that_hears_what_every_second_fra
 
 
 def test_speech_is_the_default_for_a_hop_of_8_ms_too():
-    assert [default_estimator(0.016, ms / 1e3) for ms in (2, 4, 8, 16)] == ["denoise", "speech", "speech", "denoise"]
+    assert [default_estimator(0.016, ms / 1e3) for ms in (2, 4, 8, 16)] == ["speech", "speech", "speech", "denoise"]
     assert default_estimator(0.032, 0.008) == "denoise"
     config = StreamConfig(48_000, 768, 384)
     separator, x = Separator(config), signals.voices(24_000, 48_000).sum(0)

@@ -82,7 +82,7 @@ def test_no_callback_is_lost_while_the_interpreter_is_busy(server, load, monkeyp
         before, start = stream.stats.callbacks, time.monotonic()
         getattr(live_jitter, load)(2.0)
         elapsed = time.monotonic() - start
-        callbacks = stream._live.counts[0] - before
+        callbacks = stream._processor.live.counts[0] - before
     # A callback in Python gets 1 % of them while the lock is held. Not all: other programs want the processor too.
     assert callbacks > 0.5 * elapsed * 16_000 / 64
 
@@ -98,6 +98,23 @@ def test_the_round_trip_is_that_of_the_ledger(server, block_size):
         assert np.argmax(heard) - 5 == stream.latency
         assert stream.latency == sum(stream.ledger.values()) >= separator.latency
     assert heard.max() == pytest.approx(0.5, abs=1e-6)
+
+
+@pytest.mark.parametrize("server", [(16_000, 256)], indirect=True)
+def test_the_ledger_follows_the_period_of_the_server_and_says_so(server):
+    click = np.zeros((1, 1024), np.float32)
+    click[0, 5] = 0.5
+    with LiveStream(Separator(StreamConfig(16_000), Passthrough()), fade_in_ms=0, late="wait") as stream:
+        for period in (256, 64, 512):
+            with server.client() as client:
+                client.blocksize = server.period = period
+            wait_for(lambda period=period: stream.ledger["device out"] == period)
+            heard = Player(server, click, tail=4096).run()[0]
+            assert np.argmax(heard) - 5 == stream.latency
+    assert [message for message in stream.messages if "delay" in message] == [
+        "the delay of the devices is 64 samples, 4.0 ms, and was 16.0 ms",
+        "the delay of the devices is 512 samples, 32.0 ms, and was 4.0 ms",
+    ]
 
 
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
@@ -176,7 +193,7 @@ def test_an_estimator_in_python_runs_in_the_worker_with_a_constant_delay(server)
         assert stream.ledger["worker"] == 512
         heard = Player(server, x[None], tail=4096).run()[0]
         stats = stream.stats
-        assert stream._driver._exchange.from_worker.written[0] > 512
+        assert stream._processor.driver._exchange.from_worker.written[0] > 512
     assert np.allclose(heard[stream.latency : stream.latency + n], x, atol=1e-6)
     assert stats.late_hops > 0
     assert 0 < stats.replaced_s <= stats.elapsed_s
@@ -199,7 +216,7 @@ def test_settings_come_from_any_thread_while_it_runs(server):
             thread.join(60)
         stream.set(solo="source2", strength=0.75, bypass=False)
         assert stream.choice == {"solo": 1, "strength": 0.75, "bypass": False}
-        wait_for(lambda: np.array_equal(stream._live.gains, np.float32([0.25, 0, 0.75])))
+        wait_for(lambda: np.array_equal(stream._processor.live.gains, np.float32([0.25, 0, 0.75])))
         with pytest.raises(ConfigError, match="solo='noise' is not one of source1, source2"):
             stream.set(solo="noise")
         with pytest.raises(ConfigError, match=r"strength=1\.5"):
@@ -212,9 +229,9 @@ def test_settings_come_from_any_thread_while_it_runs(server):
 
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
 def test_devices_are_found_by_number_and_name_and_errors_name_the_way_out(server):
-    device = list_devices()[0]
+    device = find_device("jack", "input")
     assert find_device("SYS", "input") == find_device(device.index, "input") == find_device(None, "output") == device
-    with pytest.raises(LiveError, match=r"input device 'no such' was not found; there are: 0 system"):
+    with pytest.raises(LiveError, match=r"input device 'no such' was not found; there are: .*\d system"):
         LiveStream(Separator(StreamConfig(), Passthrough()), input="no such")
     with pytest.raises(LiveError, match=r"input device 'system' has 1 channels, no channel 2"):
         LiveStream(Separator(StreamConfig(), Passthrough()), input_channels=[2])
@@ -231,7 +248,7 @@ def test_a_list_of_devices_is_whole_while_a_stream_searches_anew(server):
         search = pool.submit(lambda: [rescan() for _ in iter(done.is_set, True)])
         try:
             for _ in range(40):
-                assert [device.name for device in list_devices()] == ["system"]
+                assert "system" in [device.name for device in list_devices()]
         finally:
             done.set()
     assert search.result()
@@ -240,7 +257,7 @@ def test_a_list_of_devices_is_whole_while_a_stream_searches_anew(server):
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
 def test_a_list_of_devices_waits_for_a_server_that_stands_still_but_not_for_ever(server, monkeypatch):
     monkeypatch.setattr("rtsep.live.devices.PATIENCE_S", 0.2)
-    device = list_devices()[0]
+    device = find_device("jack", "input")
     server.pause()
     with ThreadPoolExecutor(1) as pool:
         search = pool.submit(rescan)
@@ -252,7 +269,7 @@ def test_a_list_of_devices_waits_for_a_server_that_stands_still_but_not_for_ever
         finally:
             server.go_on()
         search.result()
-    assert list_devices() == [device]
+    assert device in list_devices()
 
 
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
@@ -347,7 +364,7 @@ def test_a_server_that_stands_still_holds_up_neither_set_nor_stats_nor_close(ser
         changes.join(30)
         assert not changes.is_alive()
         wait_for(lambda: stream.stats.state == "running")
-        wait_for(lambda: stream._live.gains[2] == 1)  # the last choice, though no callback has read it
+        wait_for(lambda: stream._processor.live.gains[2] == 1)  # the last choice, though no callback has read it
         server.pause()
         try:
             time.sleep(pause_s)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import _thread
 import signal
 import threading
+import time
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +20,7 @@ from test_live_callback import Device
 
 from rtsep import ConfigError, Output, Separator, StreamConfig
 from rtsep.estimators import Passthrough
-from rtsep.live import LiveError, LiveStream, connection, devices, stream
+from rtsep.live import LiveError, LiveStream, connection, devices, stream, watch
 from rtsep.live import callback as cb
 from rtsep.live.worker import WorkerDriver
 
@@ -30,7 +32,7 @@ def tone(n, sr, frequency=100, amplitude=0.5):
 @pytest.fixture
 def file_devices(monkeypatch):
     made = FileDevices(voices(120_000)[0], 16_000)
-    for module in (devices, connection, stream):
+    for module in (devices, connection, stream, watch):
         monkeypatch.setattr(module, "portaudio", lambda: made)
     return made
 
@@ -64,14 +66,14 @@ def test_a_device_that_is_pulled_out_and_put_back_goes_on_from_a_new_beginning(f
 def test_what_was_chosen_while_the_device_disappeared_is_heard_when_it_is_back(file_devices):
     with LiveStream(Separator(StreamConfig(), Halves()), late="wait") as live:
         wait_for(lambda: file_devices.position > 20_000)
-        with live._lock:  # so that it is not noticed before
+        with live._link.lock:  # so that it is not noticed before
             file_devices.there = False
-            wait_for(lambda: not live._connection.active)
+            wait_for(lambda: not live._link.active)
             live.set(solo="other", bypass=True)
         wait_for(lambda: live.stats.state == "reconnecting")
         file_devices.there = True
         wait_for(lambda: live.stats.state == "running")
-        assert live._live.goals.tolist() == [1, 0, 0]
+        assert live._processor.live.goals.tolist() == [1, 0, 0]
 
 
 def test_a_separator_serves_one_stream_at_a_time(file_devices):
@@ -109,6 +111,38 @@ def test_an_interrupted_start_leaves_no_callback_behind(file_devices, monkeypatc
     with pytest.raises(KeyboardInterrupt):
         live.start()
     assert not opened[0].active
+
+
+def test_closing_cannot_be_interrupted(file_devices, tmp_path, monkeypatch):
+    """Ctrl-C comes three times while the device takes long to close; it is heard of once that is done."""
+    abort, ended = Stream.abort, []
+
+    def take_long(self, ignore_errors=True):
+        if self.active:
+            for _ in range(3):
+                time.sleep(0.05)
+                _thread.interrupt_main()
+        abort(self)
+        ended.append(self)
+
+    monkeypatch.setattr(Stream, "abort", take_long)
+    live = LiveStream(Separator(StreamConfig(), Passthrough()), record=tmp_path)
+    live.start()
+    wait_for(lambda: file_devices.position > 20_000)
+    with pytest.raises(KeyboardInterrupt):
+        live.close()
+    assert ended
+    assert not ended[0].active
+    assert live.stats.state == "stopped"
+    assert live.stats.recorded_s == sf.info(tmp_path / "mixture.wav").duration > 1
+
+
+def test_a_recording_can_be_read_while_it_is_made(file_devices, tmp_path):
+    with LiveStream(Separator(StreamConfig(), Passthrough()), record=tmp_path) as live:
+        wait_for(lambda: live.stats.recorded_s > 1)
+        recorded_s = live.stats.recorded_s
+        for name in ("mixture", "signal"):
+            assert sf.info(tmp_path / f"{name}.wav").duration >= recorded_s
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGXFSZ"), reason="no limit on the size of files")
@@ -226,7 +260,7 @@ def test_an_estimator_that_does_not_return_keeps_nobody_waiting(file_devices, mo
     live = LiveStream(Separator(StreamConfig(), Stuck()))
     live.start()
     assert entered.wait(10)
-    driver = live._driver
+    driver = live._processor.driver
     driver.stop()
     with pytest.raises(LiveError, match="the estimator has not returned from its last hop"):
         driver.reset()

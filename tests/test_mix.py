@@ -13,7 +13,8 @@ import soundfile as sf
 from rtsep import ConfigError
 from rtsep.cli import main
 from rtsep.evaluation import exact
-from rtsep.evaluation.mix import Mixer, Recipe, Recording, find_recordings
+from rtsep.evaluation.mix import Mixer, Mixtures
+from rtsep.recordings import Recording, find_recordings
 
 SR = 16_000
 DIGEST = "60ec95db91e587a0a9d72df89edcaeb72dffff5df3e750a635241231d65114da"  # of three mixtures
@@ -208,7 +209,7 @@ def test_recordings_are_in_the_order_of_their_names_and_have_classes(recordings)
 
 def test_mixers_need_two_sources(recordings):
     with pytest.raises(ConfigError, match="0 source is no mixture"):
-        Mixer(Recipe())
+        Mixer(Mixtures())
 
 
 # --- exact arithmetic

@@ -80,7 +80,7 @@ def masking(path: Path, n_bins: int, metadata: dict | None = None) -> str:
 
 def magnitudes(settings: Onnx, x: np.ndarray, config: StreamConfig) -> np.ndarray:
     """What the estimator gives for all frames of a signal, (n_frames, 2, n_bins)."""
-    spectra = naive.stft(x, config.win_length, config.hop, config.n_fft, x.size // config.hop)
+    spectra = naive.stft(x, config.analysis, config.hop, config.n_fft, x.size // config.hop)
     state, found = settings.prepare(config), []
     for z in spectra:
         out = np.zeros((2, config.n_bins), np.float32)
@@ -92,7 +92,7 @@ def magnitudes(settings: Onnx, x: np.ndarray, config: StreamConfig) -> np.ndarra
 
 def expected(x: np.ndarray, config: StreamConfig, window: np.ndarray, network) -> np.ndarray:
     """The same from the samples: network(frame, last frame) of spectra with its own window."""
-    n = config.win_length
+    n = config.analysis
     frames = naive.frames_of(x, n, config.hop, x.size // config.hop)
     spectra = np.fft.rfft(frames * window)
     before = np.concatenate([np.zeros((1, n // 2 + 1)), spectra[:-1]])
@@ -228,9 +228,9 @@ def test_what_the_file_says_of_its_framing_counts_and_settings_count_more(tmp_pa
 
 
 def test_another_framing_is_refused_with_the_one_to_ask_for(spectral):
-    needed = r"is for sr=16000 win_length=512 hop=256, which are --window-ms 32 --hop-ms 16 at 16000 Hz; the stream has"
+    needed = r"is for sr=16000 analysis=512 hop=256, which are --window-ms 32 --hop-ms 16 at 16000 Hz; the stream has"
     for config in (StreamConfig(SR), StreamConfig(SR, 512, 128), StreamConfig(48_000, 512, 256)):
-        with pytest.raises(ConfigError, match=f"{needed} sr={config.sr} win_length={config.win_length}"):
+        with pytest.raises(ConfigError, match=f"{needed} sr={config.sr} analysis={config.analysis}"):
             Separator(config, Onnx(spectral))
 
 
@@ -285,7 +285,7 @@ sys.modules["onnxruntime"] = None
 from rtsep.cli import main
 sys.exit(main(["separate", "x.wav", "-o", "out", "--estimator", "onnx", "--model", "x.onnx"]))
 """
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert 'pip install "rtsep[onnx]"' in done.stderr

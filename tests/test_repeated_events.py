@@ -15,7 +15,7 @@ from rtsep.phase import PUIter, RepeatedEvents, Unwrapping
 from rtsep.phase.unwrapping import onset_frames
 
 CONFIG = StreamConfig(16_000)
-SIZES = CONFIG.win_length, CONFIG.hop, CONFIG.n_fft
+SIZES = CONFIG.analysis, CONFIG.hop, CONFIG.n_fft
 FREE = Output(ceiling_db=float("inf"))
 
 

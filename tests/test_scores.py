@@ -20,7 +20,6 @@ from rtsep.evaluation import ScoreError, bss_eval, scores
 
 SR = 16_000
 RECORDING = Path(__file__).resolve().parents[1] / "rtsep" / "data" / "noisy_speech.flac"
-ROOT = Path(__file__).resolve().parents[1]
 LIMIT = 100.0
 
 
@@ -429,14 +428,14 @@ def test_haspi_and_hasqi_fall_with_noise_and_with_hearing_loss_and_repeat_to_the
 
 def test_a_missing_package_is_named_with_the_extra():
     code = "import sys; sys.modules['pesq'] = None\nfrom rtsep.evaluation import pesq\npesq([1.0], [1.0], 16000)"
-    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, cwd=ROOT)
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert 'pip install "rtsep[eval]"' in run.stderr.splitlines()[-1]
 
 
 def test_scores_are_imported_without_their_packages():
     code = "import sys, rtsep.evaluation.scores\n"
     code += "print({'pesq', 'pystoi', 'museval', 'fast_bss_eval', 'clarity', 'speechmos'} & set(sys.modules))"
-    assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60, cwd=ROOT) == "set()\n"
+    assert subprocess.check_output([sys.executable, "-c", code], text=True, timeout=60) == "set()\n"
 
 
 # --- tables

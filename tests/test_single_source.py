@@ -19,7 +19,7 @@ from rtsep.phase.rtpghi import window_gamma
 from rtsep.phase.unwrapping import impulse_places, onset_frames
 
 CONFIG = StreamConfig(16_000)
-SIZES = CONFIG.win_length, CONFIG.hop, CONFIG.n_fft
+SIZES = CONFIG.analysis, CONFIG.hop, CONFIG.n_fft
 
 
 def run(phase, mixture: np.ndarray, magnitudes: np.ndarray, start: int = 0) -> np.ndarray:
@@ -51,7 +51,7 @@ def convergence(heard: np.ndarray, reference: np.ndarray) -> float:
 
 def aligned_with(heard: np.ndarray, reference: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """A stream's output and the reference at the time of its samples."""
-    delay = CONFIG.win_length - CONFIG.hop
+    delay = CONFIG.analysis - CONFIG.hop
     heard = heard[delay:]
     return heard, reference[: heard.size]
 
@@ -108,7 +108,9 @@ def test_rtpghi_equals_its_twin(lookahead, tolerance):
 def test_the_gaussian_of_a_window_is_found():
     t = np.arange(1000) - 500
     assert window_gamma(np.exp(-np.pi * t**2 / 30_000)) == pytest.approx(30_000)
-    assert window_gamma(CONFIG.window) == pytest.approx(0.25645 * 256**2, rel=0.03)  # the paper's value for Hann
+    assert window_gamma(CONFIG.windows.analysis) == pytest.approx(
+        0.25645 * 256**2, rel=0.03
+    )  # the paper's value for Hann
 
 
 @pytest.mark.parametrize("lookahead", [0, 1])

@@ -35,7 +35,7 @@ def test_analysis_equals_the_stft_of_the_stream(sizes):
 
 def test_samples_that_cannot_be_meant_are_replaced_and_counted():
     config = StreamConfig(16_000)
-    state = prepare_line(1, config.win_length)
+    state = prepare_line(1, config.analysis)
     hop_in = np.zeros((1, config.hop), np.float32)
     hop_in[0, :6] = np.nan, np.inf, -np.inf, 3e38, -3e38, 1e-42
     take_in(state, hop_in)

@@ -68,11 +68,11 @@ def heads_like(spectrum, rng, n_src=2):
 
 def true_frames(x):
     """Windowed frames of a stream, as the engine sees them, by NumPy; complex128 (n_frames, 257)."""
-    lead = CONFIG.win_length - CONFIG.hop
+    lead = CONFIG.analysis - CONFIG.hop
     n_frames = -(-(x.size + lead) // CONFIG.hop)
     line = np.zeros(lead + n_frames * CONFIG.hop)
     line[lead : lead + x.size] = x
-    frames = [line[t * CONFIG.hop :][: CONFIG.win_length] * CONFIG.window for t in range(n_frames)]
+    frames = [line[t * CONFIG.hop :][: CONFIG.analysis] * CONFIG.windows.analysis for t in range(n_frames)]
     return np.fft.rfft(frames, CONFIG.n_fft)
 
 
@@ -91,7 +91,7 @@ def test_misi_with_gradients_is_the_offline_misi_of_the_package(signals, rng, n_
     spectrum, factors = frames.stft(sources.sum(1)), rng.uniform(0.5, 1.5, (3, 2, 1, 257)).astype(np.float32)
     size = magnitude_of(frames.stft(sources)) * torch.from_numpy(factors)
     got = frames.istft(frames.misi(spectrum, size, n_iter), 3000)
-    lead = config.win_length - config.hop
+    lead = config.analysis - config.hop
     line = np.zeros(lead + spectrum.shape[1] * config.hop, np.float32)
     line[lead : lead + 3000] = sources.sum(1)[0]
     targets = np.ascontiguousarray(size[0].numpy().transpose(1, 0, 2))
@@ -146,7 +146,7 @@ def naive_losses(masks, gains, sources):
     """Magnitude and complex loss and SI-SDR of one mixture, in float64, by their definitions."""
     gain = 1 / np.sqrt(np.mean(sources.sum(0) ** 2))
     sources = sources * gain
-    scale = np.sqrt(np.sum(CONFIG.window**2))
+    scale = np.sqrt(np.sum(CONFIG.windows.analysis**2))
     x = true_frames(sources.sum(0)) / scale
     s = np.stack([true_frames(source) for source in sources]) / scale
 

@@ -257,7 +257,7 @@ def test_angles_beyond_the_model_have_the_concentration_at_its_ends():
 
 def test_the_concentration_of_sources_equals_its_twin_and_tells_tones_from_noise():
     config = StreamConfig(SR)
-    sizes = config.win_length, config.hop, config.n_fft
+    sizes = config.analysis, config.hop, config.n_fft
     voices = signals.voices(12_000, n_src=3)
     found = von_mises_concentration(voices, config)
     assert np.allclose(found, [naive_wiener.concentration(s, *sizes) for s in voices], rtol=1e-3)

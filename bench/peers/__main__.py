@@ -9,7 +9,6 @@ Writes peers.json, peers.md and peers.png. Everything is measured here, in one r
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import subprocess
@@ -18,46 +17,29 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+from study import parser, publish, pyplot, save, table
+
 ROUNDS = 3  # of the cost, each in processes of their own; the median round counts
 COST_S = 20.0
 LATENCY_S = 2.0
 SCORES = ("si_sdr", "sdr", "stoi", "estoi", "pesq", "dnsmos")
-COLUMNS = (
-    "latency ms",
-    "SI-SDR dB",
-    "gain dB",
-    "STOI",
-    "ESTOI",
-    "PESQ",
-    "DNSMOS",
-    "cost median",
-    "p99",
-    "max",
-    "block ms",
-    "MiB",
-    "start s",
-)
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="This engine beside noise suppressors that people use")
-    parser.add_argument("corpus", type=Path, help="mixtures of `rtsep mix`, with a source called speech, 16 kHz")
-    parser.add_argument("-o", "--output", type=Path, required=True, help="folder for peers.json, peers.md, peers.png")
-    parser.add_argument("--count", type=int, default=20, help="mixtures to score (default: 20)")
-    parser.add_argument("--gtcrn", nargs=1, default=[], metavar="FILE", help="ONNX of streaming GTCRN")
-    parser.add_argument("--dtln", nargs=2, default=[], metavar="FILE", help="ONNX of both networks of DTLN, in order")
-    args = parser.parse_args()
+    options = parser("peers", "This engine beside noise suppressors that people use")
+    options.add_argument("corpus", type=Path, help="mixtures of `rtsep mix`, with a source called speech, 16 kHz")
+    options.add_argument("--count", type=int, default=20, help="mixtures to score (default: 20)")
+    options.add_argument("--gtcrn", nargs=1, default=[], metavar="FILE", help="ONNX of streaming GTCRN")
+    options.add_argument("--dtln", nargs=2, default=[], metavar="FILE", help="ONNX of both networks of DTLN, in order")
+    args = options.parse_args()
     for file in (*args.gtcrn, *args.dtln):
         if not Path(file).is_file():
-            parser.error(f"{file} is no file")
-    os.environ.update(ONE_THREAD)
-    args.output.mkdir(parents=True, exist_ok=True)
+            options.error(f"{file} is no file")
+    os.environ.update(ONE_THREAD)  # of the processes whose cost is measured
     result = compare(args.corpus, args.count, {"GTCRN": args.gtcrn, "DTLN": args.dtln})
-    (args.output / "peers.json").write_text(json.dumps(result, indent=1) + "\n")
-    (args.output / "peers.md").write_text(table(result))
-    draw(result, args.output / "peers.png")
-    print(table(result))
+    publish(args.output, "peers", result, page, draw)
 
 
 def compare(folder: Path, count: int, files: dict[str, list[str]]) -> dict[str, Any]:
@@ -66,7 +48,6 @@ def compare(folder: Path, count: int, files: dict[str, list[str]]) -> dict[str, 
     from engines import find_engines
 
     from rtsep.evaluation.corpus import read_corpus
-    from rtsep.evaluation.evaluate import plain
     from rtsep.evaluation.report import provenance
     from rtsep.evaluation.summary import describe_values
 
@@ -104,11 +85,11 @@ def compare(folder: Path, count: int, files: dict[str, list[str]]) -> dict[str, 
         found[name]["delay_of_files"] = float(np.median([row["delay"] for row in rows]))
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     head = {"n_mixtures": len(items), "corpus": folder.name, "load": load, "missing": missing}
-    return plain({"made": provenance()} | head | {"engines": found})
+    return {"made": provenance()} | head | {"engines": found}
 
 
 def read(item: Any) -> tuple[Any, Any, int]:
-    from rtsep.evaluation.audio import read_alike
+    from rtsep.audio_files import read_alike
 
     signals, sr = read_alike([item.mixture, item.sources["speech"]])
     return signals[0, 0], signals[1, 0], sr
@@ -130,47 +111,43 @@ def signal(items: list[Any], sr: int, seconds: float) -> Any:
     return np.ascontiguousarray(np.concatenate(parts)[: round(seconds * sr)])
 
 
-def table(result: dict[str, Any]) -> str:
-    made = result["made"]
+def page(result: dict[str, Any]) -> str:
+    """The page peers.md."""
+    made, rows = result["made"], []
+    for name, engine in result["engines"].items():
+        latency, cost = engine["latency"]["latency_ms"], engine["cost"]
+        mean = {score: engine["scores"][score]["mean"] for score in SCORES}
+        row = {
+            "": name,
+            "latency ms": "whole file" if latency is None else f"{latency:.1f}",
+            "SI-SDR dB": f"{mean['si_sdr']:.2f}",
+            "gain dB": f"{engine['gain']['si_sdr']['mean']:+.2f}",
+            "STOI": f"{mean['stoi']:.3f}",
+            "ESTOI": f"{mean['estoi']:.3f}",
+            "PESQ": f"{mean['pesq']:.2f}",
+            "DNSMOS": f"{mean['dnsmos']:.2f}",
+            "cost median": f"{100 * cost['median']:.2f} %",
+            "p99": f"{100 * cost['p99']:.2f} %",
+            "max": f"{100 * cost['max']:.1f} %",
+            "block ms": f"{cost['block_ms']:.0f}",
+            "MiB": f"{cost['memory_mib']:.0f}",
+            "start s": f"{cost['start_s']:.2f}",
+        }
+        rows.append(row)
     lines = [
         f"{result['n_mixtures']} mixtures, {made['date']}, {made['machine']}, Python {made['python']}, load "
         f"{result['load']:.1f}. Scores: mean of the speech after alignment; cost: share of one core.",
         "",
-        f"| | {' | '.join(COLUMNS)} |",
-        "|---" * (len(COLUMNS) + 1) + "|",
+        *table(rows[0], (row.values() for row in rows)),
+        "",
+        *(f"{name}: {reason}." for name, reason in result["missing"].items()),
     ]
-    for name, engine in result["engines"].items():
-        latency, cost = engine["latency"]["latency_ms"], engine["cost"]
-        mean = {score: engine["scores"][score]["mean"] for score in SCORES}
-        fields = [
-            name,
-            "whole file" if latency is None else f"{latency:.1f}",
-            f"{mean['si_sdr']:.2f}",
-            f"{engine['gain']['si_sdr']['mean']:+.2f}",
-            f"{mean['stoi']:.3f}",
-            f"{mean['estoi']:.3f}",
-            f"{mean['pesq']:.2f}",
-            f"{mean['dnsmos']:.2f}",
-            f"{100 * cost['median']:.2f} %",
-            f"{100 * cost['p99']:.2f} %",
-            f"{100 * cost['max']:.1f} %",
-            f"{cost['block_ms']:.0f}",
-            f"{cost['memory_mib']:.0f}",
-            f"{cost['start_s']:.2f}",
-        ]
-        lines.append(f"| {' | '.join(fields)} |")
-    lines += ["", *(f"{name}: {reason}." for name, reason in result["missing"].items())]
     return "\n".join(lines).rstrip() + "\n"
 
 
 def draw(result: dict[str, Any], path: Path) -> None:
     """Gain in SI-SDR against latency; the area is the share of a core."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(7, 4.5), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
+    figure, axis = pyplot().subplots(figsize=(7, 4.5), layout="constrained")
     known = [e["latency"]["latency_ms"] for e in result["engines"].values() if e["latency"]["latency_ms"] is not None]
     right = 1.4 * max([*known, 20])
     for k, (name, engine) in enumerate(result["engines"].items()):
@@ -184,7 +161,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     axis.set_xlabel("algorithmic latency / ms, by experiment (far right: needs the whole file)")
     axis.set_ylabel("mean gain in SI-SDR / dB")
     axis.set_title(f"{result['n_mixtures']} mixtures; area: share of one core")
-    figure.savefig(path)
+    save(figure, path)
 
 
 if __name__ == "__main__":

@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
-    with stoppable() as started:
+    with stoppable(last=argv is None) as started:
         try:
             for stream in (sys.stdout, sys.stderr):
                 if hasattr(stream, "reconfigure"):
@@ -83,8 +83,7 @@ def main(argv: list[str] | None = None) -> int:
         except KeyboardInterrupt:
             return _ended(EXIT_INTERRUPTED, WORDS[EXIT_INTERRUPTED])
         except BrokenPipeError:
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # nothing more to say, not even at exit
-            return EXIT_UNHEARD
+            return _ended(EXIT_UNHEARD, None)
         except ConfigError as problem:
             return _ended(EXIT_ERROR, _as_options(str(problem), args))
         except OSError as problem:
@@ -102,8 +101,13 @@ def _compiling(kept: bool) -> None:
 
 
 def _ended(status: int, reason: object) -> int:
-    if reason is not None:
-        print(f"rtsep: {reason}", file=sys.stderr)
+    said = f"rtsep: {reason}\n" if reason is not None else ""
+    for stream, text in ((sys.stdout, ""), (sys.stderr, said)):
+        try:
+            stream.write(text)
+            stream.flush()
+        except OSError:  # nobody reads it any more: nothing more to say, not even at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return status
 
 

@@ -33,20 +33,19 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="folder for the outputs (default: %(default)s); those of an earlier demo are replaced",
     )
-    parser.set_defaults(run=run, modules=("rtsep.files", "rtsep.separator"))
+    parser.set_defaults(run=run, modules=("rtsep.audio_files", "rtsep.separator"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Separate, measure, write, print."""
     import numpy as np
 
+    from rtsep.audio_files import FORMATS, StagedFiles, make_folder, read_audio, write_sources
     from rtsep.config import StreamConfig
-    from rtsep.files import FORMATS, StagedFiles, make_folder, open_audio, read_blocks, write_sources
     from rtsep.separator import Separator
 
-    with open_audio(RECORDING) as file:
-        sr, n_samples = file.samplerate, file.frames
-        mixture = np.concatenate(list(read_blocks(file, n_samples)), 1)[0]
+    (mixture,), sr = read_audio(RECORDING)
+    n_samples = mixture.size
     _show("recording", f"{RECORDING}, {n_samples / sr:.1f} s at {sr} Hz")
     _show("kernels", "are being made ready; the first start compiles them, which takes some seconds")
     separator = Separator(StreamConfig(sr))

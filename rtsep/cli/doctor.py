@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli import EXIT_DEVICE
-from rtsep.cli.engine import add_engine_options, engine_settings
+from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
 from rtsep.cli.quiet import quiet
 
 if TYPE_CHECKING:
@@ -85,12 +85,12 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
 
     estimator, phase, _ = engine_settings(args)
     asked = FALLBACK_RATE if args.rate is None else args.rate
-    StreamConfig.from_ms(asked, args.window_ms, args.hop_ms)  # what is wrong is said at once
+    StreamConfig.from_ms(asked, **times_ms(args))  # what is wrong is said at once
     yield from check_machine()
     with quiet():
         sound = list(check_sound(args.rate))
     yield from sound
     device = next((finding.values for finding in sound if finding.name == "input"), {})
     sr = args.rate or device.get("sr", FALLBACK_RATE)
-    config = StreamConfig.from_ms(sr, args.window_ms, args.hop_ms)
+    config = StreamConfig.from_ms(sr, **times_ms(args))
     yield from check_engine(config, estimator, phase, device.get("host_api", ""), SECONDS)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import math
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rtsep.errors import ConfigError
 
@@ -17,7 +17,7 @@ LIBRARY_ONLY = {"oracle": "it needs the true sources"}
 
 
 def add_engine_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that `engine_settings` reads, and `--window-ms` and `--hop-ms`."""
+    """Add the options that `engine_settings` and `times_ms` read."""
     group = parser.add_argument_group("engine", "`rtsep list` names the estimators and phase-recovery algorithms.")
     group.add_argument(
         "--estimator",
@@ -37,9 +37,19 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="future hops that the phase recovery waits for; with `separate` also `all`, for many algorithms",
     )
     group.add_argument(
-        "--window-ms", type=float, default=16.0, metavar="MS", help="window in ms (default: %(default)g)"
+        "--latency-ms",
+        "--synthesis-ms",
+        dest="latency_ms",
+        type=float,
+        metavar="MS",
+        help="latency of the engine, the length of its synthesis window: 16, 8, 4 or 2, or any other (default: 16)",
     )
-    group.add_argument("--hop-ms", type=float, metavar="MS", help="hop in ms (default: a quarter of the window)")
+    group.add_argument(
+        "--window-ms", type=float, metavar="MS", help="analysis window (default: 16, or the latency if that is longer)"
+    )
+    group.add_argument(
+        "--hop-ms", type=float, metavar="MS", help="hop (default: a quarter of the latency; half of it below 8 ms)"
+    )
     group.add_argument(
         "--strength",
         type=float,
@@ -55,9 +65,15 @@ def lookahead(text: str) -> int | None:
     return None if text == "all" else int(text)
 
 
+def times_ms(args: argparse.Namespace) -> dict[str, Any]:
+    """The options that `StreamConfig.from_ms` takes."""
+    return {"window_ms": args.window_ms, "hop_ms": args.hop_ms, "latency_ms": args.latency_ms}
+
+
 def engine_settings(args: argparse.Namespace) -> tuple[Estimator, PhaseRecovery, Output]:
     """Settings of estimator, phase recovery and output. Raises `ConfigError`."""
     from rtsep.choose import choose
+    from rtsep.config import MAX_SR, StreamConfig
     from rtsep.engine.output import Output
 
     if args.estimator in LIBRARY_ONLY:
@@ -65,8 +81,6 @@ def engine_settings(args: argparse.Namespace) -> tuple[Estimator, PhaseRecovery,
     options = {} if args.iterations is None else {"n_iter": args.iterations}
     if hasattr(args, "lookahead"):
         options["lookahead"] = args.lookahead
-    hop_ms = args.window_ms / 4 if args.hop_ms is None else args.hop_ms
-    chosen = choose(
-        args.estimator, args.phase, args.window_ms / 1e3, hop_ms / 1e3, model=args.model, phase_options=options
-    )
+    finest = StreamConfig.from_ms(MAX_SR, **times_ms(args))  # what is wrong at any rate is said here
+    chosen = choose(args.estimator, args.phase, finest.window_s, finest.hop_s, model=args.model, phase_options=options)
     return *chosen, Output(strength_db=args.strength)

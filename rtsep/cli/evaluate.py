@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import json
 import re
 import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import LIBRARY_ONLY, add_engine_options, engine_settings
+from rtsep.cli.engine import LIBRARY_ONLY, add_engine_options, engine_settings, times_ms
 from rtsep.cli.inputs import given_path
 from rtsep.cli.progress import progress_bar
 from rtsep.cli.score import add_scores_option
@@ -86,9 +87,10 @@ def run(args: argparse.Namespace) -> int:
         print(f"rtsep: {setup}: {item}: {reason}", file=sys.stderr)
 
     from rtsep.evaluation.report import write_report
+    from rtsep.evaluation.summary import summary_text
 
     paths = write_report(evaluation)
-    _print_summary(paths["summary.json"].read_text(encoding="utf-8"))
+    print(summary_text(json.loads(paths["summary.json"].read_text(encoding="utf-8"))))
     for path in paths.values():
         print(path)
     return 2 if evaluation.failed else 0
@@ -119,21 +121,4 @@ def _setup(args: argparse.Namespace, text: str | None) -> Setup:
         wanted.estimator, wanted.phase = "passthrough", wanted.phase or "omisi"
     estimator, phase, output = engine_settings(wanted)
     label = text or f"{estimator.name}+{phase.name}"
-    return Setup(label, ORACLE if oracle else estimator, phase, output, args.window_ms, args.hop_ms)
-
-
-def _print_summary(text: str) -> None:
-    import json
-
-    summary = json.loads(text)
-    for title, entries in (("scores", summary["all"]), ("differences", summary["differences"])):
-        if not entries:
-            continue
-        width = max(len(entry["setup"]) for entry in entries)
-        print(f"{title:{width}}  source     column               n    median      mean   95 % of the mean")
-        for entry in entries:
-            interval = "" if entry["ci_low"] is None else f"{entry['ci_low']:9.3f} to {entry['ci_high']:.3f}"
-            print(
-                f"{entry['setup']:{width}}  {entry['source']:10} {entry['column']:16} {entry['n']:5} "
-                f"{entry['median']:9.3f} {entry['mean']:9.3f}  {interval}"
-            )
+    return Setup(label, ORACLE if oracle else estimator, phase, output, **times_ms(args))

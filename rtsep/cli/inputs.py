@@ -10,26 +10,6 @@ from typing import NamedTuple
 
 from rtsep.errors import ConfigError
 
-# What is taken for audio in a folder; a file that is named itself may have any name.
-SUFFIXES = frozenset(
-    (
-        ".wav",
-        ".wave",
-        ".rf64",
-        ".w64",
-        ".flac",
-        ".ogg",
-        ".oga",
-        ".opus",
-        ".mp3",
-        ".aif",
-        ".aiff",
-        ".aifc",
-        ".au",
-        ".caf",
-    )
-)
-
 
 def given_path(text: str) -> Path:
     """A path from the command line; an empty one, as from an unset variable, is refused and not the folder here."""
@@ -78,13 +58,15 @@ def find_jobs(inputs: list[Path], folder: Path, outputs: Callable[[Path, Path], 
 
 
 def _walk(top: Path, folder: Path, outputs: Callable[[Path, Path], dict[str, Path]]) -> list[Job]:
+    from rtsep.audio_files import is_audio
+
     jobs = []
     for where, folders, names in os.walk(top):
         here = Path(where)
         # The outputs may well go to a folder below the inputs.
         folders[:] = sorted(f for f in folders if not f.startswith(".") and _real(here / f) != _real(folder))
         for name in sorted(names):
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES:
+            if is_audio(here / name):
                 jobs.append(Job(here / name, folder / here.relative_to(top)))
     # Outputs of any format: the name without its suffix counts.
     made = {_real(out.with_suffix("")) for job in jobs for out in outputs(*job).values()}

@@ -6,6 +6,7 @@ import os
 import re
 import sys
 import time
+from contextlib import suppress
 from types import TracebackType
 from typing import Any
 
@@ -109,8 +110,9 @@ else:
             self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
         ) -> None:
             if self._before is not None:
-                # Keys that nobody read are not for the shell.
-                termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, self._before)
+                # Keys that nobody read are not for the shell. Where there is no terminal any more, it needs nothing.
+                with suppress(termios.error):
+                    termios.tcsetattr(sys.stdin, termios.TCSAFLUSH, self._before)
 
         def wait(self, timeout_s: float) -> list[str]:
             """Names of the keys that are pressed within `timeout_s`, at once when there are some."""

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import add_engine_options, engine_settings
+from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
 from rtsep.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def run(args: argparse.Namespace) -> int:
 
     estimator, phase, _ = engine_settings(args)
     rate = find_device(args.input, "input").sr if args.rate is None else args.rate
-    config = StreamConfig.from_ms(rate, args.window_ms, args.hop_ms)
+    config = StreamConfig.from_ms(rate, **times_ms(args))
     names: dict[str, str] = {}
 
     def warn(stream: LiveStream) -> None:

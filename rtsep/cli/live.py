@@ -6,15 +6,20 @@ import argparse
 import math
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import add_engine_options, engine_settings
+from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
 from rtsep.cli.inputs import given_path
+from rtsep.cli.signals import gently
 
 if TYPE_CHECKING:
+    from rtsep.cli.panel import Panel
     from rtsep.live import LiveStream, Stats
 
-INTERVAL_S = 1.0
+LINE_S = 1.0  # between two lines
+INTERVAL_S = 0.05  # between two looks whether to stop
 
 
 def add_parser(commands: Any) -> None:
@@ -74,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     if args.seconds is not None:
         check_real("seconds", args.seconds, 0, math.inf, " s")
     rate = find_device(args.input, "input").sr if args.rate is None else args.rate
-    config = StreamConfig.from_ms(rate, args.window_ms, args.hop_ms, 2 if args.stereo else 1)
+    config = StreamConfig.from_ms(rate, n_channels=2 if args.stereo else 1, **times_ms(args))
     stream = LiveStream(
         Separator(config, estimator, phase),
         args.input,
@@ -88,27 +93,40 @@ def run(args: argparse.Namespace) -> int:
         bypass=args.bypass,
         record=args.record,
     )
-    panel = Panel(stream) if in_panel else None
-    interrupted: BaseException | None = None
-    with stream:
-        try:
-            if panel:
-                panel.run(args.seconds)
+    try:
+        stream.start()
+        # From here on the first signal ends the stream, and no other one disturbs the ending. Ctrl-C is how a stream
+        # ends; SIGTERM and SIGHUP are passed on as such.
+        with suppress(KeyboardInterrupt), gently(insist=False) as stopped, _unless_hung_up(stopped):
+            if in_panel:
+                _run_panel(Panel(stream), stream, stopped, args.seconds)
             else:
                 _print_start(stream)
-                _print_lines(stream, args.seconds)
-        except (KeyboardInterrupt, SystemExit) as stop:
-            interrupted = stop
-        stats = stream.stats
-    if panel:
-        _print_start(stream)
-        for message in panel.messages:
-            print(message)
-    _print_summary(stats)
-    # Ctrl-C is how a stream ends; SIGTERM and SIGHUP are passed on as such.
-    if isinstance(interrupted, SystemExit):
-        raise interrupted
+                _print_lines(stream, stopped, args.seconds)
+            stats = stream.stats
+            stream.close()
+            _print_summary(stats)
+    finally:
+        stream.close()
     return 0
+
+
+@contextmanager
+def _unless_hung_up(stopped: Callable[[], bool]) -> Iterator[None]:
+    """Where the terminal is closed, the signal counts and not that nothing can be written any more."""
+    try:
+        yield
+    except OSError:
+        time.sleep(INTERVAL_S)  # for the signal to come
+        if not stopped():
+            raise
+
+
+def _run_panel(panel: Panel, stream: LiveStream, stopped: Callable[[], bool], seconds: float | None) -> None:
+    panel.run(stopped, seconds)
+    _print_start(stream)
+    for message in panel.messages:
+        print(message)
 
 
 def _channels(text: str) -> list[int]:
@@ -123,10 +141,13 @@ def _print_start(stream: LiveStream) -> None:
     sys.stdout.flush()
 
 
-def _print_lines(stream: LiveStream, seconds: float | None) -> None:
-    start = time.monotonic()
-    while seconds is None or time.monotonic() - start < seconds:
-        time.sleep(INTERVAL_S if seconds is None else min(INTERVAL_S, max(0, seconds - (time.monotonic() - start))))
+def _print_lines(stream: LiveStream, stopped: Callable[[], bool], seconds: float | None) -> None:
+    now = time.monotonic()
+    end = math.inf if seconds is None else now + seconds
+    while now < end and not stopped():
+        line_at = min(now + LINE_S, end)
+        while (now := time.monotonic()) < line_at and not stopped():
+            time.sleep(min(INTERVAL_S, line_at - now))
         while stream.messages:
             print(stream.messages.popleft())
         print(_line(stream.stats), flush=True)

@@ -79,9 +79,10 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Find recordings, mix, write."""
-    from rtsep.evaluation.mix import Mixer, Recipe, find_recordings, write_mixtures
+    from rtsep.evaluation.mix import Mixer, Mixtures, write_mixtures
+    from rtsep.recordings import find_recordings
 
-    recipe = Recipe(
+    mixtures = Mixtures(
         args.count, args.duration, args.rate, args.talkers, tuple(args.snr), tuple(args.level), args.seed, args.format
     )
     pools = {
@@ -93,10 +94,10 @@ def run(args: argparse.Namespace) -> int:
             ("rooms", args.rooms),
         )
     }
-    mixer = Mixer(recipe, **pools, skipped=_say_skipped)
+    mixer = Mixer(mixtures, **pools, skipped=_say_skipped)
     with progress_bar("mixing") as progress:
         manifest = write_mixtures(mixer, args.output, args.overwrite, progress)
-    print(f"{manifest}: {recipe.count} mixtures of {', '.join(mixer.pools)}, {recipe.duration_s:g} s each")
+    print(f"{manifest}: {mixtures.count} mixtures of {', '.join(mixer.pools)}, {mixtures.duration_s:g} s each")
     return 0
 
 

@@ -10,7 +10,7 @@ import tempfile
 import time
 from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
@@ -62,18 +62,21 @@ class Panel:
         self._peaks = _Peaks()
         self._suspended = False
 
-    def run(self, seconds: float | None = None) -> None:
-        """Until the key for quitting, or for so many seconds; the terminal is as before then, whatever happens."""
+    def run(self, stopped: Callable[[], bool], seconds: float | None = None) -> None:
+        """Until the key for quitting or `stopped()`, or for so many seconds.
+
+        The terminal is as before then, whatever happens.
+        """
         end = math.inf if seconds is None else time.monotonic() + seconds
         with self._suspending():
-            while not self._show(end):
+            while not self._show(stopped, end):
                 _stop_process()
 
-    def _show(self, end: float) -> bool:
+    def _show(self, stopped: Callable[[], bool], end: float) -> bool:
         """Whether the panel has ended; otherwise it has only left the terminal, for the shell."""
         self._suspended = False
         with _stderr_later(), Keys() as keys, _whole_screen(self._console):
-            while (now := time.monotonic()) < end and not self._suspended:
+            while (now := time.monotonic()) < end and not self._suspended and not stopped():
                 self._draw(now, keys.available)
                 for key in keys.wait(min(INTERVAL_S, end - now)):
                     if key == "q":

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.inputs import SUFFIXES, given_path
+from rtsep.cli.inputs import given_path
 from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -66,6 +65,7 @@ def add_scores_option(parser: argparse.ArgumentParser, default: str) -> None:
 def run(args: argparse.Namespace) -> int:
     """Score all pairs and print."""
     from rtsep.evaluation.scores import check_scores, measure
+    from rtsep.plain import plain
 
     check_scores(args.scores)
     reports = []
@@ -74,11 +74,12 @@ def run(args: argparse.Namespace) -> int:
         if args.any_order:
             scene, estimates = _in_order(scene, estimates)
         for row, reference, estimate in zip(measure(scene, args.scores), references, estimates, strict=True):
-            reports.append((reference, estimate, row))
+            paths = {"reference": str(reference), "estimate": str(estimate)}
+            reports.append(paths | {"scores": row.values, "reasons": row.reasons})
             if not args.json:
                 print(_text(reference, estimate, row))
     if args.json:
-        print(json.dumps([_plain(*report) for report in reports], indent=2, allow_nan=False))
+        print(json.dumps(plain(reports), indent=2, allow_nan=False))
     return 0
 
 
@@ -98,11 +99,9 @@ def _groups(args: argparse.Namespace) -> list[tuple[list[Path], list[Path]]]:
 
 
 def _same_names(references: Path, estimates: Path) -> list[tuple[Path, Path]]:
-    names = sorted(
-        path.relative_to(references)
-        for path in references.rglob("*")
-        if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")
-    )
+    from rtsep.audio_files import find_audio
+
+    names = find_audio(references)
     pairs = [(references / name, estimates / name) for name in names if (estimates / name).is_file()]
     for name in names:
         if not (estimates / name).is_file():
@@ -113,7 +112,7 @@ def _same_names(references: Path, estimates: Path) -> list[tuple[Path, Path]]:
 
 
 def _scene(references: list[Path], estimates: list[Path], mixture: Path | None) -> Scene:
-    from rtsep.evaluation.audio import read_alike
+    from rtsep.audio_files import read_alike
     from rtsep.evaluation.scores import Scene
 
     signals, sr = read_alike([*references, *estimates, *([mixture] if mixture else [])])
@@ -155,8 +154,3 @@ def _text(reference: Path, estimate: Path, row: SourceScores) -> str:
     if row.values.get("delay", 0) != 0 and "delay" not in row.reasons:
         lines.append("  note: the estimate is not aligned with the reference, which most scores take for distortion")
     return "\n".join(lines)
-
-
-def _plain(reference: Path, estimate: Path, row: SourceScores) -> dict[str, Any]:
-    values = {column: value if math.isfinite(value) else None for column, value in row.values.items()}
-    return {"reference": str(reference), "estimate": str(estimate), "scores": values, "reasons": row.reasons}

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import add_engine_options, engine_settings
+from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
 from rtsep.cli.inputs import given_path
 from rtsep.cli.progress import progress_bar
 from rtsep.errors import ConfigError
@@ -67,17 +66,15 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Separate the files, report those that failed at the end."""
     from rtsep.cli.inputs import find_jobs
-    from rtsep.config import MAX_SR, StreamConfig
     from rtsep.files import FileSeparator
+    from rtsep.plain import plain
 
     estimator, phase, output = engine_settings(args)
-    StreamConfig.from_ms(MAX_SR, args.window_ms, args.hop_ms)  # what is wrong at any rate is said once
     separator = FileSeparator(
         estimator,
         phase,
         output,
-        window_ms=args.window_ms,
-        hop_ms=args.hop_ms,
+        **times_ms(args),
         format=args.format,
         overwrite=args.overwrite,
         plot=args.plot,
@@ -97,7 +94,7 @@ def run(args: argparse.Namespace) -> int:
             if not args.json:
                 print(_text(report), flush=True)
     if args.json:
-        print(json.dumps(_plain(_report(separator, reports, failed)), indent=2, allow_nan=False))
+        print(json.dumps(plain(_report(separator, reports, failed)), indent=2, allow_nan=False))
     for path, reason in failed.items():
         print(f"rtsep: {path}: {reason}", file=sys.stderr)
     return 2 if failed else 0
@@ -135,12 +132,3 @@ def _report(separator: FileSeparator, reports: list[FileReport], failed: dict[Pa
         ],
         "failed": [{"input": str(path), "error": reason} for path, reason in failed.items()],
     }
-
-
-def _plain(value: Any) -> Any:
-    """`value` for JSON, which has no infinity: null."""
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value

@@ -54,14 +54,14 @@ def _try_again(unraisable: Any) -> None:
 
 
 @contextmanager
-def gently() -> Iterator[Callable[[], bool]]:
+def gently(insist: bool = True) -> Iterator[Callable[[], bool]]:
     """Note the first signal instead of raising it, for whoever asks the function that this gives, and raise it at the
-    end; a second one ends the process at once.
+    end; a second one ends the process at once, or changes nothing if nobody may `insist`.
     """
     came: list[int] = []
 
     def note(number: int, frame: FrameType | None) -> None:
-        if came:
+        if came and insist:
             _end(number, frame)
         came.append(number)
 
@@ -71,17 +71,19 @@ def gently() -> Iterator[Callable[[], bool]]:
     try:
         yield lambda: bool(came)
     finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        if insist or not came:
+            for number, handler in before.items():
+                signal.signal(number, handler)
     if came:
         _raise(came[0], None)
 
 
 @contextmanager
-def stoppable() -> Iterator[Callable[[], None]]:
+def stoppable(last: bool) -> Iterator[Callable[[], None]]:
     """Let SIGINT, SIGTERM and SIGHUP end the process at once until the function that this gives is called; then raise.
 
-    An exception is easily lost while modules are imported: many of them catch whatever comes.
+    An exception is easily lost while modules are imported: many of them catch whatever comes. If this is the `last`
+    that the process does, signals change nothing any more afterwards, not even its status.
     """
     if threading.current_thread() is not threading.main_thread():
         yield lambda: None
@@ -100,4 +102,4 @@ def stoppable() -> Iterator[Callable[[], None]]:
     finally:
         sys.unraisablehook = hook
         for number in ours:
-            signal.signal(number, before[number])
+            signal.signal(number, signal.SIG_IGN if last else before[number])

@@ -17,7 +17,7 @@ class AnalysisState(NamedTuple):
     """State of the analysis; float32."""
 
     plan: FFTPlan
-    window: np.ndarray  # constant (win_length,)
+    window: np.ndarray  # constant (analysis,)
     frame: np.ndarray  # (n_fft,) scratch
     mixture: np.ndarray  # (n_channels, 2, n_bins): newest spectrum, real and imaginary parts
     power: np.ndarray  # (n_bins,): squared magnitude, mean over the channels
@@ -27,7 +27,7 @@ def prepare_analysis(config: StreamConfig) -> AnalysisState:
     """Fresh state. Not real-time safe."""
     return AnalysisState(
         plan=plan_fft(config.n_fft),
-        window=constant(config.window),
+        window=constant(config.windows.analysis),
         frame=zeros(config.n_fft),
         mixture=zeros((config.n_channels, 2, config.n_bins)),
         power=zeros(config.n_bins),
@@ -36,13 +36,13 @@ def prepare_analysis(config: StreamConfig) -> AnalysisState:
 
 @kernel
 def analyse(state, line):
-    """The spectrum of the newest `win_length` samples.
+    """The spectrum of the newest `analysis` samples.
 
     Parameters
     ----------
     state : AnalysisState
         `mixture` and `power` are overwritten.
-    line : ndarray, float32, (n_channels, at least win_length)
+    line : ndarray, float32, (n_channels, at least analysis)
         Read only.
 
     Notes

@@ -35,16 +35,16 @@ class States(NamedTuple):
 
 def prepare_states(config: StreamConfig, core: Core, output: Output) -> States:
     """Fresh states. Not real-time safe."""
-    n_src, latency = len(core.sources), core.latency(config).samples
+    n_src, latency, length = len(core.sources), core.latency(config).samples, core.line_length(config)
     return States(
         framing=FramingState(
             hop_in=zeros((config.n_channels, config.hop)),
             hop_out=zeros((n_src, config.n_channels, config.hop)),
             position=zeros(1, np.int64),
         ),
-        line=prepare_line(config.n_channels, latency),
+        line=prepare_line(config.n_channels, length),
         core=core.prepare(config),
-        output=output.prepare(config, core.consistent, latency - config.hop),
+        output=output.prepare(config, core.consistent, latency - config.hop, length - latency),
     )
 
 

@@ -46,7 +46,7 @@ class Output:
             check_real("ceiling_db", self.ceiling_db, -60, 0, " dBFS (or infinity)")
         check_real("fade_in_ms", self.fade_in_ms, 0, 1000, " ms")
 
-    def prepare(self, config: StreamConfig, consistent: bool, delay: int = 0) -> OutputState:
+    def prepare(self, config: StreamConfig, consistent: bool, delay: int = 0, start: int = 0) -> OutputState:
         """Fresh state.
 
         Parameters
@@ -56,9 +56,12 @@ class Output:
             Share the mixing error among the sources.
         delay : int
             Samples from the start of the stream to the first that belongs to the input.
+        start : int
+            Where the mixture of a hop stands in the line that `finish` is given.
         """
         fade_in = self.fade_in_ms * config.sr / 1000
         return OutputState(
+            start=constant([start], np.int64),
             consistent=constant([consistent], np.bool_),
             leak=aligned([UNSET]),
             leak_goal=aligned([10 ** (-self.strength_db / 20)]),
@@ -76,6 +79,7 @@ class Output:
 class OutputState(NamedTuple):
     """State of the output stage; arrays of one element, float32 unless said."""
 
+    start: np.ndarray  # int64, constant: column of the line with the mixture of the first sample
     consistent: np.ndarray  # bool, constant
     leak: np.ndarray  # gain of the other sources in each source; UNSET before the first sample
     leak_goal: np.ndarray  # where it is going
@@ -97,8 +101,8 @@ def finish(state, line, hop_out):
     ----------
     state : OutputState
         Updated in place.
-    line : ndarray, float32, (n_channels, at least hop)
-        Its first `hop` columns are the mixture at the time of `hop_out`. Read only.
+    line : ndarray, float32, (n_channels, at least start + hop)
+        Its `hop` columns from `start` on are the mixture at the time of `hop_out`. Read only.
     hop_out : ndarray, float32, (n_src, n_channels, hop)
         The sources; updated in place. Afterwards finite and never above the ceiling.
 
@@ -110,7 +114,7 @@ def finish(state, line, hop_out):
     falls at once by what the loudest sample needs and recovers with a time constant of 50 ms.
     """
     n_src, n_channels, hop = hop_out.shape
-    consistent, ceiling = state.consistent[0], state.ceiling[0]
+    start, consistent, ceiling = state.start[0], state.consistent[0], state.ceiling[0]
     leak, goal, leak_step = state.leak[0], state.leak_goal[0], state.leak_step[0]
     if leak == UNSET:
         leak = goal
@@ -122,7 +126,7 @@ def finish(state, line, hop_out):
         leak += min(max(goal - leak, -leak_step), leak_step)
         peak = zero
         for c in range(n_channels):
-            x = line[c, i]
+            x = line[c, start + i]
             total = zero
             for j in range(n_src):
                 total += hop_out[j, c, i]

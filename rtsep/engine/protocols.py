@@ -127,7 +127,11 @@ class PhaseRecovery(Settings, Protocol):
         Whether the output stage shares the mixing error among the sources.
     keeps_mixture_phase : bool
         Whether every source gets the phase of the mixture, so that masks suit it better than magnitudes.
+    window_pairs : bool
+        Whether it can work with a synthesis window that is shorter than the analysis window.
     """
+
+    window_pairs: ClassVar[bool] = True
 
     @cached_property
     def lookahead(self) -> int | None:
@@ -172,10 +176,10 @@ class OnlinePhase(PhaseRecovery, Protocol):
 
         mixture, power, magnitudes : ndarray, float32
             As for an estimator. Read only.
-        line : ndarray, float32, (n_channels, win_length + lookahead * hop)
+        line : ndarray, float32, (n_channels, analysis + lookahead * hop)
             Newest samples of the mixture. Read only.
         hop_out : ndarray, float32, (n_src, n_channels, hop)
-            To be overwritten, `win_length - hop + lookahead * hop` samples behind the newest.
+            To be overwritten, `synthesis - hop + lookahead * hop` samples behind the newest.
         """
         raise NotImplementedError
 
@@ -201,7 +205,7 @@ class Latency:
     Parameters
     ----------
     window : int
-        A sample can be emitted once all frames that cover it are there: one window, of which one hop is
+        A sample can be emitted once all frames that add to it are there: one synthesis window, of which one hop is
         the time that a hop takes to fill.
     lookahead : int
         Future hops that the phase recovery waits for.
@@ -227,8 +231,8 @@ class Core(Protocol):
     State : type
         The NamedTuple that `prepare` returns; its class chooses the step, as for the stages.
     step : kernel
-        `(state, line, hop_out)`: the newest `latency` samples of the mixture, float32 (n_channels, latency), and the
-        hop of every source to be overwritten, float32 (n_src, n_channels, hop).
+        `(state, line, hop_out)`: the newest samples of the mixture, float32 (n_channels, line_length), and the hop of
+        every source to be overwritten, float32 (n_src, n_channels, hop).
     """
 
     State: ClassVar[type]
@@ -245,6 +249,10 @@ class Core(Protocol):
 
     def latency(self, config: StreamConfig) -> Latency:
         """When a sample that goes in comes out."""
+        ...
+
+    def line_length(self, config: StreamConfig) -> int:
+        """Newest samples of the mixture that the step needs, at least the latency."""
         ...
 
     def prepare(self, config: StreamConfig) -> Any:

@@ -7,9 +7,9 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 
-from rtsep.config import StreamConfig
+from rtsep.config import ConfigError, StreamConfig
 from rtsep.engine.analysis import AnalysisState, analyse, prepare_analysis
-from rtsep.engine.protocols import CompiledEstimator, Latency, OnlinePhase
+from rtsep.engine.protocols import CompiledEstimator, Latency, OnlinePhase, PhaseRecovery
 from rtsep.engine.registry import STEPS, bound_state, estimate, recover
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import zeros
@@ -32,7 +32,7 @@ def separate_spectra(state, line, hop_out):
     ----------
     state : SpectralState
         Updated in place.
-    line : ndarray, float32, (n_channels, win_length + lookahead * hop)
+    line : ndarray, float32, (n_channels, analysis + lookahead * hop)
         Newest samples of the mixture. Read only.
     hop_out : ndarray, float32, (n_src, n_channels, hop)
         Overwritten.
@@ -74,18 +74,32 @@ class Spectral:
         return self.phase.consistent
 
     def latency(self, config: StreamConfig) -> Latency:
-        """One window, and the look-ahead of the phase recovery."""
+        """One synthesis window, and the look-ahead of the phase recovery."""
         assert self.phase.lookahead is not None
-        return Latency(config.win_length, self.phase.lookahead * config.hop, config.sr)
+        return Latency(config.synthesis, self.phase.lookahead * config.hop, config.sr)
+
+    def line_length(self, config: StreamConfig) -> int:
+        """One analysis window, and the look-ahead."""
+        assert self.phase.lookahead is not None
+        return config.analysis + self.phase.lookahead * config.hop
 
     def prepare(self, config: StreamConfig) -> SpectralState:
         """Fresh state. Not real-time safe."""
+        check_windows(config, self.phase)
         n_src = len(self.sources)
         return SpectralState(
             analysis=prepare_analysis(config),
             estimator=bound_state(self.estimator, self.estimator.prepare(config)),
             magnitudes=zeros((n_src, config.n_bins)),
             phase=bound_state(self.phase, self.phase.prepare(config, n_src)),
+        )
+
+
+def check_windows(config: StreamConfig, phase: PhaseRecovery) -> None:
+    """Raise `ConfigError` if the phase recovery cannot work with the windows of the stream."""
+    if config.windows.is_pair and not phase.window_pairs:
+        raise ConfigError(
+            f"phase={phase.name!r} needs windows of one length, not of {config.analysis} and {config.synthesis} samples"
         )
 
 

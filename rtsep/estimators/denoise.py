@@ -182,7 +182,7 @@ class Denoise(CompiledEstimator):
     def prepare(self, config: StreamConfig) -> DenoiseState:
         """Fresh state. Not real-time safe."""
         hop_s = config.hop_s
-        least_noise = 10 ** (SILENCE_DB / 10) * (config.window**2).sum()
+        least_noise = 10 ** (SILENCE_DB / 10) * (config.windows.analysis**2).sum()
         radius = max(1, min(round(AROUND_HZ * config.n_fft / config.sr), config.n_bins - 1))
         triangle = 1 + radius - abs(np.arange(-radius, radius + 1))
         times_s = (NOISE_S, PRESENCE_S, PRIOR_S, POWER_S)
@@ -199,7 +199,7 @@ class Denoise(CompiledEstimator):
                 [
                     max(1, round(START_S / hop_s)),
                     max(1, round(MINIMUM_S / hop_s)),
-                    -(-config.win_length // config.hop),
+                    -(-config.analysis // config.hop),
                 ],
                 np.int64,
             ),

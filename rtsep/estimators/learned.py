@@ -26,7 +26,7 @@ from rtsep.engine.protocols import CompiledEstimator, PhaseRecovery
 from rtsep.engine.registry import register_estimator
 from rtsep.estimators.bands import Bands, expansion_bands
 from rtsep.estimators.features import FeatureState, extract_features, prepare_features
-from rtsep.estimators.model_file import HOPS_MS, LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Model, read_model
+from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Model, read_model
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import constant, zeros
 from rtsep.kernels.network import PANEL, affine, gru_step, leaky_relu, panels, scaled_sigmoid
@@ -34,6 +34,7 @@ from rtsep.phase.omisi import OMISI
 
 WINDOW_S = 0.016  # what the networks are trained for
 SHIPPED_HOP_MS = 8  # between the frames of a memory of the shipped networks
+SHORTEST_HOP_MS = 0.5
 TOLERANCE = 0.05
 ONLINE_ITERATIONS = 1  # of oMISI that a network is trained through (`rtsep.training.losses`)
 SHIPPED = Path(__file__).resolve().parents[1] / "data"
@@ -67,13 +68,13 @@ class LearnedState(NamedTuple):
     turn: np.ndarray  # int64 (1,): the stream whose frame comes next
 
 
-def hops_ms(model_hop_ms: int) -> tuple[int, ...]:
-    """The hops in ms that a network with `model_hop_ms` between the frames of a memory is trained for."""
-    return tuple(ms for ms in HOPS_MS if ms <= model_hop_ms)
+def hops_ms(model_hop_ms: int) -> tuple[float, ...]:
+    """The hops in ms that suit a network with `model_hop_ms` between the frames of a memory, from 0.5 on."""
+    return tuple(model_hop_ms / n for n in (16, 8, 4, 2, 1) if model_hop_ms / n >= SHORTEST_HOP_MS)
 
 
 def trained_for(window_s: float, hop_s: float, model_hop_ms: int = SHIPPED_HOP_MS) -> bool:
-    """Whether a framing is near enough to one of the training."""
+    """Whether analysis window and hop are near enough to those of the training; features depend on nothing else."""
     return abs(window_s / WINDOW_S - 1) < TOLERANCE and any(
         abs(1e3 * hop_s / ms - 1) < TOLERANCE for ms in hops_ms(model_hop_ms)
     )
@@ -231,11 +232,11 @@ class _Learned(CompiledEstimator):
     def prepare(self, config: StreamConfig) -> LearnedState:
         """Fresh state. Not real-time safe. Raises `ConfigError` for a framing it is not trained for."""
         model = self.load()
-        shape, window_s = model.shape, config.win_length / config.sr
+        shape, window_s = model.shape, config.window_s
         if not trained_for(window_s, config.hop_s, shape.hop_ms):
             raise ConfigError(
                 f"window {1e3 * window_s:.4g} ms, hop {1e3 * config.hop_s:.4g} ms: this network needs "
-                f"{1e3 * WINDOW_S:g} ms and {' or '.join(map(str, hops_ms(shape.hop_ms)))} ms "
+                f"{1e3 * WINDOW_S:g} ms and {', '.join(f'{ms:g}' for ms in hops_ms(shape.hop_ms))} ms "
                 "(estimator='denoise' takes any)"
             )
         n_streams = round(shape.hop_ms / (1e3 * config.hop_s))

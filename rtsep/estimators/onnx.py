@@ -142,11 +142,11 @@ class OnnxState:
     """What goes on from frame to frame."""
 
     network: Network
-    samples: np.ndarray  # float64 (win_length,): of the last frame, without window
+    samples: np.ndarray  # float64 (analysis,): of the last frame, without window
     oldest: int  # where the last frame has the first sample of this one, which the Hann window makes zero
-    unwindow: np.ndarray  # float64 (win_length,): takes the Hann window of the stream off
-    window: np.ndarray  # float64 (win_length,): of the network
-    rewindow: np.ndarray  # float64 (win_length,): from that of the network to that of the stream
+    unwindow: np.ndarray  # float64 (analysis,): takes the Hann window of the stream off
+    window: np.ndarray  # float64 (analysis,): of the network
+    rewindow: np.ndarray  # float64 (analysis,): from that of the network to that of the stream
 
 
 def estimate_onnx(state: OnnxState, mixture: np.ndarray, power: np.ndarray, magnitudes: np.ndarray) -> None:
@@ -258,23 +258,31 @@ class Onnx(PythonEstimator):
 
     def prepare(self, config: StreamConfig) -> OnnxState:
         """Fresh state. Not real-time safe: loads the file."""
+        if config.windows.is_pair:
+            raise ConfigError(
+                f"estimator=onnx needs windows of one length, not {config.analysis} and {config.synthesis}"
+            )
         network = Network(self.model)
-        needed, given = (self.sr, network.n_fft, self.hop), (config.sr, config.win_length, config.hop)
+        needed, given = (self.sr, network.n_fft, self.hop), (config.sr, config.analysis, config.hop)
         if given != needed:
             window_ms, hop_ms = (1000 * samples / self.sr for samples in needed[1:])
             raise ConfigError(
-                f"{self.model} is for sr={needed[0]} win_length={needed[1]} hop={needed[2]}, which are "
+                f"{self.model} is for sr={needed[0]} analysis={needed[1]} hop={needed[2]}, which are "
                 f"--window-ms {window_ms:g} --hop-ms {hop_ms:g} at {self.sr} Hz; "
-                f"the stream has sr={given[0]} win_length={given[1]} hop={given[2]}"
+                f"the stream has sr={given[0]} analysis={given[1]} hop={given[2]}"
             )
-        window = {"hann": config.window, "hann_sqrt": np.sqrt(config.window), "none": np.ones(config.win_length)}
+        window = {
+            "hann": config.windows.analysis,
+            "hann_sqrt": np.sqrt(config.windows.analysis),
+            "none": np.ones(config.analysis),
+        }
         return OnnxState(
             network=network,
-            samples=np.zeros(config.win_length),
+            samples=np.zeros(config.analysis),
             oldest=config.hop,
-            unwindow=_ratio(np.ones(config.win_length), config.window),
+            unwindow=_ratio(np.ones(config.analysis), config.windows.analysis),
             window=window[self.window],
-            rewindow=_ratio(config.window, window[self.window]),
+            rewindow=_ratio(config.windows.analysis, window[self.window]),
         )
 
 

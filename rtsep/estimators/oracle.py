@@ -97,6 +97,6 @@ class Oracle(CompiledEstimator):
             references=constant(references),
             position=zeros(1, np.int64),
             hop=zeros((n_src * n_channels, config.hop)),
-            line=prepare_line(n_src * n_channels, config.win_length),
+            line=prepare_line(n_src * n_channels, config.analysis),
             analysis=prepare_analysis(replace(config, n_channels=n_src * n_channels)),
         )

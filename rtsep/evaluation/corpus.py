@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
+from rtsep.audio_files import find_audio
 from rtsep.errors import ConfigError
-from rtsep.evaluation.mix import MANIFEST, SUFFIXES
+from rtsep.evaluation.mix import MANIFEST
 
 MIXTURE = "mixture"
 
@@ -101,11 +102,8 @@ def _from_folders(folder: Path) -> list[Item]:
     if MIXTURE not in names or len(names) < 2:
         raise ConfigError(f"{folder}: no {MANIFEST}, and no folders {MIXTURE!r} and one for each source")
     items = []
-    for path in sorted((folder / MIXTURE).rglob("*")):
-        if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
-            continue
-        below = path.relative_to(folder / MIXTURE)
+    for below in map(PurePosixPath, find_audio(folder / MIXTURE)):
         sources = {name: folder / name / below for name in names if name != MIXTURE}
         label = below.parts[0] if len(below.parts) > 1 else ""
-        items.append(Item(below.with_suffix("").as_posix(), path, sources, None, label))
+        items.append(Item(str(below.with_suffix("")), folder / MIXTURE / below, sources, None, label))
     return items

@@ -15,19 +15,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rtsep import __version__
-from rtsep.config import StreamConfig
+from rtsep.audio_files import FileError, make_folder, read_alike
+from rtsep.config import MAX_SR, StreamConfig
 from rtsep.engine.output import Output
 from rtsep.errors import ConfigError
 from rtsep.estimators import Oracle
-from rtsep.evaluation.audio import read_alike
 from rtsep.evaluation.checks import ScoreError
 from rtsep.evaluation.corpus import Item
 from rtsep.evaluation.matching import match
 from rtsep.evaluation.ratios import si_sdr
 from rtsep.evaluation.scores import Scene, check_scores, measure
 from rtsep.evaluation.workers import Failure, Task
-from rtsep.files import FileError, describe, make_folder
 from rtsep.offline import separate
+from rtsep.plain import describe, plain
 
 DONE = "done.jsonl"
 RUN = "run.json"
@@ -50,16 +50,21 @@ class Setup:
         Of the phase recovery.
     output : Output
         Strength, ceiling, fade-in.
-    window_ms, hop_ms : float
-        Window and hop in ms; hop None is a quarter of the window.
+    window_ms, hop_ms, latency_ms : float, optional
+        As in `StreamConfig.from_ms`.
     """
 
     label: str
     estimator: Any
     phase: Any
     output: Output = field(default_factory=Output)
-    window_ms: float = 16.0
+    window_ms: float | None = None
     hop_ms: float | None = None
+    latency_ms: float | None = None
+
+    def config(self, sr: int, n_channels: int) -> StreamConfig:
+        """Of the stream for a mixture."""
+        return StreamConfig.from_ms(sr, self.window_ms, self.hop_ms, n_channels, latency_ms=self.latency_ms)
 
     def plain(self) -> dict[str, Any]:
         """All settings as plain values."""
@@ -68,8 +73,7 @@ class Setup:
             "estimator": {"name": ORACLE} if self.estimator == ORACLE else describe(self.estimator),
             "phase": describe(self.phase),
             "output": asdict(self.output),
-            "window_ms": self.window_ms,
-            "hop_ms": self.hop_ms,
+            **self.config(MAX_SR, 1).times_ms,
         }
 
 
@@ -98,7 +102,7 @@ def separate_item(item: Item, setup: Setup) -> Separated:
     signals, sr = read_alike([item.mixture, *item.sources.values()])
     mixture, references = signals[0], signals[1:]
     estimator = Oracle(references) if setup.estimator == ORACLE else setup.estimator
-    config = StreamConfig.from_ms(sr, setup.window_ms, setup.hop_ms, len(mixture))
+    config = setup.config(sr, len(mixture))
     _compile(config, setup, len(references))
     start = time.perf_counter()
     estimates = separate(mixture, sr, estimator, setup.phase, config=config, output=setup.output)
@@ -311,15 +315,6 @@ class Evaluation:
                 if tuple(entry["key"]) in known:
                     self.rows[tuple(entry["key"])] = [_with_nan(row) for row in entry["rows"]]
         os.truncate(path, whole)
-
-
-def plain(value: Any) -> Any:
-    """`value` for JSON, which has neither NaN nor infinity: null."""
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _with_nan(row: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,14 +12,21 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 
-from rtsep.config import MAX_SR, MIN_SR
+from rtsep.audio_files import (
+    FORMATS,
+    FileError,
+    StagedFiles,
+    make_folder,
+    open_audio,
+    read_blocks,
+    write_sources,
+)
+from rtsep.config import MAX_SR, MIN_SR, check_choice, check_int, check_real
 from rtsep.errors import ConfigError
 from rtsep.evaluation import exact
-from rtsep.files import FORMATS, FileError, StagedFiles, make_folder, open_audio, read_blocks, write_sources
+from rtsep.recordings import Recording
 
 MANIFEST = "manifest.jsonl"
-# Suffixes that are recordings in a folder.
-SUFFIXES = frozenset((".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aif", ".aiff", ".au", ".caf", ".w64"))
 BITS = {"flac": 24, "wav24": 24, "wav16": 16}
 QUIET_DB = -60.0  # RMS of a piece in dBFS below which it is taken for silence, and another is drawn
 TALKERS_DB = (-5.0, 0.0)  # level of further talkers against the first
@@ -30,35 +36,7 @@ ROUGH = 1 << 16  # steps per RMS of the first source in which level and peak of 
 
 
 @dataclass(frozen=True)
-class Recording:
-    """A file that pieces are taken from.
-
-    Parameters
-    ----------
-    path : Path
-        Where it is.
-    name : str
-        Where it is below its folder, with slashes.
-    sr, n_samples : int
-        Rate in Hz, samples per channel.
-    """
-
-    path: Path
-    name: str
-    sr: int
-    n_samples: int
-
-    @property
-    def label(self) -> str:
-        """Class: the folder it is in, below that which was given; else the words its name begins with."""
-        if "/" in self.name:
-            return self.name.split("/", 1)[0]
-        words = re.match(r"[A-Za-z]+(?:[_ -][A-Za-z]+)*(?![A-Za-z])", self.name.rsplit(".", 1)[0])
-        return words.group() if words else "other"
-
-
-@dataclass(frozen=True)
-class Recipe:
+class Mixtures:
     """What the mixtures are to be.
 
     Parameters
@@ -97,14 +75,10 @@ class Recipe:
     format: str = "flac"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.count <= 1_000_000:
-            raise ConfigError(f"count={self.count} is not between 1 and 1000000")
-        if not 0.1 <= self.duration_s <= 600:
-            raise ConfigError(f"duration_s={self.duration_s} is not between 0.1 and 600 s")
-        if not MIN_SR <= self.sr <= MAX_SR:
-            raise ConfigError(f"sr={self.sr} is not between {MIN_SR} and {MAX_SR} Hz")
-        if not 1 <= self.talkers <= 8:
-            raise ConfigError(f"talkers={self.talkers} is not between 1 and 8")
+        check_int("count", self.count, 1, 1_000_000)
+        check_real("duration_s", self.duration_s, 0.1, 600, " s")
+        check_int("sr", self.sr, MIN_SR, MAX_SR, " Hz")
+        check_int("talkers", self.talkers, 1, 8)
         for name, (low, high), least, most in (
             ("snr_db", self.snr_db, -60, 60),
             ("level_db", self.level_db, -60, 0),
@@ -113,8 +87,7 @@ class Recipe:
                 raise ConfigError(f"{name}={low:g} to {high:g} is no range between {least} and {most} dB")
         if self.seed < 0:
             raise ConfigError(f"seed={self.seed} is below 0")
-        if self.format not in BITS:
-            raise ConfigError(f"format={self.format!r} is not one of {', '.join(BITS)}")
+        check_choice("format", self.format, tuple(BITS))
 
     @property
     def n_samples(self) -> int:
@@ -138,7 +111,7 @@ class Mixer:
 
     Parameters
     ----------
-    recipe : Recipe
+    mixtures : Mixtures
         What they are to be.
     speech, noise, music : list of Recording
         To take pieces from; without any, there is no such source.
@@ -155,7 +128,7 @@ class Mixer:
 
     Notes
     -----
-    The same recordings (names and samples), recipe and seed give the same samples on any machine, for recordings in a
+    The same recordings (names and samples) and settings give the same samples on any machine, for recordings in a
     lossless format: all sums are of integers (see `rtsep.evaluation.exact`), and each mixture has its own stream of
     random numbers, so that the first ten of a hundred are the same as ten. In the files the sources add up to the
     mixture exactly.
@@ -163,15 +136,15 @@ class Mixer:
 
     def __init__(
         self,
-        recipe: Recipe,
+        mixtures: Mixtures,
         speech: Sequence[Recording] = (),
         noise: Sequence[Recording] = (),
         music: Sequence[Recording] = (),
         rooms: Sequence[Recording] = (),
         skipped: Callable[[Path, str], None] = lambda path, reason: None,
     ) -> None:
-        self.recipe, self.rooms = recipe, rooms
-        talkers = ["speech"] if recipe.talkers == 1 else [f"speech{j + 1}" for j in range(recipe.talkers)]
+        self.mixtures, self.rooms = mixtures, rooms
+        talkers = ["speech"] if mixtures.talkers == 1 else [f"speech{j + 1}" for j in range(mixtures.talkers)]
         self.pools: dict[str, Sequence[Recording]] = dict.fromkeys(talkers, speech) if speech else {}
         self.pools |= {name: pool for name, pool in (("noise", noise), ("music", music)) if pool}
         if len(self.pools) < 2:
@@ -199,11 +172,11 @@ class Mixer:
         FileError
             If no piece can be found that is not silent and can be read.
         """
-        recipe = self.recipe
-        draws = exact.Draws(recipe.seed, index)
+        mixtures = self.mixtures
+        draws = exact.Draws(mixtures.seed, index)
         # Everything is drawn before anything is read, but for pieces that turn out silent or damaged.
-        snr_db = {name: draws.hundredths(*recipe.snr_db) for name in ("noise", "music") if name in self.pools}
-        level_db = draws.hundredths(*recipe.level_db)
+        snr_db = {name: draws.hundredths(*mixtures.snr_db) for name in ("noise", "music") if name in self.pools}
+        level_db = draws.hundredths(*mixtures.level_db)
         pieces: dict[str, Piece] = {}
         gains: dict[str, float] = {}
         heard: dict[str, np.ndarray] = {}
@@ -230,9 +203,9 @@ class Mixer:
         sources = self._at_level(heard, gains, level_db)
         entry: dict[str, Any] = {
             "id": f"{index:06d}",
-            "sr": recipe.sr,
-            "n_samples": recipe.n_samples,
-            "seed": recipe.seed,
+            "sr": mixtures.sr,
+            "n_samples": mixtures.n_samples,
+            "seed": mixtures.seed,
             "level_db": level_db,
         }
         if talkers:
@@ -277,7 +250,7 @@ class Mixer:
 
         Recordings that are too short are repeated, or stand anywhere in silence.
         """
-        n, rate = self.recipe.n_samples, self.recipe.sr
+        n, rate = self.mixtures.n_samples, self.mixtures.sr
         wanted = -(-n * recording.sr // rate)
         start = (recording.n_samples - wanted) * where >> 30 if recording.n_samples > wanted else 0
         with open_audio(recording.path) as file:
@@ -300,7 +273,9 @@ class Mixer:
             try:
                 with open_audio(room.path) as file:
                     response = np.concatenate(list(read_blocks(file, file.frames)), 1)
-                integers = [exact.resample(exact.from_float(channel), room.sr, self.recipe.sr) for channel in response]
+                integers = [
+                    exact.resample(exact.from_float(channel), room.sr, self.mixtures.sr) for channel in response
+                ]
                 peak = max(int(np.abs(channel).max()) for channel in integers)
                 # One scale for all ears.
                 heard = [exact.convolve(x, channel, peak) for channel in integers]
@@ -318,7 +293,7 @@ class Mixer:
         mixture = np.sum(list(rough.values()), 0)
         peak = max(int(np.abs(x).max()) for x in (mixture, *rough.values()))
         rms = float(np.sqrt(exact.energy(mixture) / mixture.size))
-        gain = ROUGH * min(exact.from_db(level_db) / rms, PEAK / peak) * (1 << BITS[self.recipe.format] - 1)
+        gain = ROUGH * min(exact.from_db(level_db) / rms, PEAK / peak) * (1 << BITS[self.mixtures.format] - 1)
         return {name: np.rint(x * (gains[name] * gain)).astype(np.int32) for name, x in heard.items()}
 
     def _say_skipped(self, path: Path, reason: str) -> None:
@@ -327,45 +302,15 @@ class Mixer:
             self._skipped(path, reason)
 
 
-def find_recordings(folder: Path, skipped: Callable[[Path, str], None]) -> list[Recording]:
-    """All recordings in a folder and below it, by name.
-
-    Parameters
-    ----------
-    folder : Path
-        Where to look; hidden files are left out.
-    skipped : callable
-        Called with file and reason for each that cannot be read.
-
-    Raises
-    ------
-    ConfigError
-        If there are none.
-    """
-    found = []
-    for path in sorted(folder.rglob("*"), key=lambda path: path.relative_to(folder).as_posix()):
-        name = path.relative_to(folder).as_posix()
-        if path.suffix.lower() not in SUFFIXES or any(part.startswith(".") for part in name.split("/")):
-            continue
-        try:
-            with open_audio(path) as file:
-                found.append(Recording(path, name, file.samplerate, file.frames))
-        except FileError as problem:
-            skipped(path, str(problem))
-    if not found:
-        raise ConfigError(f"{folder}: no recordings that can be read")
-    return found
-
-
 def write_mixtures(
     mixer: Mixer, folder: Path, overwrite: bool = False, progress: Callable[[int, int], None] | None = None
 ) -> Path:
-    """Make all mixtures of a recipe and write them.
+    """Make all mixtures of a mixer and write them.
 
     Parameters
     ----------
     mixer : Mixer
-        With recipe and recordings.
+        With settings and recordings.
     folder : Path
         Gets `manifest.jsonl`, and a folder for the mixtures and for each source.
     overwrite : bool
@@ -383,12 +328,12 @@ def write_mixtures(
     FileError
         If something cannot be written, or no pieces can be found.
     """
-    recipe, format = mixer.recipe, FORMATS[mixer.recipe.format]
+    mixtures, format = mixer.mixtures, FORMATS[mixer.mixtures.format]
     manifest = folder / MANIFEST
     with StagedFiles([manifest], overwrite) as whole:
         make_folder(folder)
         with open(whole.part(manifest), "w", encoding="utf-8", newline="\n") as lines:
-            for index in range(recipe.count):
+            for index in range(mixtures.count):
                 entry, sources = mixer.make(index)
                 signals = {"mixture": np.sum(list(sources.values()), 0, dtype=np.int32)} | sources
                 names = {name: f"{name}/{entry['id']}{format.suffix}" for name in signals}
@@ -396,17 +341,17 @@ def write_mixtures(
                     for path in staged.paths:
                         make_folder(path.parent)
                     # Whole numbers of 32 bits, as libsndfile takes them: what it makes of floats is not exact.
-                    pieces = np.stack(list(signals.values())) << (32 - BITS[recipe.format])
+                    pieces = np.stack(list(signals.values())) << (32 - BITS[mixtures.format])
                     outputs = {name: folder / path for name, path in names.items()}
                     n_channels = pieces.shape[1]
-                    write_sources(staged, outputs, iter([pieces]), recipe.sr, n_channels, recipe.n_samples, format)
+                    write_sources(staged, outputs, iter([pieces]), mixtures.sr, n_channels, mixtures.n_samples, format)
                     staged.commit()
                 line: dict[str, Any] = {"mixture": names["mixture"]} | entry
                 for name in sources:
                     line["sources"][name] = {"file": names[name]} | line["sources"][name]
                 lines.write(json.dumps(line, ensure_ascii=False) + "\n")
                 if progress:
-                    progress(index + 1, recipe.count)
+                    progress(index + 1, mixtures.count)
         whole.commit()
     return manifest
 

@@ -21,11 +21,12 @@ import soundfile as sf
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from rtsep.audio_files import FileError, StagedFiles
 from rtsep.errors import ConfigError
-from rtsep.evaluation.evaluate import Evaluation, plain, separate_item
+from rtsep.evaluation.evaluate import Evaluation, separate_item
 from rtsep.evaluation.scores import SCORES, columns_of
 from rtsep.evaluation.summary import full_summary, snr_group
-from rtsep.files import FileError, StagedFiles
+from rtsep.plain import plain
 
 TEMPLATE = Path(__file__).resolve().parents[1] / "data" / "report.html"
 HEAD = ("setup", "id", "source", "class", "snr_db", "duration_s", "real_time_factor")

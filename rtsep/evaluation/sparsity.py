@@ -36,7 +36,8 @@ def attribution_precision(activations: Any, active: Any) -> float:
 
     References
     ----------
-    Papers on differentiable dictionary search for music transcription ("PSA").
+    L. S. Marták, R. Kelz, G. Widmer, "Differentiable dictionary search: integrating linear mixing with deep non-linear
+    modelling for audio source separation", 2022; "PSA" there.
     """
     a = _as_activations(activations)
     y = np.asarray(active, np.float64)
@@ -75,7 +76,8 @@ def epsilon_sparsity(activations: Any, epsilon: float) -> float:
 
     References
     ----------
-    Papers on differentiable dictionary search for music transcription.
+    L. S. Marták, R. Kelz, G. Widmer, "Differentiable dictionary search: integrating linear mixing with deep non-linear
+    modelling for audio source separation", 2022.
     """
     if not 0 <= epsilon < np.inf:
         raise ScoreError(f"{epsilon=} is not a finite number >= 0")

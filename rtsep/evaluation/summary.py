@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from rtsep.errors import ConfigError
-from rtsep.evaluation.evaluate import plain
+from rtsep.plain import plain
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
@@ -152,3 +152,20 @@ def full_summary(
         }
     )
     return found
+
+
+def summary_text(summary: dict[str, Any]) -> str:
+    """Scores and differences of `full_summary` as lines to print."""
+    lines = []
+    for title, entries in (("scores", summary["all"]), ("differences", summary["differences"])):
+        if not entries:
+            continue
+        width = max(len(entry["setup"]) for entry in entries)
+        lines.append(f"{title:{width}}  source     column               n    median      mean   95 % of the mean")
+        for entry in entries:
+            interval = "" if entry["ci_low"] is None else f"{entry['ci_low']:9.3f} to {entry['ci_high']:.3f}"
+            lines.append(
+                f"{entry['setup']:{width}}  {entry['source']:10} {entry['column']:16} {entry['n']:5} "
+                f"{entry['median']:9.3f} {entry['mean']:9.3f}  {interval}"
+            )
+    return "\n".join(lines)

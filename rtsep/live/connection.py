@@ -3,21 +3,31 @@
 from __future__ import annotations
 
 from typing import Any
+from weakref import WeakSet
 
 import numpy as np
 
-from rtsep.kernels.memory import arrays
+from rtsep.kernels.memory import memory
 from rtsep.live.bridge import DRIFT, RUNNING, UNDERRUNS, compiled_callbacks, delays, prepare_bridge
 from rtsep.live.callback import LiveState, compiled_callback
-from rtsep.live.devices import Device, abandon, explained, portaudio, supports
+from rtsep.live.devices import JACK, Device, abandon, explained, portaudio, supports
 from rtsep.live.pointers import Handle
+from rtsep.live.uninterrupted import uninterrupted
+
+HALF_RANGE = 1 << 31  # of what JACK counts samples with
 
 _ABANDONED: list[Any] = []  # connections whose devices may still call back, one day
+_OPEN: WeakSet[Connection] = WeakSet()
+
+
+def anything_open() -> bool:
+    """Whether there is a connection whose devices a new search would close."""
+    return bool(_OPEN)
 
 
 def one_clock(input: Device, output: Device) -> bool:
     """Whether it is certain that both run by the same clock."""
-    return input.index == output.index or input.host_api == output.host_api == "JACK Audio Connection Kit"
+    return input.index == output.index or input.host_api == output.host_api == JACK
 
 
 class Connection:
@@ -60,11 +70,13 @@ class Connection:
         sr_out = sr if supports(output, "output", n_out, sr) else output.sr
         engine = compiled_callback()
         self._streams: list[Any] = []
+        self._first_block = 0
         self._library = portaudio()._lib
         # A device that was given up as lost may come back when the next connection works on the same state.
         self._connected = np.array([True])
         self._engine = self._handle = Handle(live._replace(connected=self._connected))
         self._bridge = None
+        _OPEN.add(self)
         try:
             if one_clock(input, output) and sr_in == sr_out == sr:
                 live.route_in[:] = n_in, *channels
@@ -74,7 +86,7 @@ class Connection:
             live.route_in[:] = range(-1, len(channels))
             live.route_in[0] = len(channels)
             self._bridge = prepare_bridge((sr_in, sr, sr_out), n_in, channels, n_out, float(live.monitor.ceiling[0]))
-            for array in arrays(self._bridge):
+            for array in memory(self._bridge):
                 np.copyto(array, array.copy())  # touches every page
             self._bridge.engine[:] = engine.address, self._engine.address
             self._handle = Handle(self._bridge)
@@ -82,7 +94,7 @@ class Connection:
             self._open("input", input.index, sr_in, n_in, capture)
             self._open("output", output.index, sr_out, n_out, play)
         except BaseException:  # Ctrl-C, too: the callbacks must not outlive what they work on
-            self.close()
+            uninterrupted(self.close)
             raise
 
     def _open(self, kind: str, index: Any, sr: int, n_channels: Any, callback: Any) -> None:
@@ -134,22 +146,37 @@ class Connection:
         """By how much the input's clock runs faster than the output's, relative to 1, as learned so far."""
         return 0.0 if self._bridge is None else float(self._bridge.loop[DRIFT])
 
-    @property
-    def ledger(self) -> dict[str, int]:
-        """What the connection adds to the delay, in samples of the engine; the devices' part as they report it."""
+    def ledger(self, block: int) -> dict[str, int]:
+        """What the connection adds to the delay, in samples of the engine; the devices' part as they report it.
+
+        `block` is what they deliver at a time; 0 before they do.
+        """
         latency = [stream.latency for stream in self._streams]
-        device_in, device_out = (latency[0] if self._bridge is None else latency) or (0, 0)
+        reported = (latency[0] if self._bridge is None else latency) or (0, 0)
+        device_in, device_out = (round(seconds * self._sr) for seconds in reported)
+        if self._bridge is None and self._devices[0].host_api == JACK:
+            device_in, device_out = self._of_jack(device_in, device_out, block)
         resampling, store = (0, 0) if self._bridge is None else delays(self._bridge)
-        return {
-            "resampling": resampling,
-            "bridge": store,
-            "device in": round(device_in * self._sr),
-            "device out": round(device_out * self._sr),
-        }
+        return {"resampling": resampling, "bridge": store, "device in": device_in, "device out": device_out}
+
+    def _of_jack(self, device_in: int, device_out: int, block: int) -> tuple[int, int]:
+        """What PortAudio takes from the latencies of JACK's ports is unsigned and as old as the stream.
+
+        It subtracts a period, which PipeWire does not count for devices that have no delay of their own.
+        """
+        device_in, device_out = ((n + HALF_RANGE) % (2 * HALF_RANGE) - HALF_RANGE for n in (device_in, device_out))
+        if self._block_size:
+            period = -device_in
+        else:
+            self._first_block = self._first_block or block
+            device_out += block - self._first_block
+            period = block
+        # What was put out in one period comes in no earlier than in the next.
+        return max(0, device_in), max(device_out, period + self._block_size)
 
     def close(self, lost: bool = False) -> None:
         """Let the devices go; `lost`: they are gone."""
-        jack = any("JACK" in device.host_api for device in self._devices)
+        jack = any(device.host_api == JACK for device in self._devices)
         if self._streams and (self._given_up or (jack and (lost or not self.active))):
             self._connected[0] = False
             _ABANDONED.append(self)
@@ -162,3 +189,4 @@ class Connection:
             self._handle.release()
             self._engine.release()
         self._streams = []
+        _OPEN.discard(self)

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsep.errors import LiveError
+from rtsep.live.pipewire import find_graph
 
 RATES = (8_000, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
 
@@ -30,6 +31,7 @@ _WAYS_OUT = {
 # Who searches for devices, opens or closes them: PortAudio allows one thread at a time, and so does JACK's library
 # for its clients: it maps the server's memory anew for each, under whoever is reading it.
 DEVICES = threading.RLock()
+JACK, ALSA = "JACK Audio Connection Kit", "ALSA"  # host APIs
 PATIENCE_S = 5.0  # of who only asks: a JACK server that stands still keeps PortAudio waiting
 
 _ABANDONED: list[Any] = []  # copies of the library that must not be unloaded
@@ -47,11 +49,13 @@ class Device:
     n_inputs, n_outputs : int
         Channels.
     sr : int
-        Default sample rate in Hz.
+        Default sample rate in Hz: that of the sound server, if there is one.
     input_latency_s, output_latency_s : float
         Lowest latencies that it reports for interactive use.
     default_input, default_output : bool
-        Whether it is used where none is named.
+        Whether it is used where none is named: what was told to sounddevice; else one of JACK, which has the least
+        delay and none of the interruptions of the others, with PipeWire the one chosen on the desktop; else the one
+        that PortAudio takes.
     """
 
     index: int
@@ -162,31 +166,39 @@ def list_devices() -> list[Device]:
     with _asking():
         if not sounddevice._initialized:  # after `abandon`
             sounddevice._initialize()
-        apis, default = sounddevice.query_hostapis(), sounddevice.default.device
-        return [
-            Device(
-                index=index,
-                name=found["name"],
-                host_api=apis[found["hostapi"]]["name"],
-                n_inputs=found["max_input_channels"],
-                n_outputs=found["max_output_channels"],
-                sr=round(found["default_samplerate"]),
-                input_latency_s=found["default_low_input_latency"],
-                output_latency_s=found["default_low_output_latency"],
-                default_input=index == _default(sounddevice, default, 0),
-                default_output=index == _default(sounddevice, default, 1),
-            )
-            for index, found in enumerate(sounddevice.query_devices())
-        ]
+        apis, found = sounddevice.query_hostapis(), sounddevice.query_devices()
+        chosen, usual = sounddevice.default.device._pair, apis[sounddevice.default.hostapi]
+    graph = find_graph()
+    names = [apis[one["hostapi"]]["name"] for one in found]
+    jack = {one["name"]: index for index, one in enumerate(found) if names[index] == JACK}
+    ranked = sorted((usual, *apis), key=lambda api: api["name"] != JACK)
 
+    def default(side: int, desktop: str) -> Any:
+        if isinstance(chosen[side], int):
+            return chosen[side]
+        own = (api[("default_input_device", "default_output_device")[side]] for api in ranked)
+        return jack.get(desktop, next((index for index in own if index >= 0), -1))
 
-def _default(sounddevice: Any, chosen: Any, side: int) -> int:
-    """The default of sounddevice if set, else that of the host API."""
-    index = chosen[side]
-    if isinstance(index, int) and index >= 0:
-        return index
-    api = sounddevice.query_hostapis(sounddevice.default.hostapi)
-    return api[("default_input_device", "default_output_device")[side]]
+    default_input = default(0, graph.source if graph else "")
+    default_output = default(1, graph.sink if graph else "")
+    return [
+        Device(
+            index=index,
+            name=one["name"],
+            host_api=names[index],
+            n_inputs=one["max_input_channels"],
+            n_outputs=one["max_output_channels"],
+            # A plug-in of ALSA takes any rate, and PortAudio the lowest usual one of those.
+            sr=graph.sr
+            if graph and names[index] == ALSA and "(hw:" not in one["name"]
+            else round(one["default_samplerate"]),
+            input_latency_s=one["default_low_input_latency"],
+            output_latency_s=one["default_low_output_latency"],
+            default_input=index == default_input,
+            default_output=index == default_output,
+        )
+        for index, one in enumerate(found)
+    ]
 
 
 def find_device(which: int | str | None, kind: str) -> Device:
@@ -195,8 +207,8 @@ def find_device(which: int | str | None, kind: str) -> Device:
     Parameters
     ----------
     which : int, str or None
-        Number; or name, or a part of it in any case that fits one device only, as "name, host API" too; or
-        None for the default.
+        Number; or the first word of a host API, such as "jack", for its first device or the default; or name, or a
+        part of it in any case that fits one device only, as "name, host API" too; or None for the default.
     kind : {"input", "output"}
 
     Raises
@@ -204,19 +216,21 @@ def find_device(which: int | str | None, kind: str) -> Device:
     LiveError
         Where there is none, or more than one.
     """
-    devices = list_devices()
-    usable = [d for d in devices if (d.n_inputs if kind == "input" else d.n_outputs) > 0]
+    usable = [d for d in list_devices() if (d.n_inputs if kind == "input" else d.n_outputs) > 0]
+    preferred = [d for d in usable if (d.default_input if kind == "input" else d.default_output)]
     known = ", ".join(f"{d.index} {d.name}" for d in usable) or "none"
     if not usable:
         raise LiveError(f"there is no {kind} device; connect one, or start the sound server (see `rtsep doctor`)")
     if which is None:
-        chosen = [d for d in usable if (d.default_input if kind == "input" else d.default_output)] or usable[:1]
+        chosen = preferred or usable[:1]
     elif isinstance(which, int) or which.isdecimal():
         chosen = [d for d in usable if d.index == int(which)]
     else:
         wanted = which.lower()
+        of_api = [d for d in usable if d.host_api.lower().split()[0] == wanted]
         labels = {d.index: (d.name.lower(), f"{d.name}, {d.host_api}".lower()) for d in usable}
-        chosen = [d for d in usable if wanted in labels[d.index]]
+        chosen = [d for d in of_api if d in preferred] or of_api[:1]
+        chosen = chosen or [d for d in usable if wanted in labels[d.index]]
         chosen = chosen or [d for d in usable if any(wanted in label for label in labels[d.index])]
     if not chosen:
         raise LiveError(f"{kind} device {which!r} was not found; there are: {known}")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import time
@@ -28,9 +29,10 @@ from rtsep.errors import LiveError
 from rtsep.kernels.cache import folders, writable
 from rtsep.live.connection import one_clock
 from rtsep.live.cpu import X86
-from rtsep.live.devices import Device, explained, find_device, list_devices, portaudio, supports
+from rtsep.live.devices import JACK, Device, explained, find_device, list_devices, portaudio, supports
 from rtsep.live.endurance import MARGIN, Endurance, measure, take_priority
-from rtsep.live.stream import PHASE_SHARE
+from rtsep.live.pipewire import find_graph
+from rtsep.live.processor import PHASE_SHARE
 from rtsep.separator import Separator
 
 ROOT = Path("/")  # of the files in which Linux describes itself
@@ -293,11 +295,12 @@ def _servers(devices: list[Device] | None) -> Finding:
     servers = [name for name, names in programs.items() if names & processes]
     text = ", ".join(servers) or "none seen; ALSA devices are used directly, by one program at a time"
     status, advice = "ok", ""
-    if devices is not None and not any(device.host_api.startswith("JACK") for device in devices):
+    if devices is not None and not any(device.host_api == JACK for device in devices):
         if "JACK" in servers:
             status, advice = "note", "it is not reached: it must run for this user and be named JACK_DEFAULT_SERVER"
         elif "PipeWire" in servers:
-            status, advice = "note", "`pw-jack rtsep live` (package pipewire-jack) has less delay than ALSA on PipeWire"
+            missing = "" if shutil.which("pw-jack") else "with the package pipewire-jack, "
+            status, advice = "note", f"{missing}`pw-jack rtsep live` has less delay than ALSA on PipeWire"
         elif "PulseAudio" in servers:
             status, advice = "note", "it adds tens of ms; `pasuspender -- rtsep live` goes past it"
     return Finding("sound", "servers", status, text, (advice,) if advice else (), {"running": servers})
@@ -333,13 +336,13 @@ def _bridge(input: Device, output: Device, sr: int) -> Iterator[Finding]:
 
 def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str, seconds: float) -> Iterator[Finding]:
     """The hop with these settings, measured for so many seconds as a device of this host API would run it."""
-    sr, window, hop, hop_ms = config.sr, config.win_length, config.hop, 1000 * config.hop_s
+    sr, window, hop, hop_ms = config.sr, config.synthesis, config.hop, 1000 * config.hop_s
     yield Finding(
         "engine",
         "settings",
         "ok",
         f"{estimator.name} + {phase.name} at {sr} Hz, window {window}, hop {hop} samples",
-        values={"estimator": estimator.name, "phase": phase.name, "sr": sr, "win_length": window, "hop": hop},
+        values={"estimator": estimator.name, "phase": phase.name, "sr": sr, "window": window, "hop": hop},
     )
     start = time.perf_counter()
     separator = Separator(config, estimator, phase)
@@ -347,7 +350,7 @@ def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str
     text = f"ready after {took:.1f} s, {'from the cache' if cached else 'compiled'}"
     yield Finding("engine", "kernels", "ok", text, values={"seconds": took, "cached": cached})
 
-    realtime = host_api.startswith("JACK") and _gets_priority()
+    realtime = host_api == JACK and _gets_priority()
     found = measure(separator, seconds, realtime)
     share, n_hops = found.shares(config.hop_s), found.took_s.size
     text = ", ".join(f"{name.replace('p999', 'p99.9')} {100 * value:.1f} %" for name, value in share.items())
@@ -362,6 +365,13 @@ def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str
     yield _block(found, separator, host_api)
 
 
+def _pipewire_is_jack() -> bool:
+    """Whether the JACK server that is reached is PipeWire."""
+    graph = find_graph()
+    names = {graph.source, graph.sink} if graph else set()
+    return any(device.host_api == JACK and device.name in names for device in list_devices())
+
+
 def _block(found: Endurance, separator: Separator, host_api: str) -> Finding:
     """The separator's latency is the same for any block, the device's grows with it: so the smallest that is safe."""
     sr, block = separator.config.sr, found.smallest_block(separator.config.sr)
@@ -372,10 +382,10 @@ def _block(found: Endurance, separator: Separator, host_api: str) -> Finding:
         text = f"no block lasts {MARGIN:g} times as long as {slowest}"
         return Finding("engine", "block size", "problem", text, ("close other programs and look again",), values)
     text = f"from {block} samples, {1000 * block / sr:.1f} ms: the first power of two from {MARGIN:g} times {slowest}"
-    advice = f"the device adds its blocks to the {own_ms:.3g} ms of the separator, so take the smallest that it offers"
-    if host_api.startswith("JACK"):
-        advice += ", as JACK's period or, with PipeWire"
-        command = f"    PIPEWIRE_LATENCY={block}/{sr} pw-jack rtsep live"
-    else:
-        command = f"    rtsep live --block {block}"
-    return Finding("engine", "block size", "ok", text, (advice + ":", command), values)
+    advice = f"the device adds its blocks to the {own_ms:.3g} ms of the separator, so take the smallest that it offers:"
+    command = f"    rtsep live --block {block}"
+    if host_api == JACK:
+        pw_jack = "pw-jack " * bool(shutil.which("pw-jack"))
+        pipewire = f"    PIPEWIRE_LATENCY={block}/{sr} {pw_jack}rtsep live"
+        command = pipewire if _pipewire_is_jack() else f"    jack_bufsize {block}"
+    return Finding("engine", "block size", "ok", text, (advice, command), values)

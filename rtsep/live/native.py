@@ -35,19 +35,7 @@ def _hop_function(states_type: Any, n_src: int, n_channels: int) -> Any:
 
 
 class NativeDriver:
-    """Runs the hop of a separator whose estimator is compiled.
-
-    Attributes
-    ----------
-    function, pointer : int
-        Addresses of a function of the signature `PROCESS` and of its state.
-    prefill : int
-        Samples of delay that the driver adds: none.
-    deadline, shed : ndarray, int64, (1,)
-        Those of the phase recovery (see `rtsep.phase.omisi`), if it has them.
-    problem : BaseException or None
-        What ended the separation: never anything here.
-    """
+    """Runs the hop of a separator whose estimator is compiled; attributes as those of `Driver`."""
 
     prefill = 0
 

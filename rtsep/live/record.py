@@ -12,8 +12,9 @@ import soundfile as sf
 from rtsep.errors import LiveError
 from rtsep.live.rings import Ring, read, waiting
 
-INTERVAL_S = 0.05
+INTERVAL_S = 0.05  # between two writings; whatever ends the process, what was written before can be read
 BLOCK = 4096  # samples that are written at a time
+UPDATE_HEADER = 0x1060  # SFC_UPDATE_HEADER_NOW of sndfile.h, for which soundfile has no name
 
 
 class Recorder:
@@ -28,6 +29,13 @@ class Recorder:
     sources : tuple of str
     n_channels, sr : int
 
+    Attributes
+    ----------
+    n_samples : int
+        Written so far.
+    problem : Exception or None
+        What ended the recording.
+
     Raises
     ------
     LiveError
@@ -35,7 +43,7 @@ class Recorder:
     """
 
     def __init__(self, tap: Ring, folder: Path, sources: tuple[str, ...], n_channels: int, sr: int) -> None:
-        self._tap, self._n_channels = tap, n_channels
+        self.folder, self._tap, self._n_channels = folder, tap, n_channels
         self._files: list[sf.SoundFile] = []
         self._paths: list[Path] = []
         self.n_samples = 0
@@ -72,6 +80,7 @@ class Recorder:
             rows = self._block[: self._tap.data.shape[0] * n].reshape(len(self._files), self._n_channels, n)
             for file, channels in zip(self._files, rows, strict=True):
                 file.write(channels.T)
+                sf._snd.sf_command(file._file, UPDATE_HEADER, sf._ffi.NULL, 0)
             self.n_samples += n
 
     def _close_files(self) -> None:

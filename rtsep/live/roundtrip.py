@@ -18,12 +18,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
-from typing import Any, NamedTuple
 
-import numba
 import numpy as np
-from numba import carray
 from scipy.fft import irfft, next_fast_len, rfft
 from scipy.optimize import minimize_scalar
 from scipy.signal import chirp
@@ -31,10 +27,9 @@ from scipy.signal.windows import tukey
 
 from rtsep.config import ConfigError, check_int, check_real
 from rtsep.errors import LiveError
-from rtsep.kernels.jit import entry
-from rtsep.kernels.memory import arrays, zeros
-from rtsep.live.pointers import PROCESS, Handle, call_process, load_state
-from rtsep.live.rings import Ring, make_ring, read, waiting, write
+from rtsep.kernels.memory import zeros
+from rtsep.live.driver import make_driver
+from rtsep.live.loopback import LoopDriver
 from rtsep.live.stream import LiveStream
 from rtsep.separator import Separator
 
@@ -235,92 +230,26 @@ def find_probe(probe: np.ndarray, recording: np.ndarray, sr: int) -> Arrival:
     )
 
 
-class LoopState(NamedTuple):
-    """What `_loop` works on; float32 unless said."""
-
-    engine: np.ndarray  # int64 (3,): address of the driver's function, of its state; number of sources
-    direct: np.ndarray  # (n_samples,): what goes next to the engine
-    through: np.ndarray  # (n_samples,): what goes through it
-    playing: np.ndarray  # int64 (1,): whether to play and record
-    silence: np.ndarray  # (hop,)
-    recorded: Ring  # 1 row
-
-
-def _loop(pointer, block_in, block_out, n):
-    """The signals to engine and output from where the recording is, `n` samples of at most a hop; of type `PROCESS`."""
-    loop = load_state(pointer, LOOP)
-    n_src, at = loop.engine[2], loop.recorded.written[0]
-    sources = carray(block_out, (n_src * n,))
-    playing = loop.playing[0] and at + n <= loop.direct.size
-    fed = loop.through[at : at + n] if playing else loop.silence[:n]
-    late = call_process(loop.engine[0], loop.engine[1], fed, sources, n)
-    for j in range(1, n_src):
-        for i in range(n):
-            sources[i] += sources[j * n + i]
-    if playing:
-        for i in range(n):
-            sources[i] += loop.direct[at + i]
-        write(loop.recorded, carray(block_in, (n,)), n)
-    return late
+def _play(stream: LiveStream, loop: LoopDriver, progress: Callable[[int, int], None]) -> list[tuple[int, int]]:
+    """Play the signals of `loop`; returns the stretches of samples in which some were lost."""
+    losses, begin, lost = [], 0, _losses(stream)
+    loop.play()
+    while begin < loop.n_samples:
+        time.sleep(POLL_S)
+        if stream.stats.state != "running":
+            raise LiveError(f"device {stream.input.name!r} or {stream.output.name!r} stopped during the measurement")
+        # The callback goes on meanwhile: a loss lies between the position before the last count and that after.
+        position, lost_before, lost = loop.position, lost, _losses(stream)
+        if lost != lost_before:
+            losses.append((begin, loop.position))
+        begin = position
+        progress(min(begin, loop.n_samples), loop.n_samples)
+    return losses
 
 
-_COUNTS, _SAMPLES = zeros(1, np.int64), zeros(1)
-LOOP = numba.typeof(LoopState(_COUNTS, _SAMPLES, _SAMPLES, _COUNTS, _SAMPLES, make_ring(1, 1)))
-
-
-@cache
-def _compiled_loop() -> Any:
-    return entry(PROCESS)(_loop)
-
-
-class _LoopStream(LiveStream):
-    """A live stream whose engine is fed from an array, and whose input goes into one."""
-
-    def __init__(self, separator: Separator, direct: np.ndarray, through: np.ndarray, **choice: Any) -> None:
-        # Hops count however late: they must not be replaced by the mixture, which is the probe coming back.
-        super().__init__(separator, **choice, fade_in_ms=0, howling=False, late="wait")
-        hop = separator.config.hop
-        engine, playing = zeros(3, np.int64), zeros(1, np.int64)
-        engine[:] = self._driver.function, self._driver.pointer, separator.n_src
-        recorded = make_ring(1, direct.size)
-        recorded.data[:] = 0  # touches every page
-        self.loop = LoopState(engine, direct, through, playing, zeros(hop), recorded)
-        self._loop_handle = Handle(self.loop)
-        self._live.process[:] = _compiled_loop().address, self._loop_handle.address
-        self._fresh = [array.copy() for array in arrays(self._live)]
-
-    def play(self, progress: Callable[[int, int], None]) -> list[tuple[int, int]]:
-        """Play the signals; returns the stretches of samples in which some were lost."""
-        loop = self.loop
-        total = loop.direct.size - self.separator.config.hop  # what ends in the last hop need not be played
-        losses, begin, lost = [], 0, self._losses()
-        loop.playing[0] = 1
-        while begin < total:
-            time.sleep(POLL_S)
-            if self._state != "running":
-                raise LiveError(f"device {self.input.name!r} or {self.output.name!r} stopped during the measurement")
-            # The callback goes on meanwhile: a loss lies between the position before the last count and that after.
-            position, lost_before, lost = int(waiting(loop.recorded)), lost, self._losses()
-            if lost != lost_before:
-                losses.append((begin, int(waiting(loop.recorded))))
-            begin = position
-            progress(min(begin, total), total)
-        return losses
-
-    def _losses(self) -> int:
-        stats = self.stats
-        return stats.xruns + stats.late_hops + stats.reconnects
-
-    def recording(self) -> np.ndarray:
-        """What came in."""
-        n = int(waiting(self.loop.recorded))
-        block = np.empty(n, np.float32)
-        read(self.loop.recorded, block, n)
-        return block
-
-    def close(self) -> None:
-        super().close()
-        self._loop_handle.release()
+def _losses(stream: LiveStream) -> int:
+    stats = stream.stats
+    return stats.xruns + stats.late_hops + stats.reconnects
 
 
 def measure_round_trip(
@@ -371,27 +300,31 @@ def measure_round_trip(
     lead = round(LEAD_S * config.sr)
     # A sweep has come back before the next one starts.
     slot = probe.size + round(MAX_DEVICE_S * config.sr) + separator.latency
-    n_samples = lead + 2 * repeats * slot + config.hop
+    n_samples = lead + 2 * repeats * slot
     direct, through = zeros(n_samples), zeros(n_samples)
     starts = lead + slot * np.arange(2 * repeats)
     for k, start in enumerate(starts):
         (through if k % 2 else direct)[start : start + probe.size] = probe
-    stream = _LoopStream(
+    loop = LoopDriver(make_driver(separator), separator, direct, through)
+    stream = LiveStream(
         separator,
-        direct,
-        through,
-        input=input,
-        output=output,
-        block_size=block_size,
+        input,
+        output,
+        block_size,
         input_channels=[input_channel],
         output_channels=None if output_channel is None else [output_channel],
+        driver=loop,
+        # Hops count however late: they must not be replaced by the mixture, which is the probe coming back.
+        late="wait",
+        fade_in_ms=0,
+        howling=False,
     )
     with stream:
         if ready:
             ready(stream)
-        losses = stream.play(progress or (lambda done, total: None))
+        losses = _play(stream, loop, progress or (lambda done, total: None))
         promised = stream.ledger
-    recording = stream.recording()
+    recording = loop.recording()
     kept = [
         k
         for k in range(repeats)

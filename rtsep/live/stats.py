@@ -1,4 +1,4 @@
-"""What a live stream reports about itself, and how hop times are collected for hours in little memory."""
+"""What a live stream reports about itself."""
 
 from __future__ import annotations
 
@@ -6,36 +6,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-BINS_PER_OCTAVE = 16
-N_OCTAVES = 34  # from 1 ns to 17 s
-
-
-class Histogram:
-    """Durations in bins of equal ratio, 4.4 % wide, and their maximum."""
-
-    def __init__(self) -> None:
-        self.counts = np.zeros(BINS_PER_OCTAVE * N_OCTAVES, np.int64)
-        self.max_ns = 0
-
-    def add(self, durations_ns: np.ndarray) -> None:
-        """Count durations in ns, integers."""
-        if durations_ns.size:
-            bins = (BINS_PER_OCTAVE * np.log2(np.maximum(durations_ns, 1))).astype(int)
-            np.add.at(self.counts, np.minimum(bins, self.counts.size - 1), 1)
-            self.max_ns = max(self.max_ns, int(durations_ns.max()))
-
-    def summary(self, unit_ns: float) -> dict[str, float]:
-        """ "median", "p999" and "max" in a unit of so many ns."""
-        values = {"median": self.percentile_ns(50), "p999": self.percentile_ns(99.9), "max": float(self.max_ns)}
-        return {name: value / unit_ns for name, value in values.items()}
-
-    def percentile_ns(self, percent: float) -> float:
-        """The duration that `percent` of all stay below, to 4.4 %; 0 without any."""
-        total = self.counts.sum()
-        if not total:
-            return 0.0
-        k = int(np.searchsorted(np.cumsum(self.counts), percent / 100 * total))
-        return min(float(2 ** ((k + 1) / BINS_PER_OCTAVE)), float(self.max_ns))
+from rtsep.live import callback as cb
+from rtsep.live.howling import gain_db, howls
+from rtsep.live.link import Link
+from rtsep.live.processor import Processor
+from rtsep.live.record import Recorder
 
 
 @dataclass(frozen=True)
@@ -101,3 +76,34 @@ class Stats:
     drift_ppm: float
     recorded_s: float
     recording_lost_s: float
+
+
+def summarise(processor: Processor, link: Link, recorder: Recorder | None) -> Stats:
+    """The statistics of a stream, with the lock of `link`."""
+    processor.times.collect()
+    live, times, put_right, config = processor.live, processor.times, processor.put_right, processor.separator.config
+    counts = live.counts
+    levels = 10 * np.log10(np.maximum(live.energies, 1e-20))
+    return Stats(
+        state=link.state,
+        elapsed_s=int(counts[cb.SAMPLES]) / config.sr,
+        callbacks=processor.callbacks,
+        hops=int(counts[cb.HOPS]),
+        xruns=int(counts[cb.XRUNS]) + link.breaks,
+        late_hops=int(counts[cb.LATE]),
+        skipped_hops=int(counts[cb.SKIPPED]),
+        replaced_s=int(counts[cb.REPLACED]) / config.sr,
+        shed_iterations=int(processor.driver.shed[0]),
+        hop_share=times.hops.summary(1e9 * config.hop_s),
+        late_callbacks=times.late,
+        interval_ms=times.intervals.summary(1e6),
+        levels_db=dict(zip(("mixture", *processor.separator.sources), map(float, levels), strict=True)),
+        limited=int(live.monitor.limited[0]) + put_right["limited"],
+        muted=int(live.monitor.muted[0]) + put_right["muted"],
+        reconnects=link.reconnects,
+        howls=howls(live.howling),
+        howl_gain_db=gain_db(live.howling),
+        drift_ppm=1e6 * link.drift,
+        recorded_s=(recorder.n_samples if recorder else 0) / config.sr,
+        recording_lost_s=int(counts[cb.TAP_LOST]) / config.sr,
+    )

@@ -82,7 +82,7 @@ def _compiled_exchange() -> Any:
 
 
 class WorkerDriver:
-    """Runs a separator in a thread of its own; attributes as those of `NativeDriver`.
+    """Runs a separator in a thread of its own; attributes as those of `Driver`.
 
     Parameters
     ----------

@@ -21,6 +21,7 @@ newest frame has hardly anything to be consistent with.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
@@ -154,6 +155,8 @@ class _Consistent(Windowed):
     # Nearly strict least squares: what the newest frames lack would count as silence of the sources.
     tail: float = 0.01
     consistency: float = 5.0
+
+    window_pairs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -79,8 +79,8 @@ def _invert(
     """Signals (n_src, n_samples) of magnitudes (n_frames, n_src, n_bins); `line` is the mixture."""
     n_frames, n_src, n_bins = magnitudes.shape
     if init == "mixture":
-        frames = np.lib.stride_tricks.sliding_window_view(line, config.win_length)[:: config.hop][:n_frames]
-        angles = np.angle(np.fft.rfft(frames * config.window, config.n_fft))[:, None]
+        frames = np.lib.stride_tricks.sliding_window_view(line, config.analysis)[:: config.hop][:n_frames]
+        angles = np.angle(np.fft.rfft(frames * config.windows.analysis, config.n_fft))[:, None]
     else:
         angles = np.random.default_rng(0).uniform(-np.pi, np.pi, magnitudes.shape)
     signals = zeros((n_src, line.size))
@@ -88,8 +88,8 @@ def _invert(
         angle = angles[:, min(j, angles.shape[1] - 1)]
         _griffin_lim(
             plan_fft(config.n_fft),
-            aligned(config.window),
-            aligned(1 / config.envelope),
+            aligned(config.windows.analysis),
+            aligned(1 / config.windows.envelope),
             aligned(magnitudes[:, j]),
             aligned(np.stack([np.cos(angle), np.sin(angle)], 1)),
             n_iter,
@@ -124,6 +124,7 @@ class GriffinLim(OfflinePhase):
     init: str = "mixture"
 
     lookahead: ClassVar[None] = None
+    window_pairs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_iter", check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS))

@@ -118,7 +118,7 @@ def recover_pu_iter(state, mixture, power, line, magnitudes, hop_out):
         Newest spectra of the mixture. Read only.
     power : ndarray, float32, (n_bins,)
         Squared magnitude, mean over the channels. Read only.
-    line : ndarray, float32, (n_channels, win_length + lookahead * hop)
+    line : ndarray, float32, (n_channels, analysis + lookahead * hop)
         Newest samples of the mixture. Not used.
     magnitudes : ndarray, float32, (n_src, n_bins)
         Target magnitudes of the newest frame, for the mean power of the channels; each channel gets its

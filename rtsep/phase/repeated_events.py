@@ -140,6 +140,7 @@ class RepeatedEvents(OfflinePhase):
     onset: float = 0.5
 
     lookahead: ClassVar[None] = None
+    window_pairs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_iter", check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS))
@@ -202,8 +203,8 @@ class RepeatedEvents(OfflinePhase):
         sources : ndarray, float32, (n_src, n_samples)
             Without the mixing error that the output stage shares.
         """
-        frames = np.lib.stride_tricks.sliding_window_view(line, config.win_length)[:: config.hop][: len(magnitudes)]
-        mixture = np.fft.rfft(frames * config.window, config.n_fft)
+        frames = np.lib.stride_tricks.sliding_window_view(line, config.analysis)[:: config.hop][: len(magnitudes)]
+        mixture = np.fft.rfft(frames * config.windows.analysis, config.n_fft)
         return overlapped(config, magnitudes * self.phases(config, mixture, magnitudes), line.size)
 
 

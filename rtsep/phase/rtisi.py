@@ -22,13 +22,14 @@ The mixture plays no other part; the output stage shares the mixing error among 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
 from rtsep.config import StreamConfig, check_choice
 from rtsep.engine.registry import register_phase
 from rtsep.kernels.simd import LANES, clear, load, store
-from rtsep.phase.window import Member, Online, mask, overlaps, unit
+from rtsep.phase.window import Member, Online, mask, unit
 
 # Where the overlap is less than this share of the complete one, what there is of the signal is noise.
 LEAST_OVERLAP = 1e-3
@@ -58,6 +59,8 @@ class _RTISI(Online):
 
     lookahead: int | None = 3
     init: str = "mixture"
+
+    window_pairs: ClassVar[bool] = False  # the newest frames have analysis windows of their own
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -95,9 +98,9 @@ class RTISILA(_RTISI):
 
     def member(self, config: StreamConfig) -> Member:
         """The algorithm."""
-        n, hop = config.win_length, config.hop
-        complete, _ = overlaps(config, 1)
-        synthesis = config.window / complete
+        n, hop = config.analysis, config.hop
+        complete, _ = config.windows.overlaps(1)
+        synthesis = config.windows.analysis / complete
         coming = np.zeros(n)
         for start in range(hop, n, hop):
             coming[start:] += synthesis[: n - start]
@@ -126,7 +129,7 @@ class GSRTISILA(_RTISI):
 
     def member(self, config: StreamConfig) -> Member:
         """The algorithm."""
-        complete, present = overlaps(config, 1)
+        complete, present = config.windows.overlaps(1)
         least = LEAST_OVERLAP * complete
-        before = present - config.window**2  # of the frames before the newest
-        return self._member(0.0, config.window / np.maximum(before, least))
+        before = present - config.windows.analysis**2  # of the frames before the newest
+        return self._member(0.0, config.windows.analysis / np.maximum(before, least))

@@ -118,8 +118,10 @@ def recover_rtpghi(state, mixture, power, line, magnitudes, hop_out):
     ----------
     state : RTPGHIState
         Updated in place.
-    analysis : AnalysisState
+    mixture : ndarray, float32, (n_channels, 2, n_bins)
         Newest spectra of the mixture, for the differences between its channels. Read only.
+    power, line : ndarray, float32
+        Not used.
     magnitudes : ndarray, float32, (n_src, n_bins)
         Target magnitudes of the newest frame. Values that are negative or not finite count as zero. Read only.
     hop_out : ndarray, float32, (n_src, n_channels, hop)
@@ -177,7 +179,7 @@ class RTPGHI(OnlinePhase):
     def prepare(self, config: StreamConfig, n_src: int) -> RTPGHIState:
         """Fresh state for `n_src` sources. Not real-time safe."""
         n_bins, n_frames = config.n_bins, self.lookahead + 1
-        ratio = config.hop * config.n_fft / window_gamma(config.window)
+        ratio = config.hop * config.n_fft / window_gamma(config.windows.analysis)
         centre = turns_per_bin(config.hop, config)
         silence = np.full((n_src, 3, n_bins), math.log(TINY))
         return RTPGHIState(
@@ -204,13 +206,13 @@ def window_gamma(window: np.ndarray) -> float:
 
     Parameters
     ----------
-    window : ndarray, (win_length,)
-        Its middle is sample win_length / 2, as for a periodic window.
+    window : ndarray, (n_samples,)
 
     Returns
     -------
     gamma : float
-        In squared samples: 0.2514 win_length^2 for Hann, 2 % below the least-squares fit of the paper.
+        In squared samples: 0.2514 n_samples^2 for Hann, 2 % below the least-squares fit of the paper.
     """
-    t = np.arange(len(window)) - len(window) / 2
+    squared, n = window**2, np.arange(len(window))
+    t = n - (n * squared).sum() / squared.sum()
     return float(4 * np.pi * (t**2 * window**2).sum() / (window**2).sum())

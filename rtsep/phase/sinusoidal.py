@@ -64,10 +64,10 @@ def prepare_sinusoids(config: StreamConfig, n_src: int, weighted: bool = False, 
 
 def lobe_curvature(config: StreamConfig) -> float:
     """Second difference of the log magnitudes at the peak of a sinusoid, mean over one on and one between bins."""
-    n = np.arange(config.win_length)
+    n = np.arange(config.analysis)
 
     def log_lobe(bins: float) -> float:
-        return float(np.log(abs((config.window * np.exp(-2j * np.pi * bins * n / config.n_fft)).sum())))
+        return float(np.log(abs((config.windows.analysis * np.exp(-2j * np.pi * bins * n / config.n_fft)).sum())))
 
     return float(np.mean([log_lobe(p + 1) - 2 * log_lobe(p) + log_lobe(p - 1) for p in (0.0, 0.5)]))
 

@@ -62,8 +62,10 @@ def recover_spsi(state, mixture, power, line, magnitudes, hop_out):
     ----------
     state : SPSIState
         Updated in place.
-    analysis : AnalysisState
+    mixture : ndarray, float32, (n_channels, 2, n_bins)
         Newest spectra of the mixture, for the differences between its channels. Read only.
+    power, line : ndarray, float32
+        Not used.
     magnitudes : ndarray, float32, (n_src, n_bins)
         Target magnitudes of the newest frame. Values that are negative or not finite count as zero. Read only.
     hop_out : ndarray, float32, (n_src, n_channels, hop)
@@ -84,7 +86,7 @@ def recover_spsi(state, mixture, power, line, magnitudes, hop_out):
 @register_phase("spsi")
 @dataclass(frozen=True)
 class SPSI(OnlinePhase):
-    """SPSI: one advancing phase per spectral peak, each source on its own; cheapest, and rough.
+    """SPSI: one advancing phase per spectral peak, each source on its own; rough.
 
     References
     ----------

@@ -25,10 +25,11 @@ class SynthesisState(NamedTuple):
     """State of the synthesis of J sources; float32."""
 
     plan: FFTPlan
-    window: np.ndarray  # (win_length,)
-    inverse: np.ndarray  # (hop,): 1 / overlap
-    centre: np.ndarray  # (n_bins,): turns of a bin from the start of the window to its middle
-    tail: np.ndarray  # (n_channels, J, win_length): overlap-add of the frames so far
+    start: np.ndarray  # int64, constant (1,): first sample of a frame that the window keeps
+    window: np.ndarray  # constant (synthesis,)
+    inverse: np.ndarray  # constant (hop,): 1 / overlap
+    centre: np.ndarray  # constant (n_bins,): turns of a bin from the start of a frame to what its phases refer to
+    tail: np.ndarray  # (n_channels, J, synthesis): overlap-add of the frames so far
     magnitudes: np.ndarray  # (J, n_bins): of the newest frame, all of them valid
     spectra: np.ndarray  # (J, 2, n_bins): frame to be added
     turned: np.ndarray  # (J, 2, n_bins) scratch: the same for one channel
@@ -39,10 +40,11 @@ def prepare_synthesis(config: StreamConfig, n_src: int) -> SynthesisState:
     """Fresh state for `n_src` sources."""
     return SynthesisState(
         plan=plan_fft(config.n_fft),
-        window=constant(config.window),
-        inverse=constant(1 / config.envelope),
-        centre=turns_per_bin(config.win_length / 2, config),
-        tail=zeros((config.n_channels, n_src, config.win_length)),
+        start=constant([config.analysis - config.synthesis], np.int64),
+        window=constant(config.windows.synthesis),
+        inverse=constant(1 / config.windows.envelope),
+        centre=turns_per_bin(config.windows.centre, config),
+        tail=zeros((config.n_channels, n_src, config.synthesis)),
         magnitudes=zeros((n_src, config.n_bins)),
         spectra=zeros((n_src, 2, config.n_bins)),
         turned=zeros((n_src, 2, config.n_bins)),
@@ -62,9 +64,9 @@ def turn_to_spectra(magnitudes, turns, centre, spectra):
     Parameters
     ----------
     magnitudes, turns : ndarray, float32, (n_src, n_bins)
-        Phases in turns, referred to the middle of the window. Read only.
+        Phases in turns, referred to the centre of the window (`Windows.centre`). Read only.
     centre : ndarray, float32, (n_bins,)
-        Turns from the start of the window to its middle. Read only.
+        Turns from the start of the window to its centre. Read only.
     spectra : ndarray, float32, (n_src, 2, n_bins)
         Phases referred to the start of the window. Overwritten.
 
@@ -85,13 +87,13 @@ def overlap_add(state, c, n_rows, spectra, hop_out):
 
     Of the first `n_rows` sources.
     """
-    tail, wave, window, inverse = state.tail, state.wave, state.window, state.inverse
+    tail, wave, window, inverse, start = state.tail, state.wave, state.window, state.inverse, state.start[0]
     n_src, n_bins, n, hop = spectra.shape[0], spectra.shape[2], window.size, inverse.size
     for j in range(n_rows):
         base = (c * n_src + j) * n
         irfft(state.plan, spectra, 2 * j * n_bins, wave)
         for i in range(n):
-            tail[c, j, i] += window[i] * wave[i]
+            tail[c, j, i] += window[i] * wave[start + i]
         for i in range(hop):
             hop_out[j, c, i] = tail[c, j, i] * inverse[i]
         move(tail, base, tail, base + hop, n - hop)

@@ -39,11 +39,11 @@ def impulse_places(magnitudes: np.ndarray, config: StreamConfig) -> np.ndarray:
     places : ndarray, float64, (n_bins,)
         Samples from the start of the first frame, in its newest hop.
     """
-    hop, length = config.hop, config.win_length
+    hop, length = config.hop, config.analysis
     candidates = np.arange(length - hop, length)
     # (n_candidates, n_frames): the window at each candidate place, as seen by each frame.
     places = candidates[:, None] - hop * np.arange(len(magnitudes))
-    seen = np.where(places >= 0, config.window[places.clip(0)], 0)
+    seen = np.where(places >= 0, config.windows.analysis[places.clip(0)], 0)
     seen /= np.linalg.norm(seen, axis=1, keepdims=True).clip(1e-12)
     # A least-squares amplitude leaves the least error where the projection is largest.
     return candidates[(seen @ magnitudes).argmax(0)].astype(float)
@@ -57,11 +57,13 @@ def onset_frames(magnitudes: np.ndarray, rise: float) -> np.ndarray:
 
 def overlapped(config: StreamConfig, spectra: np.ndarray, n_samples: int) -> np.ndarray:
     """Signals (n_src, n_samples), float32, of the spectra (n_frames, n_src, n_bins) of all their frames."""
-    hop, length = config.hop, config.win_length
+    hop, length = config.hop, config.analysis
     sources = np.zeros((spectra.shape[1], n_samples))
     for t, frame in enumerate(spectra):
-        sources[:, t * hop : t * hop + length] += np.fft.irfft(frame, config.n_fft)[:, :length] * config.window
-    return aligned(sources / np.resize(config.envelope, n_samples))
+        sources[:, t * hop : t * hop + length] += (
+            np.fft.irfft(frame, config.n_fft)[:, :length] * config.windows.analysis
+        )
+    return aligned(sources / np.resize(config.windows.envelope, n_samples))
 
 
 @register_phase("unwrapping")
@@ -82,6 +84,7 @@ class Unwrapping(OfflinePhase):
     onset: float = 0.5
 
     lookahead: ClassVar[None] = None
+    window_pairs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_real("onset", self.onset, 0, 1)
@@ -92,7 +95,7 @@ class Unwrapping(OfflinePhase):
         `magnitudes` are real, (n_frames, n_bins).
         """
         n_frames, n_bins = magnitudes.shape
-        span = -(-config.win_length // config.hop)
+        span = -(-config.analysis // config.hop)
         state, unused = prepare_sinusoids(config, 1, weighted=True), np.zeros((2, n_bins), np.float32)
         values = np.ascontiguousarray(magnitudes[:, None], np.float32)
         phasors = np.zeros((n_frames, 1, 2, n_bins), np.float32)

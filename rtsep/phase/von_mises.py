@@ -105,8 +105,8 @@ def _prediction_errors(source: np.ndarray, config: StreamConfig) -> np.ndarray:
     """Errors of the predicted phase in radians at all peaks and their neighbours."""
     sinusoids, errors = prepare_sinusoids(config, 1, weighted=True), []
     magnitudes, phasors, predicted = (zeros((1, *shape)) for shape in [(config.n_bins,), *[(2, config.n_bins)] * 2])
-    for start in range(0, source.size - config.win_length + 1, config.hop):
-        frame = source[start : start + config.win_length] * config.window
+    for start in range(0, source.size - config.analysis + 1, config.hop):
+        frame = source[start : start + config.analysis] * config.windows.analysis
         spectrum = np.fft.rfft(frame, config.n_fft)
         magnitudes[0] = v = aligned(np.abs(spectrum))
         advance_phasors(sinusoids, magnitudes, phasors[0], 0, phasors, predicted)

@@ -83,8 +83,8 @@ class Member(NamedTuple):
     n_memory: int = 0
     tail: float = 1.0  # normalisation of what future frames will still overlap, as in `OMISI`
     sequential: bool = False
-    newest: np.ndarray | None = None  # (win_length,): analysis of the newest frame on the overlap-add itself
-    first: np.ndarray | None = None  # (win_length,): the same in its first iteration
+    newest: np.ndarray | None = None  # (analysis,): analysis of the newest frame on the overlap-add itself
+    first: np.ndarray | None = None  # (analysis,): the same in its first iteration
 
 
 class WindowState(NamedTuple):
@@ -99,37 +99,25 @@ class WindowState(NamedTuple):
     n_seen: np.ndarray  # int64 (1,): frames so far
     sequential: np.ndarray  # bool (1,)
     work: np.ndarray
-    window: np.ndarray  # (win_length,)
-    emit: np.ndarray  # (hop,): 1 / overlap
-    analysis: np.ndarray  # (n_kinds + 1, win_length): window / overlap; last the newest's in its first iteration
+    window: np.ndarray  # constant (synthesis,): tail of the analysis window
+    ratio: np.ndarray  # constant (synthesis,): synthesis window / that tail
+    emit: np.ndarray  # constant (hop,): 1 / overlap
+    whole: np.ndarray  # constant (analysis,): analysis window
+    analysis: np.ndarray  # constant (n_kinds + 1, analysis): window / overlap; last the newest's in its first iteration
     energy: np.ndarray  # (n_channels, K + 2): mean squared magnitude
     mixture: np.ndarray  # (n_channels, K + 2, 2, n_bins)
     magnitudes: np.ndarray  # (n_channels, K + 2, J, n_bins)
     estimate: np.ndarray  # (n_channels, K + 2, J, 2, n_bins): S
     memory: np.ndarray  # (n_channels, K + 2, J, n_memory, n_bins)
-    waves: np.ndarray  # (n_channels, K + 2, J, win_length): windowed inverse transforms of S
-    past: np.ndarray  # (n_channels, J, win_length): overlap-add of the committed frames
-    local: np.ndarray  # (J, win_length + K * hop) scratch: overlap-add of past and window
+    waves: np.ndarray  # (n_channels, K + 2, J, synthesis): last part of the inverse transforms of S, windowed
+    past: np.ndarray  # (n_channels, J, synthesis): least-squares sums of the committed frames
+    leaving: np.ndarray  # (n_channels, J, synthesis): the same with the synthesis window, for the output
+    emitted: np.ndarray  # (n_channels, J, analysis - synthesis): newest samples that were emitted
+    local: np.ndarray  # (J, analysis + K * hop) scratch: emitted samples, then overlap-add of past and window
     analysed: np.ndarray  # (J, 2, n_bins) scratch: Z of one frame
     updated: np.ndarray  # (J, 2, n_bins) scratch
     frame: np.ndarray  # (n_fft,) scratch, zero beyond the window
     wave: np.ndarray  # (n_fft,) scratch
-
-
-def overlaps(config: StreamConfig, n_frames: int) -> tuple[np.ndarray, np.ndarray]:
-    """Sums of squared windows over the local signal: of all frames there will ever be, and of those up to the newest.
-
-    float64 (win_length + (n_frames - 1) * hop,) each.
-    """
-    n, hop = config.win_length, config.hop
-    position = np.arange(n + (n_frames - 1) * hop)
-    complete = config.envelope[position % hop]
-    present = complete.copy()
-    for t in range(n_frames, n_frames + n // hop + 1):
-        future = position - t * hop
-        inside = (future >= 0) & (future < n)
-        present -= np.where(inside, config.window[future % n] ** 2, 0)
-    return complete, np.maximum(present, 0)
 
 
 @cache
@@ -141,13 +129,14 @@ def prepare_window(
     config: StreamConfig, n_src: int, n_frames: int, n_iter: int, member: Member, n_channels: int
 ) -> WindowState:
     """Fresh state for a window of `n_frames`. Not real-time safe; compiles the hooks."""
-    n, hop, n_bins = config.win_length, config.hop, config.n_bins
+    windows, n, hop, n_bins = config.windows, config.synthesis, config.hop, config.n_bins
     # The interior of a long window is all alike: frames that the newest one does not reach share the first row.
-    n_kinds = min(n_frames, -(-n // hop) + 1)
-    complete, present = overlaps(config, n_kinds)
+    n_kinds = min(n_frames, -(-config.analysis // hop) + 1)
+    complete, present = windows.overlaps(n_kinds)
     overlap = present + member.tail * (complete - present)
     inverse = np.divide(1, overlap, out=np.zeros(overlap.size), where=overlap > 1e-6 * complete)
-    analysis = [config.window * inverse[i * hop : i * hop + n] for i in range(n_kinds)]
+    inverse = np.append(np.ones(config.analysis - n), inverse)  # what is emitted is there as it is
+    analysis = [windows.analysis * inverse[i * hop : i * hop + config.analysis] for i in range(n_kinds)]
     if member.newest is not None:
         analysis[-1] = member.newest
     analysis.append(analysis[-1] if member.first is None else member.first)
@@ -159,8 +148,10 @@ def prepare_window(
         n_seen=zeros(1, np.int64),
         sequential=constant([member.sequential], np.bool_),
         work=aligned(member.work),
-        window=constant(config.window),
-        emit=constant(1 / config.envelope),
+        window=constant(windows.tail),
+        ratio=constant(windows.ratio),
+        emit=constant(1 / windows.envelope),
+        whole=constant(windows.analysis),
         analysis=constant(analysis),
         energy=zeros(slots),
         mixture=zeros((*slots, 2, n_bins)),
@@ -169,7 +160,9 @@ def prepare_window(
         memory=zeros((*slots, n_src, member.n_memory, n_bins)),
         waves=zeros((*slots, n_src, n)),
         past=zeros((n_channels, n_src, n)),
-        local=zeros((n_src, n + (n_frames - 1) * hop)),
+        leaving=zeros((n_channels, n_src, n)),
+        emitted=zeros((n_channels, n_src, config.analysis - n)),
+        local=zeros((n_src, config.analysis + (n_frames - 1) * hop)),
         analysed=zeros((n_src, 2, n_bins)),
         updated=zeros((n_src, 2, n_bins)),
         frame=zeros(config.n_fft),
@@ -235,27 +228,28 @@ def _level(state, c):
 
 
 @kernel
-def _synthesise(plan, estimate, window, wave, waves, first):
-    """Waves of the J sources from row `first` on."""
+def _synthesise(plan, estimate, window, start, wave, waves, first):
+    """Waves of the J sources from row `first` on: their samples from `start` on, windowed."""
     n_src, n_bins, n = waves.shape[2], estimate.shape[4], window.size
     for row in range(first, first + n_src):
         irfft(plan, estimate, 2 * row * n_bins, wave)
-        for start in range(0, n, LANES):
-            i = min(start, n - LANES)
-            store(waves, row * n + i, load(window, i) * load(wave, i))
+        for at in range(0, n, LANES):
+            i = min(at, n - LANES)
+            store(waves, row * n + i, load(window, i) * load(wave, start + i))
 
 
 @pasted
 def _overlap_add(state, c):
-    """Local signal from the frozen past and the waves of the window."""
+    """Local signal from what is emitted, the frozen past and the waves of the window."""
     local, waves = state.local, state.waves
     n_slots, n_src, n = waves.shape[1:]
-    length, hop = local.shape[1], state.emit.size
+    length, hop, start = local.shape[1], state.emit.size, state.emitted.shape[2]
     for j in range(n_src):
-        move(local, j * length, state.past, (c * n_src + j) * n, n)
-        clear(local, j * length + n, length - n)
+        move(local, j * length, state.emitted, (c * n_src + j) * start, start)
+        move(local, j * length + start, state.past, (c * n_src + j) * n, n)
+        clear(local, j * length + start + n, length - start - n)
         for s in range(1, n_slots):
-            at = (s - 1) * hop
+            at = start + (s - 1) * hop
             for i in range(n):
                 local[j, at + i] += waves[c, s, j, i]
 
@@ -264,7 +258,7 @@ def _overlap_add(state, c):
 def _iterate(state, c, n_iter, level):
     """Iterations on the window of channel `c`; leaves the local signal."""
     n_slots, n_src, n_bins = state.estimate.shape[1], state.estimate.shape[2], state.estimate.shape[4]
-    n, length, hop = state.window.size, state.local.shape[1], state.emit.size
+    n, length, hop, start = state.analysis.shape[1], state.local.shape[1], state.emit.size, state.emitted.shape[2]
     n_frames, n_kinds = n_slots - 1, state.analysis.shape[0] - 1
     # Frames between two overlap-adds: all, or one, the newest first.
     size = 1 if state.sequential[0] else n_frames
@@ -284,7 +278,7 @@ def _iterate(state, c, n_iter, level):
             slot = c * n_slots + t + 1
             _hook(state, state.hooks.address[0], slot, level, state.updated, 0)
             move(state.estimate, 2 * slot * n_src * n_bins, state.updated, 0, 2 * n_src * n_bins)
-            _synthesise(state.plan, state.estimate, state.window, state.wave, state.waves, slot * n_src)
+            _synthesise(state.plan, state.estimate, state.window, start, state.wave, state.waves, slot * n_src)
 
 
 @pasted
@@ -307,7 +301,7 @@ def recover_window(state, mixture, power, line, magnitudes, hop_out):
         Newest spectra of the mixture. Read only.
     power : ndarray, float32, (n_bins,)
         Squared magnitude, mean over the channels. Read only.
-    line : ndarray, float32, (n_channels, win_length + lookahead * hop)
+    line : ndarray, float32, (n_channels, analysis + lookahead * hop)
         Newest samples of the mixture. Not used.
     magnitudes : ndarray, float32, (n_src, n_bins)
         Target magnitudes of the newest frame, for the mean power of the channels; each channel gets its
@@ -321,7 +315,7 @@ def recover_window(state, mixture, power, line, magnitudes, hop_out):
     """
     n_src, n_bins = magnitudes.shape
     n_channels, hop = hop_out.shape[1], hop_out.shape[2]
-    n_slots, n = state.waves.shape[1], state.window.size
+    n_slots, n, start = state.waves.shape[1], state.window.size, state.emitted.shape[2]
     last = n_slots - 1
     # Until the window is full there is nothing to commit, and the first estimates stay as they are.
     n_iter = state.n_iter[0] if state.n_seen[0] >= n_slots - 2 else 0
@@ -339,16 +333,24 @@ def recover_window(state, mixture, power, line, magnitudes, hop_out):
         _energy(state, slot)
         level = _level(state, c)
         _hook(state, state.hooks.address[1], slot, level, state.estimate, 2 * slot * n_src * n_bins)
-        _synthesise(state.plan, state.estimate, state.window, state.wave, state.waves, slot * n_src)
+        _synthesise(state.plan, state.estimate, state.window, start, state.wave, state.waves, slot * n_src)
         _iterate(state, c, n_iter, level)
         for j in range(n_src):
-            for i in range(hop):
-                hop_out[j, c, i] = state.local[j, i] * state.emit[i]
             for i in range(n):
-                state.past[c, j, i] += state.waves[c, 1, j, i]
+                wave = state.waves[c, 1, j, i]
+                state.past[c, j, i] += wave
+                state.leaving[c, j, i] += state.ratio[i] * wave
+            for i in range(hop):
+                hop_out[j, c, i] = state.leaving[c, j, i] * state.emit[i]
             row = (c * n_src + j) * n
             move(state.past, row, state.past, row + hop, n - hop)
             clear(state.past, row + n - hop, hop)
+            move(state.leaving, row, state.leaving, row + hop, n - hop)
+            clear(state.leaving, row + n - hop, hop)
+            row, kept = (c * n_src + j) * start, max(start - hop, 0)
+            move(state.emitted, row, state.emitted, row + start - kept, kept)
+            for i in range(hop - (start - kept), hop):
+                state.emitted[c, j, start - hop + i] = hop_out[j, c, i]
     state.n_seen[0] += 1
 
 
@@ -356,20 +358,26 @@ def recover_window(state, mixture, power, line, magnitudes, hop_out):
 def recover_all(state, line, targets, sources):
     """The offline form on one channel; see `Windowed.run`."""
     n_frames, n_src, n_bins = targets.shape
-    n, hop, n_samples = state.window.size, state.emit.size, line.size
+    n, hop, start, n_samples = state.whole.size, state.emit.size, state.emitted.shape[2], line.size
     for t in range(n_frames):
-        multiply(line, t * hop, state.window, 0, state.frame, n)
+        multiply(line, t * hop, state.whole, 0, state.frame, n)
         rfft(state.plan, state.frame, state.mixture, 2 * (t + 1) * n_bins)
         move(state.magnitudes, (t + 1) * n_src * n_bins, targets, t * n_src * n_bins, n_src * n_bins)
         _energy(state, t + 1)
     level = _level(state, 0)
     for slot in range(1, n_frames + 1):
         _hook(state, state.hooks.address[1], slot, level, state.estimate, 2 * slot * n_src * n_bins)
-        _synthesise(state.plan, state.estimate, state.window, state.wave, state.waves, slot * n_src)
+        _synthesise(state.plan, state.estimate, state.window, start, state.wave, state.waves, slot * n_src)
     _iterate(state, 0, state.n_iter[0], level)
     for j in range(n_src):
-        for i in range(min(n_samples, state.local.shape[1])):
-            sources[j, i] = state.local[j, i] * state.emit[i % hop]
+        for i in range(sources.shape[1]):
+            sources[j, i] = np.float32(0)
+        for t in range(n_frames):
+            at = start + t * hop
+            for i in range(min(state.window.size, n_samples - at)):
+                sources[j, at + i] += state.ratio[i] * state.waves[0, t + 1, j, i]
+        for i in range(start, n_samples):
+            sources[j, i] *= state.emit[(i - start) % hop]
 
 
 @dataclass(frozen=True)

@@ -12,11 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from rtsep.audio_files import FileError, read_audio
 from rtsep.config import ConfigError
 from rtsep.evaluation import exact
-from rtsep.evaluation.audio import read_audio
-from rtsep.evaluation.mix import Recording, find_recordings
-from rtsep.files import FileError
+from rtsep.recordings import Recording, find_recordings
 from rtsep.training.recipe import Corpus
 
 SR = 16_000

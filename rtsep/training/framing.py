@@ -9,14 +9,13 @@ import torch
 from torch import Tensor
 
 from rtsep.config import StreamConfig
-from rtsep.phase.window import overlaps
 from rtsep.training.expansion import CONFIG
 
 TAIL = 0.1  # as in `rtsep.phase.misi.MISI`
 ONLINE_TAIL = 0.03  # as in `rtsep.phase.omisi.OMISI`
 FALLBACK = 1e-6  # of the mixture, which says the phase where the estimates cancel
-WIN, N_FFT = CONFIG.win_length, CONFIG.n_fft
-SCALE = float(np.sqrt(np.sum(CONFIG.window**2)))  # magnitude of white noise of power one
+WIN, N_FFT = CONFIG.analysis, CONFIG.n_fft
+SCALE = float(np.sqrt(np.sum(CONFIG.windows.analysis**2)))  # magnitude of white noise of power one
 
 
 class Framing:
@@ -30,8 +29,8 @@ class Framing:
     def __init__(self, hop_ms: int) -> None:
         self.config = StreamConfig.from_ms(CONFIG.sr, 1e3 * WIN / CONFIG.sr, hop_ms)
         self._hop, self._lead = self.config.hop, WIN - self.config.hop
-        self._window = torch.from_numpy(self.config.window.astype(np.float32))
-        self._envelope = torch.from_numpy((1 / self.config.envelope).astype(np.float32))
+        self._window = torch.from_numpy(self.config.windows.analysis.astype(np.float32))
+        self._envelope = torch.from_numpy((1 / self.config.windows.envelope).astype(np.float32))
 
     def n_frames(self, n_samples: int) -> int:
         """Frames of a stream of so many samples, as `rtsep.separate` has them."""
@@ -109,7 +108,7 @@ class Framing:
 
     def _inverse_overlap(self, n_frames: int, tail: float) -> tuple[Tensor, Tensor]:
         """What the local signal of `n_frames` is analysed with, over the window; and the overlap that is there."""
-        complete, present = overlaps(self.config, n_frames)
+        complete, present = self.config.windows.overlaps(n_frames)
         overlap = present + tail * (complete - present)
         inverse = np.divide(1, overlap, out=np.zeros(overlap.size), where=overlap > 1e-6 * complete)
         return torch.from_numpy(inverse.astype(np.float32)), torch.from_numpy(present.astype(np.float32))

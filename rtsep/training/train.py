@@ -108,7 +108,7 @@ class Training:
     alone.
     """
 
-    network_class: ClassVar[type[Network]] = Network  # experiments train others: bench/ablation_variants.py
+    network_class: ClassVar[type[Network]] = Network  # experiments train others
 
     def __init__(
         self,

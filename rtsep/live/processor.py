@@ -1,0 +1,135 @@
+"""What a live stream runs between its devices: the state of the callback, and the driver of the separator."""
+
+from __future__ import annotations
+
+import ctypes
+from collections import Counter
+
+import numpy as np
+
+from rtsep.engine.output import Output
+from rtsep.kernels.memory import memory
+from rtsep.live import callback as cb
+from rtsep.live.driver import Driver
+from rtsep.live.pointers import Handle
+from rtsep.live.rings import write
+from rtsep.live.times import Times
+from rtsep.separator import Separator
+
+TAP_S = 4.0  # how long the disk may be busy before a recording loses samples
+PHASE_SHARE = 0.7  # of a hop, after which the phase recovery starts no further iteration
+FOREVER = 1 << 62  # ns
+
+
+class Processor:
+    """Makes what is heard out of what comes in, whichever devices call it back.
+
+    Parameters
+    ----------
+    separator : Separator
+    driver : Driver
+        Of that separator.
+    n_in : int
+        Channels that the input device is opened with.
+    played : list of int
+        Channels of the output device, from 0, that play those of the separator, one after the other and over again.
+    monitor : Output
+        The output stage of what is heard.
+    late : {"mixture", "silence", "wait"}
+    howling, recorded : bool
+        Whether howling is listened for, and whether there is to be a recording.
+
+    Attributes
+    ----------
+    live : LiveState
+    times : Times
+    goals : ndarray, float32, (1 + n_src,)
+        The gains of mixture and sources that are wanted.
+    put_right : Counter
+        Samples that the separator had to limit or to mute, by what was done.
+    """
+
+    def __init__(
+        self,
+        separator: Separator,
+        driver: Driver,
+        n_in: int,
+        played: list[int],
+        monitor: Output,
+        late: str,
+        howling: bool,
+        recorded: bool,
+    ) -> None:
+        config = separator.config
+        self.separator, self.driver = separator, driver
+        self.live = live = cb.prepare_live(
+            config,
+            separator.n_src,
+            n_in,
+            max(played) + 1,
+            separator.latency + driver.prefill,
+            monitor,
+            round(TAP_S * config.sr) if recorded else 1,
+        )._replace(deadline=driver.deadline)
+        live.process[:] = driver.function, driver.pointer
+        live.route_out[:] = -1
+        live.route_out[played] = np.arange(len(played)) % config.n_channels
+        hop_ns = round(1e9 * config.hop_s)
+        live.limits[:] = (FOREVER, FOREVER, 0) if late == "wait" else (PHASE_SHARE * hop_ns, hop_ns, 1)
+        live.fallback[0] = late == "mixture"
+        live.listens[0] = howling
+        self.times, self.goals = Times(live.times, config.sr), live.goals.copy()
+        self._put_right: Counter[str] = Counter()  # before the last reset
+        self._fresh = [array.copy() for array in memory(live)]
+        self._warm_up()
+
+    def _warm_up(self) -> None:
+        """One callback on silence, so that the first real one meets nothing for the first time."""
+        n, live = self.separator.config.hop, self.live
+        device_in = np.zeros(n * int(live.route_in[0]), np.float32)
+        device_out = np.zeros(n * live.route_out.size, np.float32)
+        call = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, ctypes.c_ulong, ctypes.c_void_p,
+                                ctypes.c_ulong, ctypes.c_void_p)(cb.compiled_callback().address)  # fmt: skip
+        handle = Handle(live)
+        self.driver.reset()
+        call(device_in.ctypes.data, device_out.ctypes.data, n, None, 0, handle.address)
+        handle.release()
+        self._restore()  # which also touches every page
+
+    def _restore(self) -> None:
+        for array, values in zip(memory(self.live), self._fresh, strict=True):
+            np.copyto(array, values)
+
+    def reset(self) -> None:
+        """A new beginning after a break, with what is wanted now; counts go on. Not while the callback runs."""
+        live = self.live
+        tap, monitor, alarms = live.tap, live.monitor, live.howling.alarms
+        kept = [live.counts, monitor.muted, monitor.limited, alarms, live.taps, tap.written, tap.read, self.driver.shed]
+        values = [array.copy() for array in kept]
+        self._put_right.update(self.separator.counts)
+        self.driver.reset()
+        self._restore()
+        for array, value in zip(kept, values, strict=True):
+            array[:] = value
+        live.goals[:] = live.gains[:] = self.goals  # commands that no callback has read are gone
+        self.times.interrupt()
+
+    def pass_on(self, running: bool) -> bool:
+        """The goals to the callback; False if it is `running` and has not yet read those before."""
+        if running:
+            return bool(write(self.live.commands, self.goals, 1))
+        self.live.goals[:] = self.live.gains[:] = self.goals
+        return True
+
+    @property
+    def callbacks(self) -> int:
+        """How many there have been."""
+        return int(self.live.counts[cb.CALLBACKS])
+
+    @property
+    def put_right(self) -> Counter[str]:
+        return self._put_right + Counter(self.separator.counts)
+
+    def close(self) -> None:
+        """Release the memory; after the devices are closed."""
+        self.driver.close()

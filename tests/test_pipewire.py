@@ -1,0 +1,59 @@
+"""The commands on a PipeWire without hardware: its defaults, its rate, and a delay that is what it says."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import pytest
+from pipewire import PipeWire, require_pipewire, wait_until
+
+RTSEP = [sys.executable, "-m", "rtsep"]
+PLAIN = ["--estimator", "passthrough", "--phase", "mixture"]
+
+
+@pytest.fixture(scope="module")
+def server():
+    require_pipewire()
+    with PipeWire({"chosen": 1, "another": 2}) as pipewire:
+        yield pipewire
+
+
+@pytest.mark.parametrize("route", [["pw-jack"], []], ids=["JACK", "ALSA"])
+def test_the_default_is_that_of_the_desktop_and_its_rate_that_of_the_graph(server, route):
+    listed = json.loads(server.run(*route, *RTSEP, "devices", "--json", timeout=180).stdout)["devices"]
+    (default,) = [device for device in listed if device["default_output"]]
+    assert default["default_input"]
+    assert default["sr"] == 48_000
+    assert default["host_api"] == ("JACK Audio Connection Kit" if route else "ALSA")
+    assert default["name"] == ("chosen" if route else "default")
+
+
+@pytest.mark.parametrize(("asked", "period"), [(None, 1024), ("256/48000", 256)])
+def test_the_delay_of_the_graph_is_promised_as_it_is_measured(server, asked, period):
+    # What is played on a null sink comes in at its monitor.
+    latency = ["env", *([f"PIPEWIRE_LATENCY={asked}"] if asked else []), "pw-jack", *RTSEP, "latency", *PLAIN, "--json"]
+    report = json.loads(server.run(*latency, "--repeats", "2", timeout=180).stdout)
+    assert report["promised"]["devices"] == period
+    assert report["measured"]["devices"]["median"] == pytest.approx(period, abs=0.1)
+    assert report["measured"]["engine"]["median"] == pytest.approx(768, abs=0.1)
+
+
+def test_the_ledger_follows_the_graph_and_says_so(server):
+    live = server.start("pw-jack", *RTSEP, "live", *PLAIN, "--plain")
+    try:
+        lines: list[str] = []
+        while not any(" load median " in line for line in lines):
+            lines.append(live.stdout.readline())
+            assert live.poll() is None
+        server.run("pw-metadata", "-n", "settings", "0", "clock.force-quantum", "256")
+        while not any("the delay" in line for line in lines):
+            lines.append(live.stdout.readline())
+            assert live.poll() is None
+    finally:
+        server.run("pw-metadata", "-n", "settings", "0", "clock.force-quantum", "0")
+        live.terminate()
+        live.communicate(timeout=60)
+    assert any(line.split()[:3] == ["device", "out", "1024"] for line in lines)
+    assert lines[-1] == "the delay of the devices is 256 samples, 5.3 ms, and was 21.3 ms\n"
+    wait_until(lambda: not any("PortAudio" in port for port in server.ports()))
