@@ -169,7 +169,10 @@ def test_the_next_process_sees_the_edit_of_a_users_script(user):
         "@kernel\ndef add(x):\n    return x + OFFSET + constants.SCALE\n"
         "value = add(1.0)\nprint(sum(add.stats.cache_hits.values()), value)\n"
     )
-    package = {"PYTHONPATH": str(Path(rtsep.__file__).parent.parent), "NUMBA_CACHE_DIR": str(user / "cache")}
+    package = {
+        "PYTHONPATH": f"{Path(rtsep.__file__).parent.parent}{os.pathsep}{user}",
+        "NUMBA_CACHE_DIR": str(user / "cache"),
+    }
     assert run(user, "script.py", **package) == (0, 5)
     assert run(user, "script.py", **package) == (1, 5)
     edit(user, "script.py", "OFFSET = 2", "OFFSET = 5")
@@ -194,7 +197,7 @@ print(sum(analyse.stats.cache_hits.values()), float(state.power.sum()))
 def test_the_next_process_sees_the_edit_of_the_package(tmp_path):
     source = Path(rtsep.__file__).parent
     shutil.copytree(source, tmp_path / "rtsep", ignore=shutil.ignore_patterns("__pycache__", "data"))
-    alone = {"PYTHONPATH": "", "NUMBA_CACHE_DIR": ""}
+    alone = {"PYTHONPATH": str(tmp_path), "NUMBA_CACHE_DIR": ""}
     first = run(tmp_path, "-c", ANALYSE, **alone)
     assert first[0] == 0
     for unreached in ("live/health.py", "cli/doctor.py", "separator.py"):
@@ -328,6 +331,30 @@ def test_types_of_main_are_not_kept(tmp_path, monkeypatch):
     assert not list(tmp_path.rglob("*.nbc"))
     assert first((4.0,)) == 4
     assert len(list(tmp_path.rglob("*.nbc"))) == 1
+
+
+@kernel
+def _speaks(x):
+    print("x", x)
+    return x
+
+
+def _calls(x):
+    if x > 2:
+        raise ValueError("too large")
+    return _speaks(x)
+
+
+def test_a_kernel_inside_a_kernel_can_print_and_raise(tmp_path, monkeypatch, capfd):
+    """Nothing that belongs into a hop, but what one looks for a mistake with."""
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    for hits in (0, 1):
+        calls = kernel(_calls)
+        assert calls(1.0) == 1
+        assert sum(calls.stats.cache_hits.values()) == hits
+        with pytest.raises(ValueError, match="too large"):
+            calls(3.0)
+        assert capfd.readouterr().out == "x 1.0\n"
 
 
 @pytest.mark.parametrize("code", ["import rtsep; rtsep.Separator(rtsep.StreamConfig())", "list"])

@@ -37,6 +37,10 @@ VERSIONS = sys.version, np.__version__, numba.__version__, llvmlite.__version__
 FLAGS = config.OPT, config.LOOP_VECTORIZE, config.SLP_VECTORIZE, config.BOUNDSCHECK, config.DEBUGINFO_DEFAULT
 
 
+# How kernels are compiled and kept counts as they do.
+HOUSE = [path.read_bytes() for path in map(Path(__file__).with_name, ("cache.py", "inner.py", "jit.py"))]
+
+
 def writable(folder: Path) -> bool:
     """Whether files can be made in a folder that exists or has yet to be made."""
     # Not the methods of paths: they raise where a folder above is closed to this user.
@@ -97,7 +101,8 @@ class KernelCache(caching._Cache):
 
     def save_overload(self, sig: Any, data: Any) -> None:
         """Keep it, unless it contains addresses of this process."""
-        # Of the parts of `rtsep.kernels.inner` nobody else has set what `print` and the like look up.
+        # What `print` looks up: numba sets it for the kernel, but not for its parts (`rtsep.kernels.inner`).
+        data.library._ensure_finalized()
         for environment in data._find_referenced_environments():
             data.codegen.set_env(environment.env_name, environment)
         name, stamp = self._name_and_stamp(sig, data.codegen)
@@ -116,7 +121,7 @@ class KernelCache(caching._Cache):
                 closed = reach(lambda: closed)[0] if closed else []
                 key = _hash(VERSIONS, FLAGS, codegen.magic_tuple(), argument_types, *closed)
                 stem = re.sub(r"[^\w.]", "", f"{Path(self._source).stem}.{self._function.__qualname__}")
-                return f"{stem}-{key[:16]}.{sys.implementation.cache_tag}.nbc", _hash(self._options, *lines)
+                return f"{stem}-{key[:16]}.{sys.implementation.cache_tag}.nbc", _hash(HOUSE, self._options, *lines)
         return "", ""
 
 

@@ -31,7 +31,7 @@ class Inner:
 
     def __init__(self, dispatcher: Any) -> None:
         self._dispatcher = dispatcher
-        self._compiled: dict[Any, tuple[Any, Any]] = {}  # types -> signature, key of the implementation
+        self._compiled: dict[Any, tuple[Any, Any]] = {}  # types -> result of the compiler, key of the implementation
 
     def get_call_template(self, args: Any, kws: Any) -> Any:
         """What numba's typing asks of a function."""
@@ -39,7 +39,7 @@ class Inner:
         if tuple(args) not in self._compiled:
             self._compiled[tuple(args)] = self._compile(tuple(args))
         name = self._dispatcher.__name__
-        template = typing.make_concrete_template(name, key=name, signatures=[self._compiled[tuple(args)][0]])
+        template = typing.make_concrete_template(name, key=name, signatures=[self._compiled[tuple(args)][0].signature])
         return template, pysig, args, {}
 
     def get_overload(self, args: Any) -> Any:
@@ -58,7 +58,7 @@ class Inner:
         )
         key = object()
         target.insert_user_function(key, result.fndesc, [library])
-        return result.signature, key
+        return result, key
 
 
 def make_inner(dispatcher: Any) -> Any:
