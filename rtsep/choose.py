@@ -41,6 +41,7 @@ class Chosen(NamedTuple):
 
     estimator: Estimator
     phase: PhaseRecovery
+    sources: tuple[str, ...]  # of the estimator, as they were when it was chosen
 
 
 def choose(
@@ -78,9 +79,13 @@ def choose(
         # Who gives a model means an estimator that takes one.
         estimator = "speech" if model is not None else default_estimator(window_s, hop_s)
     chosen = _create("estimator", estimator, {} if model is None else {"model": model})
-    check_sources(f"estimator {chosen.name}", chosen.sources)
+    label = f"estimator {chosen.name}"
+    sources = check_sources(label, chosen.sources)
     if phase is None:
-        suits = create("phase", chosen.phase)
+        try:
+            suits = _create("phase", chosen.phase, {})
+        except ConfigError as problem:
+            raise ConfigError(f"{label}: its own {problem}") from problem
         if not options:
             phase = suits
         elif isinstance(suits, OMISI):
@@ -88,7 +93,10 @@ def choose(
         else:  # who asks for iterations wants a phase recovery that has some
             phase = "omisi"
     recovery = _create("phase", phase, options) if isinstance(phase, str) else create("phase", phase)
-    return Chosen(chosen.for_phase(recovery), recovery)
+    fitting = chosen.for_phase(recovery)
+    if type(fitting) is not type(chosen):
+        raise ConfigError(f"{label}: for_phase returned {fitting!r}, not settings of its class")
+    return Chosen(fitting, recovery, sources)
 
 
 def takes(kind: str, name: str, option: str) -> bool:
@@ -123,11 +131,14 @@ def _create(kind: str, choice: Any, options: dict[str, Any]) -> Any:
         if not takes(kind, choice, option):
             raise ConfigError(f"{kind}={choice!r} does not take {option}={value}")
     try:
-        return create(kind, settings(**options))
+        made = settings(**options)
+    except TypeError as problem:
+        raise ConfigError(f"{kind}={choice!r} needs settings, which a name does not give: {problem}") from problem
     except ConfigError:
         if options.get("lookahead", 0) is None:
             raise ConfigError(f"{kind}={choice!r} does not take lookahead=all") from None
         raise
+    return create(kind, made)
 
 
 def _load_entry_point(kind: str, point: Any) -> None:
@@ -143,7 +154,10 @@ def _load_entry_point(kind: str, point: Any) -> None:
 
 def load_file(path: str | Path) -> Any:
     """Import a file of Python by its path; the same module in every process. Raises `ConfigError`."""
-    path = Path(path).resolve()
+    path = Path(path).expanduser().resolve()
+    for loaded in list(sys.modules.values()):  # imported by its name, too
+        if (getattr(loaded, "__file__", None) or "") == str(path):
+            return loaded
     module = f"_rtsep_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
     if module not in sys.modules:
         spec = importlib.util.spec_from_file_location(module, path)

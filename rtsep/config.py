@@ -204,7 +204,11 @@ def check_real(name: str, value: object, low: float, high: float, unit: str = ""
     """Raise `ConfigError` unless `value` is a number from `low` to `high`."""
     if isinstance(value, bool) or not isinstance(value, (int, float, np.integer, np.floating)):
         raise ConfigError(f"{name}={value!r} is not a number")
-    if not low <= value <= high:
+    try:
+        inside = low <= float(value) <= high
+    except OverflowError:
+        inside = False
+    if not inside:
         raise ConfigError(f"{name}={value} is not between {low:.3g} and {high:.6g}{unit}")
 
 

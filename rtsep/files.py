@@ -130,11 +130,10 @@ class FileSeparator:
             raise ConfigError(f"{format=} is not one of {', '.join(FORMATS)}")
         self._times: dict[str, Any] = {"window_ms": window_ms, "hop_ms": hop_ms, "latency_ms": latency_ms}
         finest = StreamConfig.from_ms(MAX_SR, **self._times)
-        self.estimator, self.phase = choose(estimator, phase, finest.window_s, finest.hop_s)
+        self.estimator, self.phase, self.sources = choose(estimator, phase, finest.window_s, finest.hop_s)
         self._times_ms = finest.times_ms
         self.output = Output() if output is None else output
         self.format, self.overwrite, self.plot = FORMATS[format], overwrite, plot
-        self.sources: tuple[str, ...] = tuple(self.estimator.sources)
         self._separators: dict[tuple[int, int], Separator] = {}
 
     def settings(self) -> dict[str, Any]:

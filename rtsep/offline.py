@@ -7,7 +7,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsep.choose import choose
+from rtsep.choose import Chosen, choose
 from rtsep.config import MAX_CHANNELS, ConfigError, StreamConfig, check_type
 from rtsep.engine.analysis import analyse, prepare_analysis
 from rtsep.engine.channels import share_of_channel
@@ -15,8 +15,8 @@ from rtsep.engine.line import MAX_SAMPLE, prepare_line, take_in
 from rtsep.engine.output import Output, finish
 from rtsep.engine.protocols import CompiledEstimator, Estimator, OfflinePhase, PhaseRecovery, PythonEstimator
 from rtsep.engine.python_step import PythonStep
-from rtsep.engine.registry import bound_state, estimate, is_compiled
-from rtsep.engine.spectral import check_windows
+from rtsep.engine.registry import estimate, is_compiled
+from rtsep.engine.spectral import check_windows, prepared
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import zeros
 from rtsep.separator import Separator, check_audio
@@ -86,9 +86,9 @@ def separate(
     samples = check_audio(x, n_channels) if np.ndim(x) != 2 or n_channels > 1 else check_audio(x[0], 1)
     chosen = choose(estimator, phase, config.window_s, config.hop_s)
     if chosen.phase.lookahead is None:
-        sources = _separate_offline(samples, config, chosen.estimator, cast(OfflinePhase, chosen.phase), output)
+        sources = _separate_offline(samples, config, chosen, output)
     else:
-        sources = _separate_stream(samples, Separator(config, *chosen, output))
+        sources = _separate_stream(samples, Separator(config, chosen.estimator, chosen.phase, output))
     return sources if np.ndim(x) == 2 else sources[:, 0]
 
 
@@ -120,33 +120,32 @@ def _collect(line, analysis, estimator, hops, magnitudes, scratch):
             share_of_channel(analysis.mixture, c, analysis.power, scratch, magnitudes[c, t])
 
 
-def _separate_offline(
-    x: np.ndarray, config: StreamConfig, estimator: Estimator, phase: OfflinePhase, output: Output | None
-) -> np.ndarray:
+def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, output: Output | None) -> np.ndarray:
     """For algorithms that need all frames at once."""
+    estimator, phase = chosen.estimator, cast(OfflinePhase, chosen.phase)
     check_windows(config, phase)
     n_channels, n_samples = x.shape
     hop, lead = config.hop, config.analysis - config.hop
-    n_src, n_frames = len(estimator.sources), -(-(n_samples + config.synthesis - hop) // hop)
+    n_src, n_frames = len(chosen.sources), -(-(n_samples + config.synthesis - hop) // hop)
     # Frame t sees the samples up to the end of hop t, as in a stream: a lead of zeros before the first.
     line = np.zeros((n_channels, lead + n_frames * hop), np.float32)
     line[:, lead : lead + n_samples] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
     np.clip(line, -MAX_SAMPLE, MAX_SAMPLE, out=line)
     hops = np.ascontiguousarray(line[:, lead:].reshape(n_channels, n_frames, hop).transpose(1, 0, 2))
     magnitudes, scratch = zeros((n_channels, n_frames, n_src, config.n_bins)), zeros((n_src, config.n_bins))
-    python = None if is_compiled(estimator) else PythonStep(cast(PythonEstimator, estimator))
+    python = None if is_compiled(estimator) else PythonStep(cast(PythonEstimator, estimator), chosen.sources)
     compiled = python or cast(CompiledEstimator, estimator)
     _collect(
         prepare_line(n_channels, config.analysis),
         prepare_analysis(config),
-        bound_state(compiled, compiled.prepare(config)),
+        prepared(compiled, config),
         hops,
         magnitudes,
         scratch,
     )
     if python is not None:
         python.check()
-    sources = np.stack([phase.run(config, line[c], magnitudes[c]) for c in range(n_channels)], 1)
+    sources = np.stack([_run(phase, config, line[c], magnitudes[c]) for c in range(n_channels)], 1)
     sources = np.ascontiguousarray(sources[:, :, lead : lead + n_samples])
     finish(
         (Output() if output is None else output).prepare(config, phase.consistent),
@@ -154,3 +153,13 @@ def _separate_offline(
         sources,
     )
     return sources
+
+
+def _run(phase: OfflinePhase, config: StreamConfig, line: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
+    """What the algorithm makes of one channel, float32. Raises `ConfigError` for another shape than it promised."""
+    sources = phase.run(config, line, magnitudes)
+    expected = (magnitudes.shape[1], line.size)
+    if np.shape(sources) != expected or np.iscomplexobj(sources):
+        said = f"{np.asarray(sources).dtype} of shape {np.shape(sources)}"
+        raise ConfigError(f"phase {phase.name}: run returned {said}, not real numbers of shape {expected}")
+    return np.asarray(sources, np.float32)

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from dataclasses import fields, is_dataclass, replace
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from threading import Lock
 from typing import Any, cast
 
 import numpy as np
@@ -17,7 +20,7 @@ from rtsep.engine.output import Output
 from rtsep.engine.protocols import CompiledEstimator, Estimator, OnlinePhase, PhaseRecovery, PythonEstimator
 from rtsep.engine.python_step import PythonStep
 from rtsep.engine.registry import is_compiled
-from rtsep.engine.spectral import Spectral
+from rtsep.engine.spectral import Spectral, prepared
 from rtsep.kernels.memory import memory, zeros
 
 
@@ -84,12 +87,14 @@ class Separator:
         if self.phase.lookahead is None:
             raise ConfigError(f"phase={self.phase.name!r} needs the whole signal; use rtsep.separate")
         self.compiled = is_compiled(self.estimator)
-        self._python = None if self.compiled else PythonStep(cast(PythonEstimator, self.estimator))
-        self._core = Spectral(self._python or cast(CompiledEstimator, self.estimator), self.phase)
-        self.sources: tuple[str, ...] = tuple(self._core.sources)
+        self.sources = chosen.sources
+        self._python = None if self.compiled else PythonStep(cast(PythonEstimator, self.estimator), self.sources)
+        self._core = Spectral(self._python or cast(CompiledEstimator, self.estimator), self.phase, self.sources)
+        self._setting = Lock()
         self.ledger = self._core.latency(config)
         self.latency = self.ledger.samples
         self._states = prepare_states(config, self._core, self.output)
+        self._check_adjustable()
         self._memory = memory(self._states)
         self._fresh = [array.copy() for array in self._memory]
         self._compile()
@@ -196,8 +201,13 @@ class Separator:
 
         Notes
         -----
-        Without a lock: the values stand in small arrays that the hop reads anew each time.
+        The hop takes no lock: the values stand in small arrays that it reads anew each time.
         """
+        with self._setting:
+            self._set(values)
+
+    def _set(self, values: dict[str, Any]) -> None:
+        config, states = self.config, self._states
         output, phase, estimator = self.output, self.phase, self.estimator
         for name, value in values.items():
             if name in output.adjustable:
@@ -207,41 +217,71 @@ class Separator:
             elif name in estimator.adjustable:
                 estimator = replace(estimator, **{name: value})  # type: ignore[type-var]
             else:
-                known = sorted({*self.output.adjustable, *self.phase.adjustable, *self.estimator.adjustable})
+                known = sorted({*output.adjustable, *phase.adjustable, *estimator.adjustable})
                 raise ConfigError(f"{name}={value!r} cannot be set while a stream runs; {', '.join(known)} can")
         estimator = estimator.for_phase(phase)
-        states, config = self._states, self.config
-        if _changed(self.output, output):
-            fresh = output.prepare(config, self._core.consistent)
-            self._renew(self.output, output, states.output, fresh)
-        if _changed(self.phase, phase):
-            self._renew(self.phase, phase, states.core.phase, phase.prepare(config, self.n_src))
-        if self._python is not None:
+        # All that can fail comes first.
+        renewed = self._renewed(
+            self.output, output, states.output, lambda: output.prepare(config, self._core.consistent)
+        )
+        renewed += self._renewed(self.phase, phase, states.core.phase, lambda: phase.prepare(config, self.n_src))
+        if self._python is None:
+            fresh = partial(prepared, cast(CompiledEstimator, estimator), config)
+            renewed += self._renewed(self.estimator, estimator, states.core.estimator, fresh)
+        else:
             self._python.estimator = cast(PythonEstimator, estimator)
-        elif _changed(self.estimator, estimator):
-            self._renew(self.estimator, estimator, states.core.estimator, estimator.prepare(config))
         self.output, self.phase, self.estimator = output, phase, estimator
+        for array, value in renewed:
+            np.copyto(array, value)
+            for kept, restored in zip(self._memory, self._fresh, strict=True):
+                if kept is array:
+                    np.copyto(restored, value)
 
-    def _renew(self, before: Any, after: Any, running: Any, fresh: Any) -> None:
-        """Take the fields that depend on what has changed from a fresh state into the running one."""
-        for name in _changed(before, after):
-            for field in after.adjustable[name]:
-                array, value = getattr(running, field), getattr(fresh, field)
-                np.copyto(array, value)
-                for kept, restored in zip(self._memory, self._fresh, strict=True):
-                    if kept is array:
-                        np.copyto(restored, value)
+    def _renewed(self, before: Any, after: Any, running: Any, prepare: Callable[[], Any]) -> list[tuple[Any, Any]]:
+        """Arrays of the running state, and what they get from a fresh one, where settings have changed."""
+        if after is before:
+            return []
+        fresh = prepare()
+        fields = {field for names in after.adjustable.values() for field in names}
+        return [(getattr(running, field), getattr(fresh, field)) for field in sorted(fields)]
+
+    def _check_adjustable(self) -> None:
+        """Raise `ConfigError` for settings of one name in two places, and fields that cannot be changed."""
+        seen: set[str] = set()
+        core = self._states.core
+        parts = ((self.output, self._states.output), (self.phase, core.phase), (self.estimator, core.estimator))
+        for settings, state in parts:
+            for name, fields in settings.adjustable.items():
+                label = f"adjustable {name!r} of {type(settings).__name__}"
+                if name in seen:
+                    raise ConfigError(f"{label} is the name of another setting, too")
+                for field in fields:
+                    if not getattr(state, field).flags.writeable:
+                        raise ConfigError(f"{label} changes {field!r}, which is a constant: make it with `aligned`")
+            seen |= set(settings.adjustable)
+
+    def __deepcopy__(self, memo: Any) -> Separator:
+        """A separator of its own, at the same place in the stream."""
+        if self._python is not None:
+            raise TypeError(f"a Separator of {self.estimator.name}, in Python, cannot be copied: make another one")
+        other = Separator(self.config, self.estimator, self.phase, self.output)
+        for array, value in zip(other._memory, self._memory, strict=True):
+            np.copyto(array, value)
+        for array, value in zip(other._fresh, self._fresh, strict=True):
+            np.copyto(array, value)
+        return other
+
+    def __copy__(self) -> Separator:
+        """As a deep copy: two separators never share a stream."""
+        return self.__deepcopy__({})
+
+    def __reduce__(self) -> Any:
+        raise TypeError("a Separator cannot be pickled: pickle its settings and make it anew")
 
     def _run(self, block_in: np.ndarray, block_out: np.ndarray) -> None:
         process_block(self._states, block_in, block_out)
         if self._python is not None:
             self._python.check()
-
-
-def _changed(before: Any, after: Any) -> list[str]:
-    if not is_dataclass(after):
-        return []
-    return [field.name for field in fields(after) if getattr(before, field.name) != getattr(after, field.name)]
 
 
 def _reason(problem: NumbaError) -> str:
@@ -250,8 +290,10 @@ def _reason(problem: NumbaError) -> str:
     found = re.search(r"(?:Error: (?!Failed in)|(?=Unknown |Untyped |Cannot |Invalid |Undecided ))([^\n]+)", told)
     if found is None:
         return told.strip().partition("\n")[0]
-    place = re.search(r'File "([^"]+)", line (\d+)', told[found.end() :])
-    return found[1].strip() + (f" ({place[1]}, line {place[2]})" if place else "")
+    places = re.findall(r'File "([^"]+)", line (\d+)', told)
+    # Of the lines that numba names, one outside the package is the one to look at.
+    path, line = next((p for p in places if "rtsep/engine/" not in p[0].replace("\\", "/")), ("", ""))
+    return found[1].strip() + (f" ({path}, line {line})" if path else "")
 
 
 def check_audio(x: Any, n_channels: int) -> np.ndarray:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import importlib
+import pickle
 import re
 import subprocess
 import sys
@@ -29,6 +31,7 @@ from rtsep import (
 )
 from rtsep.choose import find
 from rtsep.engine.registry import ESTIMATORS
+from rtsep.errors import StepError
 from rtsep.estimators import Passthrough, Speech
 from rtsep.kernels.jit import kernel
 from rtsep.phase import MISI, OMISI, MixturePhase, PUIter, Wiener
@@ -169,6 +172,12 @@ class Bare:
         pass
 
 
+def python(**members):
+    own = {"sources": ("a", "b"), "phase": "mixture", "prepare": lambda self, config: None}
+    own["step"] = lambda self, state, mixture, power, magnitudes: None
+    return type("Own", (PythonEstimator,), own | members)()
+
+
 def read_only() -> ShareState:
     array = np.ones(1, np.float32)
     array.flags.writeable = False
@@ -188,11 +197,33 @@ def read_only() -> ShareState:
         (lambda: with_(State=dict), "State=<class 'dict'> is not a NamedTuple class"),
         (lambda: with_(prepare=lambda self, config: [1]), "prepare returned list, not its State, ShareState"),
         (lambda: with_(prepare=lambda self, config: ShareState(1.0)), "share of its state is float, not an array"),
-        (lambda: with_(prepare=lambda self, config: ShareState(np.ones((4, 4)).T)), "in another order than C"),
+        (
+            lambda: with_(prepare=lambda self, config: ShareState(np.ones((4, 4)).T)),
+            "share of its state is not in C order; use np.ascontiguousarray",
+        ),
         (lambda: with_(phase="nonsense"), "phase='nonsense' is not one of"),
         (Bare, "estimator Bare has no `adjustable`; inherit from rtsep.PythonEstimator, which has a default"),
         (lambda: type("Empty", (PythonEstimator,), {"sources": ("a",)})(), "estimator Empty has no `prepare`"),
         (lambda: First, "estimator=First is a class; pass settings, First"),
+        (
+            lambda: python(step=lambda self, power, magnitudes: None),
+            r"parameters of its step are \(power, magnitudes\)",
+        ),
+        (lambda: python(step=lambda self, s, power, mixture, magnitudes: None), "parameters of its step are"),
+        (lambda: python(step=5), "its step 5 cannot be called"),
+        (lambda: python(for_phase=lambda self, phase: None), "for_phase returned None, not settings of its class"),
+        (
+            lambda: python(prepare=lambda self, config: 1 / 0),
+            "Own: prepare failed: ZeroDivisionError: division by zero",
+        ),
+        (lambda: python(adjustable={"hz": ()}), "adjustable 'hz' is not a field of the dataclass Own"),
+        (lambda: python(adjustable=["hz"]), "is not a mapping of settings to tuples of fields"),
+        (lambda: with_(State=None), "estimator Own has no `State`|State=None is not a NamedTuple class"),
+        (
+            lambda: with_(prepare=lambda self, c: ShareState(np.ones(1, ">f4"))),
+            "share of its state is >f4, which kernels",
+        ),
+        (MixturePhase, "is a phase recovery, not an estimator|neither a name nor"),
         (lambda: 3, "estimator=3 is neither a name nor the settings of one"),
         (MISI, "is neither a name nor the settings of one"),
     ],
@@ -234,14 +265,76 @@ def test_what_a_step_in_python_raises_is_raised_and_the_stream_goes_on():
             magnitudes[:] = np.sqrt(power) / 2
 
     separator = Separator(CONFIG, Failing())
-    with pytest.raises(KeyError, match="twenty"):
+    message = r"estimator Failing failed: KeyError: 'twenty' \(.*test_extending\.py, line \d+\)"
+    with pytest.raises(StepError, match=message) as caught:
         separator.process(X)
+    assert isinstance(caught.value.__cause__, KeyError)
     assert np.isfinite(separator.process(X)).all()
     separator.reset()
-    with pytest.raises(KeyError, match="twenty"):
+    with pytest.raises(StepError, match=message):
         separator.process(X)
-    with pytest.raises(KeyError, match="twenty"):
+    with pytest.raises(StepError, match=message):
         separate(X, 16_000, Failing(), "misi")
+
+
+def test_sources_are_those_that_were_chosen_whatever_they_become():
+    class Growing(PythonEstimator):
+        calls = 0
+
+        @property
+        def sources(self):
+            type(self).calls += 1
+            return ("a", "b") if self.calls < 2 else ("a", "b", "c", "d")
+
+        def prepare(self, config):
+            return None
+
+        def step(self, state, mixture, power, magnitudes):
+            magnitudes[:] = np.sqrt(power) / len(magnitudes)
+
+    separator = Separator(CONFIG, Growing(), "mixture")
+    assert separator.process(X).shape == (2, X.size)
+    assert Separator(CONFIG, python(sources=iter("ab")), "mixture").sources == ("a", "b")
+
+
+@pytest.mark.parametrize("lookahead", [-1, 1.0, "1", float("nan"), True, 10**9])
+def test_a_look_ahead_that_cannot_be_is_refused(lookahead):
+    phase = type("Own", (MixturePhase,), {"lookahead": lookahead})()
+    with pytest.raises(ConfigError, match="phase Own: lookahead="):
+        Separator(CONFIG, "passthrough", phase)
+
+
+def test_what_a_step_returns_is_refused_since_it_is_lost():
+    separator = Separator(CONFIG, python(), "mixture")
+    separator.process(X)
+    with pytest.raises(StepError, match=r"step returned list; it has to write into magnitudes\[\.\.\.\]"):
+        Separator(CONFIG, python(step=lambda self, state, mixture, power, magnitudes: [power]), "mixture")
+
+
+@pytest.mark.parametrize(
+    ("run", "message"),
+    [
+        (lambda self, config, line, magnitudes: None, r"run returned object of shape \(\)"),
+        (lambda self, config, line, magnitudes: np.zeros((line.size, 2)), r"not real numbers of shape \(2, \d+\)"),
+        (lambda self, config, line, magnitudes: np.zeros((2, line.size), complex), "run returned complex128"),
+    ],
+)
+def test_what_an_offline_phase_returns_is_checked(run, message):
+    phase = type("Whole", (OfflinePhase,), {"run": run})()
+    with pytest.raises(ConfigError, match=message):
+        separate(X, 16_000, "hpss", phase)
+    fine = type("Whole", (OfflinePhase,), {"run": lambda self, config, line, m: np.zeros((2, line.size))})()
+    assert separate(X, 16_000, "hpss", fine).dtype == np.float32
+
+
+def test_a_copy_of_a_separator_has_a_stream_of_its_own():
+    separator = Separator(CONFIG, "denoise")
+    separator.process(X)
+    copied = copy.copy(separator)
+    expected = separator.process(X)
+    assert np.array_equal(copied.process(X), expected)
+    with pytest.raises(TypeError, match="cannot be pickled: pickle its settings"):
+        pickle.dumps(separator)
 
 
 def test_an_estimator_in_python_may_keep_what_is_expensive_over_a_reset():
@@ -266,6 +359,9 @@ def test_an_estimator_in_python_may_keep_what_is_expensive_over_a_reset():
     separator.reset()
     assert np.array_equal(separator.process(X), first)
     assert Counting.prepared == 1
+    in_place = type("InPlace", (Counting,), {"reset": lambda self, state, config: state.__setitem__(0, 0)})
+    separator = Separator(CONFIG, in_place())
+    assert np.array_equal(separator.process(X), first)
 
 
 def test_masks_go_to_phase_recoveries_that_keep_the_phase_of_the_mixture():

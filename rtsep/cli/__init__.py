@@ -16,7 +16,7 @@ from typing import NoReturn
 from rtsep import __version__
 from rtsep.cli.signals import EXIT_INTERRUPTED, WORDS, stoppable
 from rtsep.compiling import on_compiling
-from rtsep.errors import ConfigError, LiveError
+from rtsep.errors import ConfigError, LiveError, StepError
 
 COMMANDS = (
     "demo",
@@ -86,7 +86,7 @@ def main(argv: list[str] | None = None) -> int:
             return _ended(EXIT_UNHEARD, None)
         except ConfigError as problem:
             return _ended(EXIT_ERROR, _as_options(str(problem), args))
-        except OSError as problem:
+        except (OSError, StepError) as problem:
             return _ended(EXIT_ERROR, problem)
         except LiveError as problem:
             return _ended(EXIT_DEVICE, problem)

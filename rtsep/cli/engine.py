@@ -83,4 +83,4 @@ def engine_settings(args: argparse.Namespace) -> tuple[Estimator, PhaseRecovery,
         options["lookahead"] = args.lookahead
     finest = StreamConfig.from_ms(MAX_SR, **times_ms(args))  # what is wrong at any rate is said here
     chosen = choose(args.estimator, args.phase, finest.window_s, finest.hop_s, model=args.model, phase_options=options)
-    return *chosen, Output(strength_db=args.strength)
+    return chosen.estimator, chosen.phase, Output(strength_db=args.strength)

@@ -24,8 +24,9 @@ class Settings(Protocol):
     name : str
         Set by the registration; the name of the class for what is not registered.
     adjustable : mapping of str to tuple of str
-        Settings that `Separator.set` can change while a stream runs, each with the fields of the state that depend on
-        it: small arrays of memory that the step reads anew in every hop.
+        Settings, fields of the dataclass, that `Separator.set` can change while a stream runs, each with the fields of
+        the state that depend on it: small arrays of memory that the step reads anew in every hop. None for an estimator
+        in Python, whose step reads the settings from `self`.
     """
 
     name: ClassVar[str] = ""
@@ -92,7 +93,7 @@ class PythonEstimator(Estimator, Protocol):
     """An estimator whose step is ordinary Python, a method: runs everywhere but in the audio callback."""
 
     def reset(self, state: Any, config: StreamConfig) -> Any:
-        """The state with which a stream begins anew, by default a fresh one."""
+        """The state with which a stream begins anew, by default a fresh one; None for `state`, put back in place."""
         return self.prepare(config)
 
 
@@ -157,6 +158,8 @@ class OnlinePhase(PhaseRecovery, Protocol):
 
 class OfflinePhase(PhaseRecovery, Protocol):
     """A phase recovery that needs the whole signal: `rtsep.separate` alone."""
+
+    lookahead: int | None = None
 
     def run(self, config: StreamConfig, line: np.ndarray, magnitudes: np.ndarray) -> np.ndarray:
         """Sources (n_src, n_samples) of one channel.

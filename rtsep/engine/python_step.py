@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import traceback
 from typing import ClassVar, NamedTuple
 
 import numpy as np
@@ -12,6 +13,7 @@ from numba.extending import intrinsic
 
 from rtsep.config import StreamConfig
 from rtsep.engine.protocols import CompiledEstimator, PythonEstimator
+from rtsep.errors import StepError
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import Code, code, zeros
 from rtsep.kernels.simd import move
@@ -54,6 +56,7 @@ class PythonStep(CompiledEstimator):
     ----------
     estimator : PythonEstimator
         May be exchanged for one with other settings and the same state.
+    sources : tuple of str
 
     Notes
     -----
@@ -65,15 +68,11 @@ class PythonStep(CompiledEstimator):
     State: ClassVar[type] = PythonState
     step = estimate_in_python
 
-    def __init__(self, estimator: PythonEstimator) -> None:
-        self.estimator = estimator
+    def __init__(self, estimator: PythonEstimator, sources: tuple[str, ...]) -> None:
+        self.estimator, self.sources = estimator, sources
+        self.name = estimator.name  # type: ignore[misc]
         self._problem: BaseException | None = None
         self._function = _FUNCTION(self._run)
-
-    @property
-    def sources(self) -> tuple[str, ...]:  # type: ignore[override]
-        """Those of the estimator."""
-        return self.estimator.sources
 
     def prepare(self, config: StreamConfig) -> PythonState:
         """Fresh state, of the estimator, too."""
@@ -93,18 +92,27 @@ class PythonStep(CompiledEstimator):
             return
         try:
             _, mixture, power, magnitudes = self._arrays
-            self.estimator.step(self._state, mixture, power, magnitudes)
+            result = self.estimator.step(self._state, mixture, power, magnitudes)
+            if result is not None:
+                raise TypeError(f"step returned {type(result).__name__}; it has to write into magnitudes[...]")
         except BaseException as problem:  # also what interrupts: it would be lost at the border
             self._problem = problem
             self._arrays.magnitudes[...] = 0
 
     def check(self) -> None:
-        """Raise what the step has raised since the last time."""
+        """Raise `StepError` for what the step has raised since the last time; what ends programs, as it is."""
         if self._problem is not None:
             problem, self._problem = self._problem, None
-            raise problem
+            if not isinstance(problem, Exception):
+                raise problem
+            at = traceback.extract_tb(problem.__traceback__)[-1]
+            place = f"{at.filename}, line {at.lineno}"
+            said = f"{type(problem).__name__}: {problem}"
+            raise StepError(f"estimator {self.estimator.name} failed: {said} ({place})") from problem
 
     def reset(self) -> None:
         """Let the estimator begin anew."""
         self._problem = None
-        self._state = self.estimator.reset(self._state, self._config)
+        fresh = self.estimator.reset(self._state, self._config)
+        if fresh is not None:
+            self._state = fresh

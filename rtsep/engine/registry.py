@@ -8,18 +8,23 @@ which class of state belongs to which step, and what cannot work is refused befo
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import fields as fields_of
+from dataclasses import is_dataclass
 from typing import Any, TypeVar
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
 from numba.extending import intrinsic
 
-from rtsep.config import ConfigError
+from rtsep.config import ConfigError, check_int
 from rtsep.engine.protocols import (
     CompiledEstimator,
+    Estimator,
     OfflinePhase,
     OnlinePhase,
+    PhaseRecovery,
     PythonEstimator,
 )
 from rtsep.kernels.jit import call_kernel
@@ -32,6 +37,9 @@ _BOUND: dict[str, type] = {}  # name of a class of states -> the class
 ESTIMATOR_STEP = ("state", "mixture", "power", "magnitudes")
 PHASE_STEP = ("state", "mixture", "power", "line", "magnitudes", "hop_out")
 CORE_STEP = ("state", "line", "hop_out")
+
+NUMBERS = {"bool", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
+MAX_LOOKAHEAD = 1000  # hops
 
 T = TypeVar("T", bound=type)
 _MISSING = object()
@@ -98,12 +106,20 @@ def is_compiled(settings: Any) -> bool:
 def check_declared(kind: str, settings: Any) -> None:
     """Raise `ConfigError` unless a class, or an instance, says all that the engine asks of an estimator or a phase."""
     label = f"{kind} {_label(settings)}"
+    ancestors = _class(settings).__mro__
+    other, said = {"estimator": (PhaseRecovery, "a phase recovery"), "phase": (Estimator, "an estimator")}[kind]
+    if other in ancestors:
+        raise ConfigError(f"{label} is {said}, not {'an estimator' if kind == 'estimator' else 'a phase recovery'}")
     protocol: type
     parameters: tuple[str, ...]
+    compiled = is_compiled(settings)
     if kind == "estimator":
-        protocol, parameters = CompiledEstimator if is_compiled(settings) else PythonEstimator, ESTIMATOR_STEP
+        compiled |= CompiledEstimator in ancestors
+        protocol, parameters = CompiledEstimator if compiled else PythonEstimator, ESTIMATOR_STEP
     else:
-        protocol, parameters = OnlinePhase if is_compiled(settings) else OfflinePhase, PHASE_STEP
+        whole = inspect.getattr_static(settings, "lookahead", 0) is None and not compiled
+        compiled |= OnlinePhase in ancestors and not whole
+        protocol, parameters = OnlinePhase if compiled else OfflinePhase, PHASE_STEP
     own = {"sources", "prepare", "step", "run", "State"}
     later = {"name"} | ({"sources"} if isinstance(settings, type) else set())  # may be made with the instance
     for member in sorted(_members(protocol) - later):
@@ -113,11 +129,30 @@ def check_declared(kind: str, settings: Any) -> None:
             if member in own:
                 raise ConfigError(f"{label} has no `{member}`")
             raise ConfigError(f"{label} has no `{member}`; inherit from rtsep.{protocol.__name__}, which has a default")
-    if is_compiled(settings):
+    if not compiled:
+        if kind == "estimator":
+            _check_python_step(label, settings.step)
+    else:
         state = settings.State
         if not (isinstance(state, type) and issubclass(state, tuple) and getattr(state, "_fields", None)):
             raise ConfigError(f"{label}: State={state!r} is not a NamedTuple class with at least one field")
         check_step(label, _class(settings).step, parameters)
+
+
+def _check_python_step(label: str, step: Any) -> None:
+    if not callable(step):
+        raise ConfigError(f"{label}: its step {step!r} cannot be called")
+    try:
+        named = tuple(inspect.signature(step).parameters)
+    except (TypeError, ValueError):  # of a function in C, which does not say
+        return
+    if "self" in named[:1]:  # of a class, looked at before there is an instance
+        named = named[1:]
+    if len(named) != 4 or named[1:] != ESTIMATOR_STEP[1:]:
+        raise ConfigError(
+            f"{label}: the parameters of its step are ({', '.join(named)}), not ({', '.join(ESTIMATOR_STEP)}), "
+            "of which the first may have another name"
+        )
 
 
 def check_step(label: str, step: Any, parameters: tuple[str, ...]) -> None:
@@ -156,9 +191,31 @@ def create(kind: str, choice: Any, options: dict[str, Any] | None = None) -> Any
     if inspect.getattr_static(choice, {"estimator": "sources", "phase": "lookahead"}[kind], _MISSING) is _MISSING:
         raise ConfigError(f"{kind}={choice!r} is neither a name nor the settings of one")
     check_declared(kind, choice)
+    if kind == "phase" and choice.lookahead is None:
+        if inspect.getattr_static(choice, "run", _MISSING) is _MISSING:
+            raise ConfigError(f"phase {_label(choice)}: lookahead=None is for the whole signal, but it has no `run`")
+    elif kind == "phase":
+        check_int(f"phase {_label(choice)}: lookahead", choice.lookahead, 0, MAX_LOOKAHEAD, " hops")
+    _check_adjustable(f"{kind} {_label(choice)}", choice)
     if not vars(type(choice)).get("name", ""):
         type(choice).name = type(choice).__name__
     return choice
+
+
+def _check_adjustable(label: str, settings: Any) -> None:
+    """Settings that can be changed in a stream are fields of a dataclass, and what they change is named."""
+    adjustable = settings.adjustable
+    fine = isinstance(adjustable, Mapping) and all(isinstance(fields, tuple) for fields in adjustable.values())
+    if not fine:
+        raise ConfigError(f"{label}: adjustable={adjustable!r} is not a mapping of settings to tuples of fields")
+    known = {field.name for field in fields_of(settings)} if is_dataclass(settings) else set()
+    state = set(settings.State._fields) if is_compiled(settings) else set()
+    for name, fields in adjustable.items():
+        if name not in known:
+            raise ConfigError(f"{label}: adjustable {name!r} is not a field of the dataclass {type(settings).__name__}")
+        for field in fields:
+            if field not in state:
+                raise ConfigError(f"{label}: adjustable {name!r} changes {field!r}, which its State does not have")
 
 
 def check_sources(label: str, sources: Any) -> tuple[str, ...]:
@@ -174,7 +231,7 @@ def check_sources(label: str, sources: Any) -> tuple[str, ...]:
             raise ConfigError(f"{label}: source {name!r} cannot be part of a file name")
         if name.casefold() == "mixture":
             raise ConfigError(f"{label}: source {name!r} is what recordings call the input")
-    if len({name.casefold() for name in names}) < len(names):
+    if len({unicodedata.normalize("NFC", name).casefold().rstrip(". ") for name in names}) < len(names):
         raise ConfigError(f"{label}: sources={names!r} are not all different")
     return names
 
@@ -215,8 +272,10 @@ def _check_arrays(label: str, state: Any, name: str = "") -> None:
                 f"{label}: {full} of its state is {type(value).__name__}, not an array; "
                 "what changes stands in an array of one element"
             )
-        elif not value.flags.c_contiguous or value.dtype.kind not in "fiub":
-            raise ConfigError(f"{label}: {full} of its state is {value.dtype} in another order than C, or no numbers")
+        elif not value.flags.c_contiguous:
+            raise ConfigError(f"{label}: {full} of its state is not in C order; use np.ascontiguousarray")
+        elif type(value) is not np.ndarray or not value.dtype.isnative or value.dtype.name not in NUMBERS:
+            raise ConfigError(f"{label}: {full} of its state is {value.dtype}, which kernels cannot work on")
 
 
 @intrinsic

@@ -55,18 +55,16 @@ class Spectral:
     ----------
     estimator : CompiledEstimator
     phase : OnlinePhase
+    sources : tuple of str
+        Those of the estimator.
     """
 
     estimator: CompiledEstimator
     phase: OnlinePhase
+    sources: tuple[str, ...]
 
     State: ClassVar[type] = SpectralState
     step: ClassVar[Any] = separate_spectra
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Those of the estimator."""
-        return self.estimator.sources
 
     @property
     def consistent(self) -> bool:
@@ -89,10 +87,22 @@ class Spectral:
         n_src = len(self.sources)
         return SpectralState(
             analysis=prepare_analysis(config),
-            estimator=bound_state(self.estimator, self.estimator.prepare(config)),
+            estimator=prepared(self.estimator, config),
             magnitudes=zeros((n_src, config.n_bins)),
             phase=bound_state(self.phase, self.phase.prepare(config, n_src)),
         )
+
+
+def prepared(estimator: CompiledEstimator, config: StreamConfig) -> Any:
+    """Fresh state of an estimator. Raises `ConfigError`, also for what else its `prepare` raises."""
+    try:
+        state = estimator.prepare(config)
+    except ConfigError:
+        raise
+    except Exception as problem:  # of whoever wrote it
+        said = f"{type(problem).__name__}: {problem}"
+        raise ConfigError(f"estimator {estimator.name}: prepare failed: {said}") from problem
+    return bound_state(estimator, state)
 
 
 def check_windows(config: StreamConfig, phase: PhaseRecovery) -> None:

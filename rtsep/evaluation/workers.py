@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from itertools import islice
 from typing import Any, NamedTuple
 
+from rtsep.choose import LOADED_FILES, load_file
 from rtsep.errors import ConfigError
 from rtsep.evaluation.checks import require
 
@@ -149,7 +150,7 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Processes with one thread each: they are as many as there are cores."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _ignore_interrupts)
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (tuple(LOADED_FILES.values()),))
     try:
         yield pool
     finally:
@@ -161,6 +162,8 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
                 os.environ[name] = value
 
 
-def _ignore_interrupts() -> None:
+def _begin(files: tuple[str, ...]) -> None:
     # Ctrl-C reaches every process of the terminal: the parent alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    for file in files:  # of estimators by their path, whose settings are on their way here
+        load_file(file)
