@@ -444,6 +444,7 @@ def test_packages_offer_estimators_by_entry_points(tmp_path, monkeypatch):
             separate(X, 16_000, "nothing")
     finally:
         ESTIMATORS.pop("half", None)
+        sys.modules.pop("half_package", None)
 
 
 def test_settings_change_while_a_stream_runs():
@@ -499,6 +500,8 @@ def test_the_page_on_extending_works_as_it_is_printed(tmp_path, monkeypatch):
     for name, block in zip(names, blocks, strict=True):
         (tmp_path / f"{name}.py").write_text(block)
     modules = [importlib.import_module(name) for name in names]
+    for name in names:
+        monkeypatch.delitem(sys.modules, name)
     low_and_high, _, split, fast, mask, whole = (list(vars(module).values())[-1] for module in modules)
     parts = [separate(X, 16_000, kind(), "mixture") for kind in (low_and_high, split, fast)]
     assert all(np.abs(part - parts[0]).max() < 1e-6 for part in parts)
