@@ -307,7 +307,7 @@ class Terminal:
 def test_the_panel_shows_the_stream_and_obeys_the_keys(server):
     with Terminal([*LIVE, "--strength", "10"]) as terminal:
         terminal.until("● running", "system → system  16000 Hz", "Hearing  speech   strength 10 dB", "▶ 1 speech")
-        terminal.until("window        256 samples    16.0 ms", "median", "p99.9", "max", "late hops", "q quit")
+        terminal.until("window        128 samples     8.0 ms", "median", "p99.9", "max", "late hops", "q quit")
         terminal.type("2")
         terminal.until("Hearing  residual ", "▶ 2 residual")
         terminal.type("\t")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
+from rtsep.cli.engine import add_engine_options, engine_settings, times_given, times_ms
 from rtsep.cli.inputs import given_path
 from rtsep.cli.signals import gently
 
@@ -70,6 +70,7 @@ def run(args: argparse.Namespace) -> int:
     from rtsep.cli.panel import Panel, panel_fits
     from rtsep.config import StreamConfig, check_real
     from rtsep.live import LiveStream, find_device
+    from rtsep.live.budget import fitting_separator
     from rtsep.separator import Separator
 
     estimator, phase, output = engine_settings(args)
@@ -79,20 +80,33 @@ def run(args: argparse.Namespace) -> int:
     if args.seconds is not None:
         check_real("seconds", args.seconds, 0, math.inf, " s")
     rate = find_device(args.input, "input").sr if args.rate is None else args.rate
-    config = StreamConfig.from_ms(rate, n_channels=2 if args.stereo else 1, **times_ms(args))
+    devices = {
+        "input": args.input,
+        "output": args.output,
+        "block_size": args.block,
+        "input_channels": args.input_channels,
+        "output_channels": args.output_channels,
+    }
+
+    def make(**times: float | None) -> Separator:
+        config = StreamConfig.from_ms(rate, n_channels=2 if args.stereo else 1, **times)
+        return Separator(config, estimator, phase)
+
+    if times_given(args):
+        separator, why = make(**times_ms(args)), ""
+    else:
+        separator, why = fitting_separator(lambda latency_ms: make(latency_ms=latency_ms), **devices)
     stream = LiveStream(
-        Separator(config, estimator, phase),
-        args.input,
-        args.output,
-        args.block,
-        input_channels=args.input_channels,
-        output_channels=args.output_channels,
+        separator,
+        **devices,
         howling=args.howling,
         solo=args.solo,
         strength=1 - 10 ** (-output.strength_db / 20),
         bypass=args.bypass,
         record=args.record,
     )
+    if why:
+        stream.messages.append(why)
     try:
         stream.start()
         # From here on the first signal ends the stream, and no other one disturbs the ending. Ctrl-C is how a stream

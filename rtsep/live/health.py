@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,7 +23,6 @@ import numpy as np
 from numba.core.registry import cpu_target
 
 import rtsep
-from rtsep.config import StreamConfig
 from rtsep.engine.hop import process_block
 from rtsep.errors import LiveError
 from rtsep.kernels.cache import folders, writable
@@ -334,19 +333,19 @@ def _bridge(input: Device, output: Device, sr: int) -> Iterator[Finding]:
     yield Finding("sound", "bridge", "note", text, (f"this adds delay: {advice}, see `rtsep devices`",), {"sr": sr})
 
 
-def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str, seconds: float) -> Iterator[Finding]:
-    """The hop with these settings, measured for so many seconds as a device of this host API would run it."""
-    sr, window, hop, hop_ms = config.sr, config.synthesis, config.hop, 1000 * config.hop_s
-    yield Finding(
-        "engine",
-        "settings",
-        "ok",
-        f"{estimator.name} + {phase.name} at {sr} Hz, window {window}, hop {hop} samples",
-        values={"estimator": estimator.name, "phase": phase.name, "sr": sr, "window": window, "hop": hop},
-    )
+def check_engine(make: Callable[[], tuple[Separator, str]], host_api: str, seconds: float) -> Iterator[Finding]:
+    """The hop of a separator, measured for so many seconds as a device of this host API would run it.
+
+    `make()` gives the separator and why it has its latency, or nothing where that was asked for.
+    """
     start = time.perf_counter()
-    separator = Separator(config, estimator, phase)
+    separator, why = make()
     took, cached = time.perf_counter() - start, bool(process_block.stats.cache_hits)
+    config, estimator, phase = separator.config, separator.estimator, separator.phase
+    sr, window, hop, hop_ms = config.sr, config.synthesis, config.hop, 1000 * config.hop_s
+    text = f"{estimator.name} + {phase.name} at {sr} Hz, window {window}, hop {hop} samples"
+    values = {"estimator": estimator.name, "phase": phase.name, "sr": sr, "window": window, "hop": hop}
+    yield Finding("engine", "settings", "ok", text + f"; {why}" * bool(why), values=values)
     text = f"ready after {took:.1f} s, {'from the cache' if cached else 'compiled'}"
     yield Finding("engine", "kernels", "ok", text, values={"seconds": took, "cached": cached})
 
