@@ -97,7 +97,7 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     sr = args.rate or device.get("sr", FALLBACK_RATE)
     usable = all(finding.status == "ok" for finding in sound if finding.name in ("PortAudio", "input", "output"))
 
-    def make(**times: float | None) -> Separator:
+    def make(**times: Any) -> Separator:
         return Separator(StreamConfig.from_ms(sr, **times), estimator, phase)
 
     def fitting() -> tuple[Separator, str]:

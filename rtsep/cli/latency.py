@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     estimator, phase, _ = engine_settings(args)
     rate = find_device(args.input, "input").sr if args.rate is None else args.rate
 
-    def make(**times: float | None) -> Separator:
+    def make(**times: Any) -> Separator:
         return Separator(StreamConfig.from_ms(rate, **times), estimator, phase)
 
     if times_given(args):

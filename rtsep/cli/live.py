@@ -28,8 +28,8 @@ def add_parser(commands: Any) -> None:
         "live",
         help="separate what comes from a microphone and play it",
         description="Separate what comes from an input device and play one source on an output device, until q or "
-        "Ctrl-C. A terminal shows levels, load and delay, and its keys choose what is heard; a summary comes at the "
-        "end. Mind feedback: use headphones.",
+        "Ctrl-C. A terminal shows levels, load and delay, and its keys choose what is heard and the latency; a summary "
+        "comes at the end. Mind feedback: use headphones.",
     )
     devices = parser.add_argument_group("devices", "`rtsep devices` lists them; number or part of the name.")
     devices.add_argument("--input", metavar="DEVICE", help="input device (default: the system's)")

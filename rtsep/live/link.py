@@ -111,6 +111,7 @@ class Link:
             with DEVICES:
                 self.connection = Connection(
                     self._processor.live,
+                    self._processor.access,
                     (self.input, self.output),
                     self._asked.channels_in,
                     self._processor.separator.config.sr,
