@@ -40,7 +40,8 @@ def test_the_devices_decide(period, latency_ms):
         return Separator(StreamConfig.from_ms(48_000, latency_ms=latency_ms), "passthrough", "mixture")
 
     with JackServer(48_000, period):
-        separator, why = fitting_separator(make)
+        separator, why, block = fitting_separator(make)
+    assert block == period
     assert separator.config == StreamConfig.from_ms(48_000, latency_ms=latency_ms)
     assert f"the {1000 * period / 48_000:.1f} ms of the devices" in why
 
@@ -53,6 +54,6 @@ def test_what_cannot_run_at_8_ms_takes_the_latency_of_files():
             raise ConfigError("made for one window")
         return Separator(StreamConfig(16_000), "passthrough", "mixture")
 
-    separator, why = fitting_separator(make)
+    separator, why, _ = fitting_separator(make)
     assert separator.latency == 256
     assert why == "latency 16 ms: made for one window"

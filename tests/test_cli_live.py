@@ -127,6 +127,7 @@ def test_nothing_is_said_where_standard_output_is_closed(server):
         (["--stereo"], 3, "channels"),
         (["--solo", "drums"], 2, "--solo='drums' is not one of signal"),
         (["--rate", "0"], 2, "--rate=0 is not between"),
+        (["--input-channels", "a"], 2, "--input-channels: 'a' is no list of channels such as 1,2"),
         (["--seconds", "nan"], 2, "--seconds=nan is not between"),
         (["--window-ms", "0"], 2, "--window-ms=0.0 is not between 0.005 and 1000 ms"),
     ],

@@ -15,6 +15,7 @@ from jackd import JackServer, require_audio
 
 from rtsep import Separator, StreamConfig
 from rtsep.live import health
+from rtsep.live.budget import Fitted
 from rtsep.live.endurance import Endurance, measure
 
 STATUSES = {"ok", "note", "problem", "unknown"}
@@ -97,6 +98,7 @@ def test_json_says_the_same_as_the_page(server):
         "channels": 1,
         "sr": 16_000,
     }
+    assert values["block size"]["block_size"] == 64  # that of the server
     share = values["load"]["share"]
     assert 0 < share["median"] <= share["p999"] <= share["max"]
     assert values["load"]["hops"] == 150
@@ -294,7 +296,7 @@ def test_a_hop_that_takes_too_long_is_a_problem_with_the_options_that_help(monke
     slow = Endurance(np.full(100, seconds), np.zeros(100))
     monkeypatch.setattr(health, "measure", lambda separator, duration, realtime: slow)
     separator = Separator(StreamConfig(16_000), "passthrough", "mixture")
-    findings = health.check_engine(lambda: (separator, ""), "ALSA", 1.0)
+    findings = health.check_engine(lambda: Fitted(separator, "", 0), "ALSA", 1.0)
     load = next(finding for finding in findings if finding.name == "load")
     assert load.status == status
     assert bool(load.advice) == (status == "problem")

@@ -181,8 +181,8 @@ def test_another_latency_comes_without_a_click_and_after_silence_for_no_longer_t
         assert np.allclose(heard[span], delayed, atol=1e-5)
     # Ramps of 20 ms, and never a step.
     assert np.abs(np.diff(heard[1_000:])).max() < 1.1 * np.abs(np.diff(x)).max() + 0.1 / 320
-    silent = np.flatnonzero(np.abs(heard[5_000:7_000]) < 1e-6)
-    assert silent[-1] - silent[0] < second.latency + 2 * max(sizes) + 100  # of the tone's own zeros
+    sounding = np.flatnonzero(np.abs(heard[5_000:7_000]) > 1e-5)
+    assert second.latency <= np.diff(sounding).max() <= second.latency + max(sizes) + 8
 
 
 def test_another_latency_comes_although_every_hop_is_late():

@@ -82,7 +82,7 @@ def _show(console: Console, finding: Finding) -> None:
 def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     from rtsep.config import StreamConfig
     from rtsep.live import LiveError
-    from rtsep.live.budget import USUAL_MS, fitting_separator
+    from rtsep.live.budget import USUAL_MS, Fitted, fitting_separator
     from rtsep.live.health import check_engine, check_machine, check_sound
     from rtsep.separator import Separator
 
@@ -100,15 +100,15 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     def make(**times: Any) -> Separator:
         return Separator(StreamConfig.from_ms(sr, **times), estimator, phase)
 
-    def fitting() -> tuple[Separator, str]:
+    def fitting() -> Fitted:
         if times_given(args):
-            return make(**times_ms(args)), ""
+            return Fitted(make(**times_ms(args)), "", 0)
         if not usable:
-            return make(latency_ms=USUAL_MS), "no device to fit it to"
+            return Fitted(make(latency_ms=USUAL_MS), "no device to fit it to", 0)
         try:
             with quiet():
                 return fitting_separator(lambda latency_ms: make(latency_ms=latency_ms))
         except LiveError as problem:
-            return make(latency_ms=USUAL_MS), f"not fitted to the devices: {problem}"
+            return Fitted(make(latency_ms=USUAL_MS), f"not fitted to the devices: {problem}", 0)
 
     yield from check_engine(fitting, device.get("host_api", ""), SECONDS)

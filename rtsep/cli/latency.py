@@ -78,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
     if times_given(args):
         separator = make(**times_ms(args))
     else:
-        separator, why = fitting_separator(
+        separator, why, _ = fitting_separator(
             lambda latency_ms: make(latency_ms=latency_ms),
             args.input,
             args.output,

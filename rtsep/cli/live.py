@@ -71,12 +71,15 @@ def run(args: argparse.Namespace) -> int:
     from rtsep.config import StreamConfig, check_real
     from rtsep.live import LiveStream, find_device
     from rtsep.live.budget import fitting_separator
+    from rtsep.live.record import recording_paths
     from rtsep.separator import Separator
 
     estimator, phase, output = engine_settings(args)
     in_panel = not args.plain and panel_fits()
     if in_panel:
         print("Getting ready; the first start compiles, which takes some seconds.", flush=True)
+    if args.record is not None:
+        recording_paths(args.record, estimator.sources)
     if args.seconds is not None:
         check_real("seconds", args.seconds, 0, math.inf, " s")
     rate = find_device(args.input, "input").sr if args.rate is None else args.rate
@@ -95,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     if times_given(args):
         separator, why = make(**times_ms(args)), ""
     else:
-        separator, why = fitting_separator(lambda latency_ms: make(latency_ms=latency_ms), **devices)
+        separator, why, _ = fitting_separator(lambda latency_ms: make(latency_ms=latency_ms), **devices)
     stream = LiveStream(
         separator,
         **devices,
@@ -144,7 +147,10 @@ def _run_panel(panel: Panel, stream: LiveStream, stopped: Callable[[], bool], se
 
 
 def _channels(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of channels such as 1,2") from None
 
 
 def _print_start(stream: LiveStream) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 from rtsep.config import ConfigError
 from rtsep.live.stream import LiveStream
@@ -13,6 +13,14 @@ BUDGET_MS = 16.0  # of the whole way
 LATENCIES_MS = (16.0, 8.0, 4.0)
 USUAL_MS = 8.0  # where the budget decides nothing
 SILENT_MS = 1000.0  # fade-in that is longer than the devices are tried
+
+
+class Fitted(NamedTuple):
+    """A separator that fits the devices."""
+
+    separator: Separator
+    why: str  # it has its latency, in one line
+    block: int  # samples that the devices deliver at a time; 0 if they were not tried
 
 
 def largest_latency(devices_ms: float, lookahead_ms: dict[float, float]) -> tuple[float, str]:
@@ -51,8 +59,8 @@ def fitting_separator(
     output: int | str | None = None,
     block_size: int = 0,
     **settings: Any,
-) -> tuple[Separator, str]:
-    """A separator of the latency that fits the devices, and why it has that; they are opened for a moment.
+) -> Fitted:
+    """A separator of the latency that fits the devices, which are opened for a moment.
 
     Parameters
     ----------
@@ -73,12 +81,12 @@ def fitting_separator(
     except ConfigError as problem:
         separator = make(None)
         latency_ms = separator.config.times_ms["latency_ms"]
-        return separator, f"latency {latency_ms:.3g} ms: {problem}"
+        return Fitted(separator, f"latency {latency_ms:.3g} ms: {problem}", 0)
     config, lookahead = separator.config, separator.phase.lookahead or 0
     with LiveStream(separator, input, output, block_size, fade_in_ms=SILENT_MS, howling=False, **settings) as stream:
-        ledger = stream.ledger
+        ledger, block = stream.ledger, stream.block
     reported = ledger["device in"] + ledger["device out"]
     between = sum(ledger.values()) - separator.latency
     lookahead_ms = {ms: 1000 * lookahead * config.at_latency(ms).hop_s for ms in LATENCIES_MS}
     latency_ms, why = largest_latency(1000 * between / config.sr if reported else 0.0, lookahead_ms)
-    return separator if latency_ms == USUAL_MS else make(latency_ms), why
+    return Fitted(separator if latency_ms == USUAL_MS else make(latency_ms), why, block)

@@ -330,6 +330,11 @@ class LiveStream:
         return self._link.output
 
     @property
+    def block(self) -> int:
+        """Samples that the devices deliver at a time; 0 before they do."""
+        return self._processor.times.block
+
+    @property
     def choice(self) -> dict[str, Any]:
         """The present `solo`, `strength` and `bypass`."""
         with self._link.lock:
