@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
+from rtsep.cli import EXIT_ERROR
 from rtsep.cli.engine import add_engine_options, engine_settings, times_given, times_ms
 from rtsep.cli.inputs import given_path
 from rtsep.cli.signals import gently
@@ -125,6 +126,9 @@ def run(args: argparse.Namespace) -> int:
             _print_summary(stats)
     finally:
         stream.close()
+    if stream.recording_problem:
+        print(f"rtsep: the recording ended: {stream.recording_problem}", file=sys.stderr)
+        return EXIT_ERROR
     return 0
 
 

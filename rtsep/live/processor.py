@@ -105,6 +105,7 @@ class Processor:
                                 ctypes.c_ulong, ctypes.c_void_p)(cb.compiled_callback().address)  # fmt: skip
         handle = Handle(self.access)
         self.driver.reset()
+        cb.hand_over(self.access, 0)  # compiled now
         call(device_in.ctypes.data, device_out.ctypes.data, n, None, 0, handle.address)
         handle.release()
         self._restore()  # which also touches every page
@@ -164,6 +165,10 @@ class Processor:
         self.live.fallback[:] = 0  # a late hop must not bring back what fades out
         fresh = {id(array): values for array, values in zip(memory(self.live), self._fresh, strict=True)}
         self._fresh = [fresh[id(array)] if id(array) in fresh else array.copy() for array in memory(live)]
+        monitor = live.monitor
+        for array, values in zip(memory(live), self._fresh, strict=True):
+            if array is monitor.fade and values[0] < 0:  # until the first sample comes out
+                values += (self.separator.latency - separator.latency) * monitor.fade_step
         driver.shed[:] = self.driver.shed
         self._put_right.update(self.separator.counts)
         self._let_go()

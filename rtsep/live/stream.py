@@ -330,6 +330,11 @@ class LiveStream:
         return self._link.output
 
     @property
+    def recording_problem(self) -> Exception | None:
+        """What ended the recording before its time."""
+        return self._recorder.problem if self._recorder else None
+
+    @property
     def block(self) -> int:
         """Samples that the devices deliver at a time; 0 before they do."""
         return self._processor.times.block
