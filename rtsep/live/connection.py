@@ -177,12 +177,12 @@ class Connection:
         # What was put out in one period comes in no earlier than in the next.
         return max(0, device_in), max(device_out, period + self._block_size)
 
-    def close(self, lost: bool = False) -> None:
-        """Let the devices go; `lost`: they are gone."""
+    def close(self, lost: bool = False, live: LiveState | None = None) -> None:
+        """Let the devices go; `lost`: they are gone. `live`, in which a callback may hang, is kept then."""
         jack = any(device.host_api == JACK for device in self._devices)
         if self._streams and (self._given_up or (jack and (lost or not self.active))):
             self._connected[0] = False
-            _ABANDONED.append(self)
+            _ABANDONED.append((self, live))
             if not self._given_up:
                 abandon()
         else:

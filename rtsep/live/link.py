@@ -135,7 +135,7 @@ class Link:
         if self.connection:
             self._ledger, self._breaks = self.ledger, self.breaks
             with DEVICES:
-                self.connection.close(lost)
+                self.connection.close(lost, self._processor.live)
         self.connection = None
         self._processor.driver.stop()
         self.state = "stopped"
