@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import numpy as np
@@ -163,6 +163,14 @@ class StreamConfig:
                 f"at {sr} Hz; at least {MIN_WIN_LENGTH} and 1 are needed"
             )
         return cls(sr, analysis, hop, n_channels=n_channels, synthesis=synthesis)
+
+    def at_latency(self, latency_ms: float) -> StreamConfig:
+        """The same stream with another synthesis window, in ms, and the hop that `from_ms` takes for it."""
+        made = StreamConfig.from_ms(self.sr, latency_ms=latency_ms)
+        analysis = max(self.analysis, made.synthesis)
+        return replace(
+            self, analysis=analysis, synthesis=made.synthesis, hop=made.hop, n_fft=max(self.n_fft, made.n_fft)
+        )
 
     @property
     def n_bins(self) -> int:

@@ -84,7 +84,8 @@ def test_live_prints_a_line_a_second_and_a_summary_and_records(server, tmp_path)
     assert (run.returncode, said(run.stderr)) == (0, [])
     lines = run.stdout.splitlines()
     assert lines[0] == "system -> system, 16000 Hz, signal"
-    assert any(line.split()[:2] == ["window", "256"] for line in lines)
+    assert any(line.split()[:2] == ["window", "128"] for line in lines)
+    assert "latency 8 ms: the largest with at most 16 ms in all, 12.0 ms with the 4.0 ms of the devices" in lines
     assert sum(" load median " in line for line in lines) >= 2
     assert "hops late" in lines[-2]
     assert lines[-1].startswith("recorded ")
@@ -126,6 +127,7 @@ def test_nothing_is_said_where_standard_output_is_closed(server):
         (["--stereo"], 3, "channels"),
         (["--solo", "drums"], 2, "--solo='drums' is not one of signal"),
         (["--rate", "0"], 2, "--rate=0 is not between"),
+        (["--input-channels", "a"], 2, "--input-channels: 'a' is no list of channels such as 1,2"),
         (["--seconds", "nan"], 2, "--seconds=nan is not between"),
         (["--window-ms", "0"], 2, "--window-ms=0.0 is not between 0.005 and 1000 ms"),
     ],

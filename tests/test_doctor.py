@@ -15,6 +15,7 @@ from jackd import JackServer, require_audio
 
 from rtsep import Separator, StreamConfig
 from rtsep.live import health
+from rtsep.live.budget import Fitted
 from rtsep.live.endurance import Endurance, measure
 
 STATUSES = {"ok", "note", "problem", "unknown"}
@@ -73,8 +74,8 @@ def test_the_page_of_a_machine_with_sound(server):
     assert set(statuses.values()) <= STATUSES
     assert [statuses[name] for name in ("PortAudio", "input", "output")] == ["ok"] * 3
     assert "system (JACK Audio Connection Kit), 1 channel, 16000" in run.stdout
-    assert "speech + mixture at 16000 Hz, window 256, hop 64" in run.stdout
-    assert "1250 hops" in run.stdout
+    assert "speech + mixture at 16000 Hz, window 128, hop 32" in run.stdout
+    assert "2500 hops" in run.stdout
     assert run.stdout.splitlines()[-1].startswith("`rtsep live` can run; ")
     assert max(map(len, run.stdout.splitlines())) <= 80
 
@@ -97,9 +98,10 @@ def test_json_says_the_same_as_the_page(server):
         "channels": 1,
         "sr": 16_000,
     }
+    assert values["block size"]["block_size"] == 64  # that of the server
     share = values["load"]["share"]
     assert 0 < share["median"] <= share["p999"] <= share["max"]
-    assert values["load"]["hops"] == 75
+    assert values["load"]["hops"] == 150
 
 
 def test_a_rate_that_the_device_does_not_run_at_is_a_note_since_it_is_bridged(server):
@@ -150,7 +152,7 @@ def test_without_portaudio_everything_else_is_checked_and_the_installation_is_to
     assert findings["PortAudio"]["status"] == "problem"
     assert findings["PortAudio"]["advice"][0].startswith("install")
     assert findings["settings"]["values"]["sr"] == 48_000
-    assert findings["load"]["values"]["hops"] == 75
+    assert findings["load"]["values"]["hops"] == 150
 
 
 def test_bad_settings_are_one_line_before_anything_is_checked():
@@ -294,7 +296,7 @@ def test_a_hop_that_takes_too_long_is_a_problem_with_the_options_that_help(monke
     slow = Endurance(np.full(100, seconds), np.zeros(100))
     monkeypatch.setattr(health, "measure", lambda separator, duration, realtime: slow)
     separator = Separator(StreamConfig(16_000), "passthrough", "mixture")
-    findings = health.check_engine(separator.config, separator.estimator, separator.phase, "ALSA", 1.0)
+    findings = health.check_engine(lambda: Fitted(separator, "", 0), "ALSA", 1.0)
     load = next(finding for finding in findings if finding.name == "load")
     assert load.status == status
     assert bool(load.advice) == (status == "problem")

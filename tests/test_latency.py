@@ -20,7 +20,8 @@ from rtsep.live.devices import DEVICES
 from rtsep.live.roundtrip import LEAST_PEAK_TO_NOISE_DB, find_probe, make_probe, measure_round_trip
 from rtsep.phase import OMISI
 
-LATENCY = [sys.executable, "-m", "rtsep", "latency", "--estimator", "passthrough", "--phase", "mixture"]
+ENGINE = ["--estimator", "passthrough", "--phase", "mixture", "--latency-ms", "16"]
+LATENCY = [sys.executable, "-m", "rtsep", "latency", *ENGINE]
 
 
 @pytest.fixture

@@ -100,6 +100,41 @@ def test_the_round_trip_is_that_of_the_ledger(server, block_size):
     assert heard.max() == pytest.approx(0.5, abs=1e-6)
 
 
+@pytest.mark.parametrize("server", [(48_000, 64), (48_000, 32)], indirect=True)
+def test_below_16_ms_the_round_trip_is_that_of_the_ledger_while_the_latency_is_switched(server):
+    click = np.zeros((1, 4 * server.period), np.float32)
+    click[0, 5] = 0.5
+    separator = Separator(StreamConfig.from_ms(server.sr, latency_ms=16), Passthrough(), "mixture")
+    totals = {}
+    with LiveStream(separator, fade_in_ms=0, late="wait") as stream:
+        for latency_ms in (8, 4, 2, 16, 4):
+            stream.set(latency_ms=latency_ms)
+            wait_for(lambda: np.array_equal(stream._processor.live.gains, [0, 1]))
+            heard = Player(server, click, tail=4096).run()[0]
+            assert np.argmax(heard) - 5 == stream.latency == 48 * latency_ms + server.period
+            assert heard.max() == pytest.approx(0.5, abs=1e-6)
+            totals[latency_ms] = 1000 * stream.latency / server.sr
+    assert totals[4] < 6
+
+
+@pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
+def test_a_recording_goes_on_while_the_latency_is_switched(server, tmp_path):
+    separator = Separator(StreamConfig(), "denoise", "omisi")
+    with LiveStream(separator, record=tmp_path) as stream:
+        wait_for(lambda: stream.stats.recorded_s > 0.2)
+        stream.set(latency_ms=4, n_iter=2, max_attenuation_db=12)
+        assert (stream.separator.phase.n_iter, stream.separator.estimator.max_attenuation_db) == (2, 12)
+        assert stream.separator.latency == stream.ledger["window"] == 64
+        before = stream.stats.recorded_s
+        wait_for(lambda: stream.stats.recorded_s > before + 0.2)
+        with pytest.raises(ConfigError, match="n_fft=3 cannot be set while a stream runs"):
+            stream.set(n_fft=3)
+    stats = stream.stats
+    assert stats.recording_lost_s == 0
+    assert stats.recorded_s == pytest.approx(stats.elapsed_s)
+    assert sf.info(tmp_path / "mixture.wav").duration == pytest.approx(stats.recorded_s)
+
+
 @pytest.mark.parametrize("server", [(16_000, 256)], indirect=True)
 def test_the_ledger_follows_the_period_of_the_server_and_says_so(server):
     click = np.zeros((1, 1024), np.float32)
@@ -276,7 +311,7 @@ def test_a_list_of_devices_waits_for_a_server_that_stands_still_but_not_for_ever
 def test_a_recording_replaces_no_file(server, tmp_path):
     (tmp_path / "signal.wav").write_text("mine")
     stream = LiveStream(Separator(StreamConfig(), Passthrough()), record=tmp_path)
-    with pytest.raises(LiveError, match="cannot record"):
+    with pytest.raises(LiveError, match=r"cannot record to .*: signal\.wav would be replaced; choose another folder"):
         stream.start()
     stream.close()
     assert (tmp_path / "signal.wav").read_text() == "mine"

@@ -18,6 +18,7 @@ from rtsep.estimators import Oracle, Passthrough
 from rtsep.live import callback as cb
 from rtsep.live.native import NativeDriver
 from rtsep.live.pointers import PROCESS, Handle
+from rtsep.live.processor import Processor
 from rtsep.live.rings import free, make_ring, read, waiting, write
 from rtsep.live.worker import WorkerDriver
 
@@ -41,7 +42,9 @@ class Device:
         live.limits[:] = FOREVER, FOREVER, 0
         self.hear(1)
         live.gains[:] = live.goals
-        self.handle = Handle(live)
+        self._state = Handle(live)
+        access = cb.Access(np.array([True]), np.array([self.n_out]), np.array([self._state.address]), np.array([0]))
+        self.handle = Handle(access)
         self.driver.reset()
         self._call = CALLBACK(cb.compiled_callback().address)
 
@@ -63,6 +66,7 @@ class Device:
 
     def close(self):
         self.handle.release()
+        self._state.release()
         self.driver.close()
 
 
@@ -132,6 +136,66 @@ def test_the_other_source_is_heard_after_a_command(device, mixture):
     expected = Separator(StreamConfig(), Oracle(mixture)).process(x)[1, 1000:]
     assert np.array_equal(heard[640:], expected[640:])
     assert not np.array_equal(heard[:300], expected[:300])
+
+
+class Processed(Device):
+    """The same device in front of a `Processor`."""
+
+    def __init__(self, separator, late="wait"):
+        self.processor = Processor(separator, NativeDriver(separator), 1, [0], Output(), late, False, True)
+        self.processor.live.taps[0], self.n_out = 1, 1
+        self.processor.goals[:] = 0, 1
+        self.processor.pass_on(running=False)
+        self.handle = Handle(self.processor.access)
+        self._call = CALLBACK(cb.compiled_callback().address)
+
+    def close(self):
+        self.handle.release()
+        self.processor.close()
+
+
+@pytest.mark.parametrize("sizes", [(64,), (17, 100), (512,)])
+@pytest.mark.parametrize(("before", "after"), [(16, 4), (4, 16), (8, 2)])
+def test_another_latency_comes_without_a_click_and_after_silence_for_no_longer_than_it(before, after, sizes):
+    n = 16_000
+    x = 0.1 * np.sin(2 * np.pi * 100 / 16_000 * np.arange(n)).astype(np.float32)
+    first, second = (Separator(StreamConfig.from_ms(16_000, latency_ms=ms), Passthrough()) for ms in (before, after))
+    device = Processed(first)
+    processor, told = device.processor, []
+
+    def exchange():
+        if not told and processor.live.counts[cb.SAMPLES] >= 5_000:
+            told.append(processor.follow(second, running=True))
+            assert not processor.follow(first, running=True)  # not before this one is done
+            processor.goals[:] = 0.5, 0.5  # a choice meanwhile holds afterwards
+            assert processor.pass_on(running=True)
+
+    heard = device.play(x, sizes, between=exchange)[0]
+    assert told == [True]
+    assert processor.followed
+    assert processor.live.goals.tolist() == [0.5, 0.5]
+    assert waiting(processor.live.tap) == n  # the recording has no gap
+    device.close()
+    for latency, span in ((first.latency, slice(1_000, 5_000)), (second.latency, slice(7_000, n))):
+        delayed = np.concatenate([np.zeros(latency, np.float32), x])[span]
+        assert np.allclose(heard[span], delayed, atol=1e-5)
+    # Ramps of 20 ms, and never a step.
+    assert np.abs(np.diff(heard[1_000:])).max() < 1.1 * np.abs(np.diff(x)).max() + 0.1 / 320
+    sounding = np.flatnonzero(np.abs(heard[5_000:7_000]) > 1e-5)
+    assert second.latency <= np.diff(sounding).max() <= second.latency + max(sizes) + 8
+
+
+def test_another_latency_comes_although_every_hop_is_late():
+    first, second = (Separator(StreamConfig.from_ms(16_000, latency_ms=ms), Passthrough()) for ms in (16, 4))
+    device = Processed(first, late="mixture")
+    device.processor.live.limits[1] = 1
+    device.play(np.full(8_000, 0.1, np.float32))
+    assert device.processor.live.counts[cb.LATE] > 50
+    assert device.processor.follow(second, running=True)
+    heard = device.play(np.full(8_000, 0.1, np.float32))[0]
+    assert device.processor.followed
+    assert np.allclose(heard[-1_000:], 0.1, atol=1e-5)
+    device.close()
 
 
 @pytest.mark.parametrize("fallback", ["mixture", "silence"])

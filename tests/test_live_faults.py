@@ -159,7 +159,9 @@ def test_a_recording_on_a_full_disk_ends_with_a_message_and_keeps_what_it_has(fi
             wait_for(lambda: file_devices.position > heard + 10_000)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
-    assert sf.info(tmp_path / "mixture.wav").frames > 10_000
+    lengths = [sf.info(tmp_path / f"{name}.wav").frames for name in ("mixture", "signal")]
+    assert lengths[0] == lengths[1] > 10_000
+    assert live.recording_problem
 
 
 def test_without_any_device_the_error_says_what_to_do(file_devices):
@@ -261,6 +263,9 @@ def test_an_estimator_that_does_not_return_keeps_nobody_waiting(file_devices, mo
     live.start()
     assert entered.wait(10)
     driver = live._processor.driver
+    wait_for(lambda: "the estimator does not return from a hop, the mixture is heard" in live.messages)
+    with pytest.raises(ConfigError, match="latency_ms=4 cannot be set while a stream runs with this driver"):
+        live.set(latency_ms=4)
     driver.stop()
     with pytest.raises(LiveError, match="the estimator has not returned from its last hop"):
         driver.reset()

@@ -136,7 +136,7 @@ def test_a_large_screen_shows_everything():
         "device out    256 samples     5.3 ms",
         "sum          1152 samples    24.0 ms",
         "12:00:00 the device",
-        "1-2 tab ←→ source   ↑↓ strength   b space bypass   q quit",
+        "1-2 tab ←→ source   ↑↓ strength   b space bypass   l latency   q quit",
     ):
         assert needed in screen, needed
 
@@ -307,7 +307,7 @@ class Terminal:
 def test_the_panel_shows_the_stream_and_obeys_the_keys(server):
     with Terminal([*LIVE, "--strength", "10"]) as terminal:
         terminal.until("● running", "system → system  16000 Hz", "Hearing  speech   strength 10 dB", "▶ 1 speech")
-        terminal.until("window        256 samples    16.0 ms", "median", "p99.9", "max", "late hops", "q quit")
+        terminal.until("window        128 samples     8.0 ms", "median", "p99.9", "max", "late hops", "q quit")
         terminal.type("2")
         terminal.until("Hearing  residual ", "▶ 2 residual")
         terminal.type("\t")
@@ -324,6 +324,8 @@ def test_the_panel_shows_the_stream_and_obeys_the_keys(server):
         terminal.until("Hearing  mixture   bypass of speech, strength 6 dB", "▶   mixture")
         terminal.type(" ")
         terminal.until("Hearing  speech")
+        terminal.type("l")
+        terminal.until("window         64 samples     4.0 ms")
         terminal.type("9q")
         status, rest = terminal.finish()
     assert status == 0

@@ -12,7 +12,7 @@ from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli import EXIT_DEVICE
-from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
+from rtsep.cli.engine import add_engine_options, engine_settings, times_given, times_ms
 from rtsep.cli.quiet import quiet
 
 if TYPE_CHECKING:
@@ -81,7 +81,10 @@ def _show(console: Console, finding: Finding) -> None:
 
 def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     from rtsep.config import StreamConfig
+    from rtsep.live import LiveError
+    from rtsep.live.budget import USUAL_MS, Fitted, fitting_separator
     from rtsep.live.health import check_engine, check_machine, check_sound
+    from rtsep.separator import Separator
 
     estimator, phase, _ = engine_settings(args)
     asked = FALLBACK_RATE if args.rate is None else args.rate
@@ -92,5 +95,20 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     yield from sound
     device = next((finding.values for finding in sound if finding.name == "input"), {})
     sr = args.rate or device.get("sr", FALLBACK_RATE)
-    config = StreamConfig.from_ms(sr, **times_ms(args))
-    yield from check_engine(config, estimator, phase, device.get("host_api", ""), SECONDS)
+    usable = all(finding.status == "ok" for finding in sound if finding.name in ("PortAudio", "input", "output"))
+
+    def make(**times: Any) -> Separator:
+        return Separator(StreamConfig.from_ms(sr, **times), estimator, phase)
+
+    def fitting() -> Fitted:
+        if times_given(args):
+            return Fitted(make(**times_ms(args)), "", 0)
+        if not usable:
+            return Fitted(make(latency_ms=USUAL_MS), "no device to fit it to", 0)
+        try:
+            with quiet():
+                return fitting_separator(lambda latency_ms: make(latency_ms=latency_ms))
+        except LiveError as problem:
+            return Fitted(make(latency_ms=USUAL_MS), f"not fitted to the devices: {problem}", 0)
+
+    yield from check_engine(fitting, device.get("host_api", ""), SECONDS)

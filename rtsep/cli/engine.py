@@ -42,7 +42,8 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         dest="latency_ms",
         type=float,
         metavar="MS",
-        help="latency of the engine, the length of its synthesis window: 16, 8, 4 or 2, or any other (default: 16)",
+        help="latency of the engine, the length of its synthesis window: 16, 8, 4 or 2, or any other (default: 16; "
+        "live, what the devices leave of 16 in all: 8 or 4, as a rule)",
     )
     group.add_argument(
         "--window-ms", type=float, metavar="MS", help="analysis window (default: 16, or the latency if that is longer)"
@@ -68,6 +69,11 @@ def lookahead(text: str) -> int | None:
 def times_ms(args: argparse.Namespace) -> dict[str, Any]:
     """The options that `StreamConfig.from_ms` takes."""
     return {"window_ms": args.window_ms, "hop_ms": args.hop_ms, "latency_ms": args.latency_ms}
+
+
+def times_given(args: argparse.Namespace) -> bool:
+    """Whether any of them was asked for."""
+    return any(value is not None for value in times_ms(args).values())
 
 
 def engine_settings(args: argparse.Namespace) -> tuple[Estimator, PhaseRecovery, Output]:

@@ -7,7 +7,7 @@ import json
 import sys
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
+from rtsep.cli.engine import add_engine_options, engine_settings, times_given, times_ms
 from rtsep.cli.progress import progress_bar
 
 if TYPE_CHECKING:
@@ -65,12 +65,28 @@ def run(args: argparse.Namespace) -> int:
     """Measure and print."""
     from rtsep.config import StreamConfig
     from rtsep.live import find_device
+    from rtsep.live.budget import fitting_separator
     from rtsep.live.roundtrip import measure_round_trip
     from rtsep.separator import Separator
 
     estimator, phase, _ = engine_settings(args)
     rate = find_device(args.input, "input").sr if args.rate is None else args.rate
-    config = StreamConfig.from_ms(rate, **times_ms(args))
+
+    def make(**times: Any) -> Separator:
+        return Separator(StreamConfig.from_ms(rate, **times), estimator, phase)
+
+    if times_given(args):
+        separator = make(**times_ms(args))
+    else:
+        separator, why, _ = fitting_separator(
+            lambda latency_ms: make(latency_ms=latency_ms),
+            args.input,
+            args.output,
+            args.block,
+            input_channels=[args.input_channel],
+            output_channels=None if args.output_channel is None else [args.output_channel],
+        )
+        print(f"rtsep: {why}", file=sys.stderr, flush=True)
     names: dict[str, str] = {}
 
     def warn(stream: LiveStream) -> None:
@@ -84,7 +100,7 @@ def run(args: argparse.Namespace) -> int:
 
     with progress_bar("measuring") as progress:
         trip = measure_round_trip(
-            Separator(config, estimator, phase),
+            separator,
             args.input,
             args.output,
             args.block,

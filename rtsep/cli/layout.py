@@ -269,10 +269,12 @@ def _footer(view: View, width: int, glyphs: Glyphs) -> Row:
     if not view.keys:
         return _row((" no keys, standard input is no terminal; Ctrl-C ends", "dim"))
     numbers = "1" if len(view.sources) == 1 else f"1-{min(len(view.sources), 9)}"
-    long = {f"{numbers} tab {glyphs.sideways}": "source", glyphs.vertical: "strength", "b space": "bypass", "q": "quit"}
-    short = {numbers: "source", glyphs.vertical: "strength", "b": "bypass", "q": "quit"}
+    rest = {"l": "latency", "q": "quit"}
+    long = {f"{numbers} tab {glyphs.sideways}": "source", glyphs.vertical: "strength", "b space": "bypass"} | rest
+    middle = {numbers: "source", glyphs.vertical: "strength", "b": "bypass"} | rest
+    short = {name: what for name, what in middle.items() if name != "l"}
     rows = []
-    for keys, gap in ((long, "   "), (short, " ")):
+    for keys, gap in ((long, "   "), (middle, "   "), (short, " ")):
         row = [piece for key, what in keys.items() for piece in ((gap, ""), (key, "bold"), (f" {what}", "dim"))]
         rows.append(_row((" ", ""), *row[1:]))
     return _first_that_fits(rows, width)

@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
+from rtsep.cli import EXIT_ERROR
+from rtsep.cli.engine import add_engine_options, engine_settings, times_given, times_ms
 from rtsep.cli.inputs import given_path
 from rtsep.cli.signals import gently
 
@@ -28,8 +29,8 @@ def add_parser(commands: Any) -> None:
         "live",
         help="separate what comes from a microphone and play it",
         description="Separate what comes from an input device and play one source on an output device, until q or "
-        "Ctrl-C. A terminal shows levels, load and delay, and its keys choose what is heard; a summary comes at the "
-        "end. Mind feedback: use headphones.",
+        "Ctrl-C. A terminal shows levels, load and delay, and its keys choose what is heard and the latency; a summary "
+        "comes at the end. Mind feedback: use headphones.",
     )
     devices = parser.add_argument_group("devices", "`rtsep devices` lists them; number or part of the name.")
     devices.add_argument("--input", metavar="DEVICE", help="input device (default: the system's)")
@@ -70,29 +71,46 @@ def run(args: argparse.Namespace) -> int:
     from rtsep.cli.panel import Panel, panel_fits
     from rtsep.config import StreamConfig, check_real
     from rtsep.live import LiveStream, find_device
+    from rtsep.live.budget import fitting_separator
+    from rtsep.live.record import recording_paths
     from rtsep.separator import Separator
 
     estimator, phase, output = engine_settings(args)
     in_panel = not args.plain and panel_fits()
     if in_panel:
         print("Getting ready; the first start compiles, which takes some seconds.", flush=True)
+    if args.record is not None:
+        recording_paths(args.record, estimator.sources)
     if args.seconds is not None:
         check_real("seconds", args.seconds, 0, math.inf, " s")
     rate = find_device(args.input, "input").sr if args.rate is None else args.rate
-    config = StreamConfig.from_ms(rate, n_channels=2 if args.stereo else 1, **times_ms(args))
+    devices = {
+        "input": args.input,
+        "output": args.output,
+        "block_size": args.block,
+        "input_channels": args.input_channels,
+        "output_channels": args.output_channels,
+    }
+
+    def make(**times: float | None) -> Separator:
+        config = StreamConfig.from_ms(rate, n_channels=2 if args.stereo else 1, **times)
+        return Separator(config, estimator, phase)
+
+    if times_given(args):
+        separator, why = make(**times_ms(args)), ""
+    else:
+        separator, why, _ = fitting_separator(lambda latency_ms: make(latency_ms=latency_ms), **devices)
     stream = LiveStream(
-        Separator(config, estimator, phase),
-        args.input,
-        args.output,
-        args.block,
-        input_channels=args.input_channels,
-        output_channels=args.output_channels,
+        separator,
+        **devices,
         howling=args.howling,
         solo=args.solo,
         strength=1 - 10 ** (-output.strength_db / 20),
         bypass=args.bypass,
         record=args.record,
     )
+    if why:
+        stream.messages.append(why)
     try:
         stream.start()
         # From here on the first signal ends the stream, and no other one disturbs the ending. Ctrl-C is how a stream
@@ -108,6 +126,9 @@ def run(args: argparse.Namespace) -> int:
             _print_summary(stats)
     finally:
         stream.close()
+    if stream.recording_problem:
+        print(f"rtsep: the recording ended: {stream.recording_problem}", file=sys.stderr)
+        return EXIT_ERROR
     return 0
 
 
@@ -130,7 +151,10 @@ def _run_panel(panel: Panel, stream: LiveStream, stopped: Callable[[], bool], se
 
 
 def _channels(text: str) -> list[int]:
-    return [int(number) for number in text.split(",")]
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text!r} is no list of channels such as 1,2") from None
 
 
 def _print_start(stream: LiveStream) -> None:

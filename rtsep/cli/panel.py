@@ -18,6 +18,7 @@ from rich.console import Console
 
 from rtsep.cli.keys import Keys
 from rtsep.cli.layout import ASCII, UNICODE, View, layout
+from rtsep.errors import ConfigError, LiveError
 
 if TYPE_CHECKING:
     from rtsep.live import LiveStream
@@ -25,6 +26,8 @@ if TYPE_CHECKING:
 INTERVAL_S = 0.1
 STRENGTHS_DB = (0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 24.0, 30.0, 40.0, math.inf)
 STEP_ROUNDING_DB = 0.01
+LATENCIES_MS = (16.0, 8.0, 4.0, 2.0)
+ROUNDED_DOWN = 0.95  # windows are, to whole samples
 HOLD_S, FALL_DB_PER_S = 1.5, 20.0
 KEPT_BYTES = 8192  # of what others wrote to stderr
 USUAL_SIZE = 80, 24  # for terminals that do not tell theirs
@@ -111,6 +114,18 @@ class Panel:
             stream.set(strength=_next_strength(choice["strength"], key in ("up", "+", "=")))
         elif key in ("b", "space"):
             stream.set(bypass=not choice["bypass"])
+        elif key == "l":
+            self._change_latency()
+
+    def _change_latency(self) -> None:
+        """To the next lower one, and from the lowest to the highest."""
+        stream = self._stream
+        now = stream.separator.config.times_ms["latency_ms"]
+        lower = [ms for ms in LATENCIES_MS if ms < ROUNDED_DOWN * now]
+        try:
+            stream.set(latency_ms=lower[0] if lower else LATENCIES_MS[0])
+        except (ConfigError, LiveError) as problem:
+            stream.messages.append(str(problem))
 
     def _draw(self, now: float, keys: bool) -> None:
         stream, console = self._stream, self._console

@@ -19,9 +19,10 @@ from rtsep.config import StreamConfig
 from rtsep.engine.line import MAX_SAMPLE
 from rtsep.engine.output import Output, OutputState, finish
 from rtsep.kernels.clock import Clock, now, system_clock
-from rtsep.kernels.jit import entry, pasted
+from rtsep.kernels.jit import entry, kernel, pasted
 from rtsep.kernels.memory import zeros
 from rtsep.kernels.simd import LANES, clear, load, multiply_add, store
+from rtsep.live.atomics import load_acquire, store_release
 from rtsep.live.cpu import flush_to_zero, restore_mode
 from rtsep.live.howling import HowlState, prepare_howling, turn_down, watch
 from rtsep.live.pointers import call_process, load_state
@@ -32,15 +33,26 @@ METER_S = 0.3  # time constant of the levels
 
 # Rows of `LiveState.counts`.
 CALLBACKS, SAMPLES, HOPS, XRUNS, LATE, SKIPPED, REPLACED, TIMES_LOST, TAP_LOST = range(9)
+# Fields of `LiveState` that depend on hop and delay, and what is heard with them.
+OF_THE_HOP = ("process", "block_in", "block_out", "heard", "delayed", "place", "gains", "goals", "fallback", "steps",
+              "limits", "debt")  # fmt: skip
 XRUN_FLAGS = 15  # PortAudio's flags of under- and overflow, of input and output
 # Rows of `LiveState.times`.
 N_TIMES = 5  # start in ns, duration in ns, samples, PortAudio's flags, longest hop in ns
 
 
+class Access(NamedTuple):
+    """What devices have of a stream: the way to the state that they work on."""
+
+    connected: np.ndarray  # bool (1,): not any more, if the connection was given up; then nothing else is touched
+    n_out: np.ndarray  # int64 (1,): channels of the output device
+    current: np.ndarray  # int64 (1,): address of the `LiveState`
+    following: np.ndarray  # int64 (1,): of the one that takes over once nothing is heard of the current one; 0 for none
+
+
 class LiveState(NamedTuple):
     """Everything that the callback works on; float32 and for J sources unless said."""
 
-    connected: np.ndarray  # bool (1,): not any more, if its connection was given up; then nothing else is touched
     process: np.ndarray  # int64 (2,): address of the function, and of its state
     clock: Clock
     route_in: np.ndarray  # int64 (1 + n_channels,): channels of the input device, the one of each channel
@@ -78,7 +90,6 @@ def prepare_live(
     n_channels, hop, sr = config.n_channels, config.hop, config.sr
     rows = 1 + n_src
     state = LiveState(
-        connected=np.array([True]),
         process=zeros(2, np.int64),
         clock=system_clock(),
         route_in=zeros(1 + n_channels, np.int64),
@@ -113,6 +124,26 @@ def prepare_live(
     state.steps[:] = 1 / (RAMP_S * sr), 1 / hop
     state.meter[0] = np.exp(-1 / (METER_S * sr))
     return state
+
+
+def succeed(live: LiveState, config: StreamConfig, delay: int) -> LiveState:
+    """State for another configuration and delay, silent at first; what does not depend on those is shared.
+
+    One callback comes after the other, whatever thread it is in: so they may share. Not real-time safe.
+    """
+    n_src, n_in, n_out = live.gains.size - 1, int(live.route_in[0]), live.route_out.size
+    fresh = prepare_live(config, n_src, n_in, n_out, delay, Output(), 1)
+    own = {name: getattr(fresh, name) for name in OF_THE_HOP}
+    for array in own.values():
+        np.copyto(array, array.copy())  # touches every page
+    own["fallback"][:] = live.fallback
+    return live._replace(**own)
+
+
+@kernel
+def hand_over(access, address):
+    """Let the state at `address` take over once nothing is heard of the current one."""
+    store_release(access.following, address)
 
 
 @pasted
@@ -222,15 +253,32 @@ def _separate(live, n):
     return replaced, took
 
 
+@pasted
+def _present(access):
+    """Address of the state to work on; the following one as soon as all gains of the current one are zero."""
+    following = load_acquire(access.following)
+    if following != 0:
+        gains = load_state(access.current[0], LIVE).gains
+        heard = False
+        for row in range(gains.size):
+            heard = heard or gains[row] != np.float32(0)
+        if not heard:
+            access.current[0] = following
+            store_release(access.following, 0)
+    return access.current[0]
+
+
 def _callback(data_in, data_out, n_samples, times, flags, user):
-    live = load_state(user, LIVE)
-    n_total = np.int64(n_samples)
-    n_in, n_out = live.route_in[0], live.route_out.size
-    device_in, device_out = carray(data_in, (n_total * n_in,)), carray(data_out, (n_total * n_out,))
-    if not live.connected[0]:
+    access = load_state(user, ACCESS)
+    n_total, n_out = np.int64(n_samples), access.n_out[0]
+    device_out = carray(data_out, (n_total * n_out,))
+    if not access.connected[0]:
         for i in range(n_total * n_out):
             device_out[i] = np.float32(0)
         return 0
+    live = load_state(_present(access), LIVE)
+    n_in = live.route_in[0]
+    device_in = carray(data_in, (n_total * n_in,))
     start = now(live.clock)
     mode = flush_to_zero()
     n_channels = live.delayed.shape[0]
@@ -275,6 +323,7 @@ def _callback(data_in, data_out, n_samples, times, flags, user):
     return 0
 
 
+ACCESS = numba.typeof(Access(np.array([True]), zeros(1, np.int64), zeros(1, np.int64), zeros(1, np.int64)))
 LIVE = numba.typeof(prepare_live(StreamConfig(), 1, 1, 1, 1, Output(), 1))
 _floats = types.CPointer(types.float32)
 # PaStreamCallback of portaudio.h; `ulong` is C's, 32 bits on Windows.
@@ -283,5 +332,5 @@ PA_CALLBACK = types.intc(_floats, _floats, types.ulong, types.voidptr, types.ulo
 
 @cache
 def compiled_callback() -> Any:
-    """The callback; its `address` is what PortAudio gets, with that of a `Handle` of a `LiveState` as user data."""
+    """The callback; its `address` is what PortAudio gets, with that of a `Handle` of an `Access` as user data."""
     return entry(PA_CALLBACK)(_callback)

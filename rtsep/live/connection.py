@@ -9,7 +9,7 @@ import numpy as np
 
 from rtsep.kernels.memory import memory
 from rtsep.live.bridge import DRIFT, RUNNING, UNDERRUNS, compiled_callbacks, delays, prepare_bridge
-from rtsep.live.callback import LiveState, compiled_callback
+from rtsep.live.callback import Access, LiveState, compiled_callback
 from rtsep.live.devices import JACK, Device, abandon, explained, portaudio, supports
 from rtsep.live.pointers import Handle
 from rtsep.live.uninterrupted import uninterrupted
@@ -40,6 +40,8 @@ class Connection:
     ----------
     live : LiveState
         State of the engine's callback.
+    access : Access
+        The way to it.
     devices : (Device, Device)
         Input and output.
     channels : list of int
@@ -58,6 +60,7 @@ class Connection:
     def __init__(
         self,
         live: LiveState,
+        access: Access,
         devices: tuple[Device, Device],
         channels: list[int],
         sr: int,
@@ -74,7 +77,7 @@ class Connection:
         self._library = portaudio()._lib
         # A device that was given up as lost may come back when the next connection works on the same state.
         self._connected = np.array([True])
-        self._engine = self._handle = Handle(live._replace(connected=self._connected))
+        self._engine = self._handle = Handle(access._replace(connected=self._connected))
         self._bridge = None
         _OPEN.add(self)
         try:
@@ -174,12 +177,12 @@ class Connection:
         # What was put out in one period comes in no earlier than in the next.
         return max(0, device_in), max(device_out, period + self._block_size)
 
-    def close(self, lost: bool = False) -> None:
-        """Let the devices go; `lost`: they are gone."""
+    def close(self, lost: bool = False, live: LiveState | None = None) -> None:
+        """Let the devices go; `lost`: they are gone. `live`, in which a callback may hang, is kept then."""
         jack = any(device.host_api == JACK for device in self._devices)
         if self._streams and (self._given_up or (jack and (lost or not self.active))):
             self._connected[0] = False
-            _ABANDONED.append(self)
+            _ABANDONED.append((self, live))
             if not self._given_up:
                 abandon()
         else:

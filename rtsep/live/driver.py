@@ -28,6 +28,8 @@ class Driver(Protocol):
         Those of the phase recovery (see `rtsep.phase.omisi`), if it has them.
     problem : BaseException or None
         What ended the separation.
+    stuck : bool
+        Whether the separation of a hop does not end.
     """
 
     function: int
@@ -36,6 +38,10 @@ class Driver(Protocol):
     deadline: np.ndarray
     shed: np.ndarray
     problem: BaseException | None
+
+    @property
+    def stuck(self) -> bool:
+        """As above."""
 
     def reset(self) -> None:
         """Back to the beginning; not while the callback runs."""

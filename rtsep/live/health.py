@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -23,14 +23,14 @@ import numpy as np
 from numba.core.registry import cpu_target
 
 import rtsep
-from rtsep.config import StreamConfig
 from rtsep.engine.hop import process_block
 from rtsep.errors import LiveError
 from rtsep.kernels.cache import folders, writable
+from rtsep.live.budget import Fitted
 from rtsep.live.connection import one_clock
 from rtsep.live.cpu import X86
 from rtsep.live.devices import JACK, Device, explained, find_device, list_devices, portaudio, supports
-from rtsep.live.endurance import MARGIN, Endurance, measure, take_priority
+from rtsep.live.endurance import BLOCKS, MARGIN, Endurance, measure, take_priority
 from rtsep.live.pipewire import find_graph
 from rtsep.live.processor import PHASE_SHARE
 from rtsep.separator import Separator
@@ -334,19 +334,19 @@ def _bridge(input: Device, output: Device, sr: int) -> Iterator[Finding]:
     yield Finding("sound", "bridge", "note", text, (f"this adds delay: {advice}, see `rtsep devices`",), {"sr": sr})
 
 
-def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str, seconds: float) -> Iterator[Finding]:
-    """The hop with these settings, measured for so many seconds as a device of this host API would run it."""
-    sr, window, hop, hop_ms = config.sr, config.synthesis, config.hop, 1000 * config.hop_s
-    yield Finding(
-        "engine",
-        "settings",
-        "ok",
-        f"{estimator.name} + {phase.name} at {sr} Hz, window {window}, hop {hop} samples",
-        values={"estimator": estimator.name, "phase": phase.name, "sr": sr, "window": window, "hop": hop},
-    )
+def check_engine(make: Callable[[], Fitted], host_api: str, seconds: float) -> Iterator[Finding]:
+    """The hop of a separator, measured for so many seconds as a device of this host API would run it.
+
+    `make()` gives the separator, which is measured together with the trial of the devices.
+    """
     start = time.perf_counter()
-    separator = Separator(config, estimator, phase)
+    separator, why, block = make()
     took, cached = time.perf_counter() - start, bool(process_block.stats.cache_hits)
+    config, estimator, phase = separator.config, separator.estimator, separator.phase
+    sr, window, hop, hop_ms = config.sr, config.synthesis, config.hop, 1000 * config.hop_s
+    text = f"{estimator.name} + {phase.name} at {sr} Hz, window {window}, hop {hop} samples"
+    values = {"estimator": estimator.name, "phase": phase.name, "sr": sr, "window": window, "hop": hop}
+    yield Finding("engine", "settings", "ok", text + f"; {why}" * bool(why), values=values)
     text = f"ready after {took:.1f} s, {'from the cache' if cached else 'compiled'}"
     yield Finding("engine", "kernels", "ok", text, values={"seconds": took, "cached": cached})
 
@@ -362,7 +362,10 @@ def check_engine(config: StreamConfig, estimator: Any, phase: Any, host_api: str
         status, advice = "note", "quick enough but interrupted: see priority and clock above, close other programs"
     values = {"share": share, "hops": n_hops, "realtime": realtime}
     yield Finding("engine", "load", status, text, (advice,) if advice else (), values)
-    yield _block(found, separator, host_api)
+    if host_api == JACK and block:
+        yield _period(found, separator, block)
+    else:
+        yield _block(found, separator, host_api)
 
 
 def _pipewire_is_jack() -> bool:
@@ -370,6 +373,26 @@ def _pipewire_is_jack() -> bool:
     graph = find_graph()
     names = {graph.source, graph.sink} if graph else set()
     return any(device.host_api == JACK and device.name in names for device in list_devices())
+
+
+def _period(found: Endurance, separator: Separator, block: int) -> Finding:
+    """The period of a server, which its user has chosen: whether the usual hop leaves it half of the time."""
+    sr, usual_s = separator.config.sr, float(np.median(found.took_s))
+    values = {"block_size": block, "need_ms": 1000 * usual_s, "separator_ms": 1000 * separator.latency / sr}
+    text = (
+        f"the server runs at {block} samples, {1000 * block / sr:.1f} ms; the usual hop takes {1000 * usual_s:.2g} ms"
+    )
+    if block >= MARGIN * usual_s * sr:
+        return Finding("engine", "block size", "ok", text, values=values)
+    fitting = next((size for size in BLOCKS if size >= MARGIN * usual_s * sr), BLOCKS[-1])
+    return Finding("engine", "block size", "note", text, ("a longer one:", _set_period(fitting, sr)), values)
+
+
+def _set_period(block: int, sr: int) -> str:
+    """The command for that."""
+    if _pipewire_is_jack():
+        return f"    PIPEWIRE_LATENCY={block}/{sr} {'pw-jack ' * bool(shutil.which('pw-jack'))}rtsep live"
+    return f"    jack_bufsize {block}"
 
 
 def _block(found: Endurance, separator: Separator, host_api: str) -> Finding:
@@ -383,9 +406,5 @@ def _block(found: Endurance, separator: Separator, host_api: str) -> Finding:
         return Finding("engine", "block size", "problem", text, ("close other programs and look again",), values)
     text = f"from {block} samples, {1000 * block / sr:.1f} ms: the first power of two from {MARGIN:g} times {slowest}"
     advice = f"the device adds its blocks to the {own_ms:.3g} ms of the separator, so take the smallest that it offers:"
-    command = f"    rtsep live --block {block}"
-    if host_api == JACK:
-        pw_jack = "pw-jack " * bool(shutil.which("pw-jack"))
-        pipewire = f"    PIPEWIRE_LATENCY={block}/{sr} {pw_jack}rtsep live"
-        command = pipewire if _pipewire_is_jack() else f"    jack_bufsize {block}"
+    command = _set_period(block, sr) if host_api == JACK else f"    rtsep live --block {block}"
     return Finding("engine", "block size", "ok", text, (advice, command), values)

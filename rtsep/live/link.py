@@ -111,6 +111,7 @@ class Link:
             with DEVICES:
                 self.connection = Connection(
                     self._processor.live,
+                    self._processor.access,
                     (self.input, self.output),
                     self._asked.channels_in,
                     self._processor.separator.config.sr,
@@ -134,7 +135,7 @@ class Link:
         if self.connection:
             self._ledger, self._breaks = self.ledger, self.breaks
             with DEVICES:
-                self.connection.close(lost)
+                self.connection.close(lost, self._processor.live)
         self.connection = None
         self._processor.driver.stop()
         self.state = "stopped"

@@ -86,6 +86,10 @@ class LoopDriver:
         self.prefill, self.deadline, self.shed = driver.prefill, driver.deadline, driver.shed
 
     @property
+    def stuck(self) -> bool:
+        return self._driver.stuck
+
+    @property
     def problem(self) -> BaseException | None:
         return self._driver.problem
 

@@ -37,7 +37,7 @@ def _hop_function(states_type: Any, n_src: int, n_channels: int) -> Any:
 class NativeDriver:
     """Runs the hop of a separator whose estimator is compiled; attributes as those of `Driver`."""
 
-    prefill = 0
+    prefill, stuck = 0, False
 
     def __init__(self, separator: Separator) -> None:
         states = separator._states

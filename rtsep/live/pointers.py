@@ -31,11 +31,12 @@ def _store(typingctx, address, state):
 
 @intrinsic
 def load_state(typingctx, pointer, state_type):
-    """The state of the numba type `state_type` that a `Handle` keeps at `pointer`."""
+    """The state of the numba type `state_type` that a `Handle` keeps at `pointer`, or at an address as an int64."""
     state = state_type.instance_type
 
     def codegen(context, builder, sig, args):
-        return builder.load(builder.bitcast(args[0], context.get_value_type(state).as_pointer()))
+        cast = builder.inttoptr if isinstance(args[0].type, ir.IntType) else builder.bitcast
+        return builder.load(cast(args[0], context.get_value_type(state).as_pointer()))
 
     return state(pointer, state_type), codegen
 

@@ -8,9 +8,10 @@ from collections import Counter
 import numpy as np
 
 from rtsep.engine.output import Output
-from rtsep.kernels.memory import memory
+from rtsep.kernels.memory import memory, zeros
 from rtsep.live import callback as cb
 from rtsep.live.driver import Driver
+from rtsep.live.native import NativeDriver
 from rtsep.live.pointers import Handle
 from rtsep.live.rings import write
 from rtsep.live.times import Times
@@ -42,6 +43,8 @@ class Processor:
     Attributes
     ----------
     live : LiveState
+    access : Access
+        The devices' way to it.
     times : Times
     goals : ndarray, float32, (1 + n_src,)
         The gains of mixture and sources that are wanted.
@@ -71,17 +74,27 @@ class Processor:
             monitor,
             round(TAP_S * config.sr) if recorded else 1,
         )._replace(deadline=driver.deadline)
-        live.process[:] = driver.function, driver.pointer
         live.route_out[:] = -1
         live.route_out[played] = np.arange(len(played)) % config.n_channels
-        hop_ns = round(1e9 * config.hop_s)
-        live.limits[:] = (FOREVER, FOREVER, 0) if late == "wait" else (PHASE_SHARE * hop_ns, hop_ns, 1)
+        self._waits = late == "wait"
+        self._run(live, separator, driver)
         live.fallback[0] = late == "mixture"
         live.listens[0] = howling
         self.times, self.goals = Times(live.times, config.sr), live.goals.copy()
         self._put_right: Counter[str] = Counter()  # before the last reset
         self._fresh = [array.copy() for array in memory(live)]
+        self._handle = Handle(live)
+        self._before: tuple[Handle, Driver] | None = None
+        self.access = cb.Access(
+            np.array([True]), np.array([live.route_out.size]), np.array([self._handle.address]), zeros(1, np.int64)
+        )
         self._warm_up()
+
+    def _run(self, live: cb.LiveState, separator: Separator, driver: Driver) -> None:
+        """Let a state run a separator."""
+        hop_ns = round(1e9 * separator.config.hop_s)
+        live.process[:] = driver.function, driver.pointer
+        live.limits[:] = (FOREVER, FOREVER, 0) if self._waits else (PHASE_SHARE * hop_ns, hop_ns, 1)
 
     def _warm_up(self) -> None:
         """One callback on silence, so that the first real one meets nothing for the first time."""
@@ -90,8 +103,9 @@ class Processor:
         device_out = np.zeros(n * live.route_out.size, np.float32)
         call = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 2, ctypes.c_ulong, ctypes.c_void_p,
                                 ctypes.c_ulong, ctypes.c_void_p)(cb.compiled_callback().address)  # fmt: skip
-        handle = Handle(live)
+        handle = Handle(self.access)
         self.driver.reset()
+        cb.hand_over(self.access, 0)  # compiled now
         call(device_in.ctypes.data, device_out.ctypes.data, n, None, 0, handle.address)
         handle.release()
         self._restore()  # which also touches every page
@@ -102,6 +116,7 @@ class Processor:
 
     def reset(self) -> None:
         """A new beginning after a break, with what is wanted now; counts go on. Not while the callback runs."""
+        self.access.current[0], self.access.following[0] = self._handle.address, 0
         live = self.live
         tap, monitor, alarms = live.tap, live.monitor, live.howling.alarms
         kept = [live.counts, monitor.muted, monitor.limited, alarms, live.taps, tap.written, tap.read, self.driver.shed]
@@ -116,10 +131,67 @@ class Processor:
 
     def pass_on(self, running: bool) -> bool:
         """The goals to the callback; False if it is `running` and has not yet read those before."""
-        if running:
+        if running and self.followed:
             return bool(write(self.live.commands, self.goals, 1))
+        if running:  # what will be heard begins with them
+            self.live.goals[:] = self.goals
+            return True
         self.live.goals[:] = self.live.gains[:] = self.goals
         return True
+
+    @property
+    def switchable(self) -> bool:
+        """Whether the separator can be exchanged: what runs in the callback itself can."""
+        return isinstance(self.driver, NativeDriver)
+
+    def follow(self, separator: Separator, running: bool) -> bool:
+        """Exchange the separator for another one of the same sources, between a fade-out and a fade-in.
+
+        False, and nothing is done, if a callback that is `running` has not yet done what it was told before. The state
+        before is kept until the next exchange, when no callback can be in it any more.
+        """
+        if not self.followed:
+            return False
+        driver = NativeDriver(separator)
+        live = cb.succeed(self.live, separator.config, separator.latency)._replace(deadline=driver.deadline)
+        self._run(live, separator, driver)
+        live.goals[:] = self.goals
+        live.gains[:] = -separator.latency * live.steps[0]  # zero when the first sample comes out
+        handle = Handle(live)
+        if running and not write(self.live.commands, np.zeros_like(self.goals), 1):
+            handle.release()
+            driver.close()
+            return False
+        self.live.fallback[:] = 0  # a late hop must not bring back what fades out
+        fresh = {id(array): values for array, values in zip(memory(self.live), self._fresh, strict=True)}
+        self._fresh = [fresh[id(array)] if id(array) in fresh else array.copy() for array in memory(live)]
+        monitor = live.monitor
+        for array, values in zip(memory(live), self._fresh, strict=True):
+            if array is monitor.fade and values[0] < 0:  # until the first sample comes out
+                values += (self.separator.latency - separator.latency) * monitor.fade_step
+        driver.shed[:] = self.driver.shed
+        self._put_right.update(self.separator.counts)
+        self._let_go()
+        self._before = self._handle, self.driver
+        self.separator, self.driver, self.live, self._handle = separator, driver, live, handle
+        if running:
+            cb.hand_over(self.access, handle.address)
+        else:
+            live.gains[:] = self.goals
+            self.access.current[0] = handle.address
+        return True
+
+    @property
+    def followed(self) -> bool:
+        """Whether the exchange has happened."""
+        return bool(self.access.following[0] == 0)
+
+    def _let_go(self) -> None:
+        if self._before:
+            handle, driver = self._before
+            handle.release()
+            driver.close()
+            self._before = None
 
     @property
     def callbacks(self) -> int:
@@ -132,4 +204,6 @@ class Processor:
 
     def close(self) -> None:
         """Release the memory; after the devices are closed."""
+        self._let_go()
+        self._handle.release()
         self.driver.close()

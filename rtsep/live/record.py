@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 import threading
 from contextlib import suppress
 from pathlib import Path
@@ -15,6 +16,15 @@ from rtsep.live.rings import Ring, read, waiting
 INTERVAL_S = 0.05  # between two writings; whatever ends the process, what was written before can be read
 BLOCK = 4096  # samples that are written at a time
 UPDATE_HEADER = 0x1060  # SFC_UPDATE_HEADER_NOW of sndfile.h, for which soundfile has no name
+
+
+def recording_paths(folder: Path, sources: tuple[str, ...]) -> list[Path]:
+    """The files of a recording. Raises `LiveError` where one of them is there already."""
+    paths = [folder / f"{name}.wav" for name in ("mixture", *sources)]
+    there = [path.name for path in paths if path.exists()]
+    if there:
+        raise LiveError(f"cannot record to {folder}: {', '.join(there)} would be replaced; choose another folder")
+    return paths
 
 
 class Recorder:
@@ -32,7 +42,7 @@ class Recorder:
     Attributes
     ----------
     n_samples : int
-        Written so far.
+        Written so far, in every file.
     problem : Exception or None
         What ended the recording.
 
@@ -49,16 +59,15 @@ class Recorder:
         self.n_samples = 0
         self.problem: Exception | None = None
         try:
-            folder.mkdir(parents=True, exist_ok=True)
-            for name in ("mixture", *sources):
-                path = folder / f"{name}.wav"
+            for path in recording_paths(folder, sources):
+                folder.mkdir(parents=True, exist_ok=True)
                 path.open("xb").close()
                 # RF64 is a WAV that may grow beyond 4 GB; readers of WAV read it.
                 self._paths.append(path)
                 self._files.append(sf.SoundFile(path, "w", sr, n_channels, "FLOAT", format="RF64"))
         except (OSError, sf.LibsndfileError) as problem:
             self._close_files()
-            raise LiveError(f"cannot record to {folder}: {problem}") from problem
+            raise LiveError(f"cannot record to {folder}: {getattr(problem, 'strerror', None) or problem}") from problem
         self._block = np.empty(tap.data.shape[0] * BLOCK, np.float32)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep recorder", daemon=True)
@@ -70,9 +79,21 @@ class Recorder:
                 self._write()
             self._write()
         except Exception as problem:  # soundfile asserts that all was written
-            self.problem = problem
+            self.problem = self._reason(problem)
+            for file in self._files:  # what only some of them have got
+                with suppress(OSError, sf.LibsndfileError):
+                    file.truncate(self.n_samples)
         finally:
             self._close_files()
+
+    def _reason(self, problem: Exception) -> Exception:
+        """Why nothing can be written: libsndfile says but "System error"."""
+        try:
+            with tempfile.TemporaryFile(dir=self.folder) as probe:
+                probe.write(bytes(self._block.nbytes))
+        except OSError as reason:
+            return OSError(f"{reason.strerror}")
+        return problem
 
     def _write(self) -> None:
         while n := min(waiting(self._tap), BLOCK):

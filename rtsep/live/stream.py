@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+import threading
 import time
 from collections import deque
 from collections.abc import Sequence
@@ -17,7 +18,7 @@ from rtsep.engine.output import Output
 from rtsep.errors import LiveError
 from rtsep.live.devices import Device, portaudio
 from rtsep.live.driver import PREFILL_MS, Driver, make_driver
-from rtsep.live.link import Asked, Link
+from rtsep.live.link import SILENT_S, Asked, Link
 from rtsep.live.processor import Processor
 from rtsep.live.record import Recorder
 from rtsep.live.stats import Stats, summarise
@@ -155,6 +156,7 @@ class LiveStream:
         self._recorder: Recorder | None = None
         self._record = None if record is None else Path(record)
         self._closed = False
+        self._exchanging = threading.Lock()
         _OPEN.add(self)
         self.set(solo=0 if solo is None else solo, strength=strength, bypass=bypass)
 
@@ -231,7 +233,15 @@ class LiveStream:
             self._closed = True
             self._processor.driver.close()
 
-    def set(self, *, solo: int | str | None = None, strength: float | None = None, bypass: bool | None = None) -> None:
+    def set(
+        self,
+        *,
+        solo: int | str | None = None,
+        strength: float | None = None,
+        bypass: bool | None = None,
+        latency_ms: float | None = None,
+        **settings: Any,
+    ) -> None:
         """Change what is heard, within 20 ms and without a click; what is None stays as it is.
 
         Parameters
@@ -241,11 +251,19 @@ class LiveStream:
         strength : float, optional
             0 to 1.
         bypass : bool, optional
+        latency_ms : float, optional
+            Another latency of the engine, as in `StreamConfig.from_ms`: `separator` is exchanged for one that begins
+            anew, while what is heard fades out and in within 20 ms each; for the new latency between the two, silence.
+            Recordings go on, with that silence in all their files. Only for the native driver.
+        **settings
+            As for `Separator.set`.
 
         Raises
         ------
         ConfigError
-            For sources that there are not, and strengths out of range.
+            For sources that there are not, values out of range, and settings that cannot be changed.
+        LiveError
+            If the devices do not call back, for a change of the latency.
         """
         sources = self.separator.sources
         if isinstance(solo, str):
@@ -255,6 +273,10 @@ class LiveStream:
             check_int("solo", solo, 0, len(sources) - 1)
         if strength is not None:
             check_real("strength", strength, 0, 1)
+        if settings:
+            self.separator.set(**settings)
+        if latency_ms is not None:
+            self._exchange(latency_ms)
         given = {"solo": solo, "strength": strength, "bypass": bypass}
         with self._link.lock:
             choice, goals = self._choice, self._processor.goals
@@ -265,6 +287,33 @@ class LiveStream:
         # A callback empties the ring. If none comes, the watching thread needs the lock to find that out.
         while not self._pass_on():
             time.sleep(0.001)
+
+    def _exchange(self, latency_ms: float) -> None:
+        """Take a separator of another latency."""
+        with self._exchanging:
+            before = self.separator
+            if not self._processor.switchable:
+                raise ConfigError(f"latency_ms={latency_ms:g} cannot be set while a stream runs with this driver")
+            config = before.config.at_latency(latency_ms)
+            if config == before.config:
+                return
+            separator = Separator(config, before.estimator, before.phase, before.output)
+            end = time.monotonic() + SILENT_S
+            while not self._follow(separator):
+                if time.monotonic() > end:
+                    raise LiveError(f"latency_ms={latency_ms:g} was not set: the devices do not call back")
+                time.sleep(0.001)
+            while not self._processor.followed and time.monotonic() < end:
+                time.sleep(0.001)
+            with self._link.lock:
+                self._processor.times.forget_hops()
+
+    def _follow(self, separator: Separator) -> bool:
+        with self._link.lock:
+            if not self._processor.follow(separator, self._link.state == "running"):
+                return False
+            self.separator = separator
+            return True
 
     def _pass_on(self) -> bool:
         with self._link.lock:
@@ -279,6 +328,16 @@ class LiveStream:
     def output(self) -> Device:
         """The output device."""
         return self._link.output
+
+    @property
+    def recording_problem(self) -> Exception | None:
+        """What ended the recording before its time."""
+        return self._recorder.problem if self._recorder else None
+
+    @property
+    def block(self) -> int:
+        """Samples that the devices deliver at a time; 0 before they do."""
+        return self._processor.times.block
 
     @property
     def choice(self) -> dict[str, Any]:

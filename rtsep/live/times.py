@@ -67,6 +67,11 @@ class Times:
         """The callbacks that follow do not continue those before."""
         self.block = self._last_ns = 0
 
+    def forget_hops(self) -> None:
+        """Those that follow are of another length than those before."""
+        self.collect()
+        self.hops = Histogram()
+
     def collect(self) -> None:
         """Take what has come since."""
         n = int(waiting(self._stamps))

@@ -34,6 +34,7 @@ class Watch:
 
     def __init__(self, link: Link, processor: Processor, recorder: Recorder | None, say: Callable[[str], None]) -> None:
         self._link, self._processor, self._recorder, self._say = link, processor, recorder, say
+        self._stuck = False
         self._warned, self._howls = False, howls(processor.live.howling)
         self._delay: int | None = None
         self._ending = threading.Event()
@@ -83,13 +84,15 @@ class Watch:
                 f"the device delivers {block} samples at a time, which prefill_ms={prefill_ms:g} does not cover: "
                 "the mixture is heard"
             )
+        if driver.stuck and not self._stuck:
+            self._say("the estimator does not return from a hop, the mixture is heard")
+        self._stuck = driver.stuck
         problem, driver.problem = driver.problem, None
         if problem:
             self._say(f"the separator failed, the mixture is heard: {type(problem).__name__}: {problem}")
-        if recorder and recorder.problem:
+        if recorder and recorder.problem and live.taps[0]:
             live.taps[0] = 0
             self._say(f"the recording to {recorder.folder} ended: {recorder.problem}")
-            recorder.problem = None
 
     def _compare(self) -> None:
         """Whether the delay is still what it was."""

@@ -7,7 +7,9 @@ line of the latency ledger. What comes too late is dropped when it comes, so tha
 
 from __future__ import annotations
 
+import math
 import threading
+import time
 from functools import cache
 from typing import Any, NamedTuple
 
@@ -115,6 +117,12 @@ class WorkerDriver:
         self._ended = threading.Event()
         self._thread: threading.Thread | None = None
         self.problem: BaseException | None = None
+        self._entered = math.inf  # when the hop was begun that is not yet done
+
+    @property
+    def stuck(self) -> bool:
+        """Whether the estimator has not returned for long."""
+        return time.monotonic() - self._entered > STUCK_S
 
     def reset(self) -> None:
         """Back to the beginning, with the prefill in the ring; neither side may run.
@@ -149,7 +157,7 @@ class WorkerDriver:
                     # The callback cannot wake anybody without a lock; four looks a hop cost next to nothing.
                     self._ended.wait(self._separator.config.hop_s / 4)
         except BaseException as problem:  # whatever an estimator raises is reported
-            self.problem = problem
+            self.problem, self._entered = problem, math.inf
 
     def step(self) -> bool:
         """Separate one hop if it is there and there is room for the result."""
@@ -158,10 +166,12 @@ class WorkerDriver:
             return False
         read(exchange.to_worker, self._block_in.reshape(-1), hop)
         n_src, n_channels = self._separator.n_src, self._separator.config.n_channels
+        self._entered = time.monotonic()
         if n_channels == 1:
             self._separator.process(self._block_in[0], self._block_out)
         else:
             self._separator.process(self._block_in, self._block_out.reshape(n_src, n_channels, hop))
+        self._entered = math.inf
         write(exchange.from_worker, self._block_out.reshape(-1), hop)
         return True
 
