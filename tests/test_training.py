@@ -34,11 +34,12 @@ from rtsep.training import adapt
 from rtsep.training import losses as L
 from rtsep.training.checkpoint import MAGIC, read_checkpoint
 from rtsep.training.corpus import Clip, Pool
+from rtsep.training.expansion import expansion_matrix
 from rtsep.training.framing import framing, magnitude_of
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import CONFIG, Heads, Network
 from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, Recipe, Stage
-from rtsep.training.spectral_loss import spectral_losses
+from rtsep.training.spectral_loss import plain_spectral_losses, spectral_losses
 from rtsep.training.train import Training, checkpoint_of, learning_rate
 
 SR = 16_000
@@ -134,6 +135,7 @@ def test_bands_become_bins_by_a_matrix_and_so_do_gradients(rng):
     bands = torch.from_numpy(rng.uniform(0, 1, (2, 7, 5, 16)).astype(np.float32)).requires_grad_()
     weights = [torch.from_numpy(rng.normal(size=(2, 2, 7, 257)).astype(np.float32)) for _ in range(2)]
     found = []
+    torch.testing.assert_close(expansion_matrix(16), matrix, atol=1e-6, rtol=1e-6)
     for function in (naive, network.expand):
         heads = function(bands)
         total = (heads.masks * weights[0]).sum() + (heads.gains * weights[1]).sum()
@@ -197,12 +199,13 @@ def test_spectral_losses_have_the_gradients_that_pytorch_finds(rng, n_src):
     towards = 2 * wanted * (2 * random(3, n_src, 9, 129) - 1)
     masks, gains = 2 * random(3, n_src, 9, 257), 2 * random(3, n_src, 9, 257)  # what is heard may be less than nothing
     found = []
-    for function in (naive_spectral_losses, spectral_losses):
+    for function in (naive_spectral_losses, plain_spectral_losses, spectral_losses):
         inputs = masks.clone().requires_grad_(), gains.clone().requires_grad_()
         total, *parts = function(*inputs, mixture, wanted, towards, (10.0, 5.0))
         found.append((total, *parts, *torch.autograd.grad((total * torch.arange(1.0, 4.0)).sum(), inputs)))
-    for expected, got in zip(*found, strict=True):
-        torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-3)
+    for expected, *both in zip(*found, strict=True):
+        for got in both:
+            torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-3)
 
 
 def naive_spectral_losses(masks, gains, mixture, wanted, towards, weights):
@@ -382,7 +385,7 @@ def test_pieces_of_a_batch_have_the_gradient_of_the_whole(tmp_path, monkeypatch)
     found = []
     for chunk in (10 * SR, SR):
         monkeypatch.setattr("rtsep.training.train.CHUNK", chunk)
-        found.append(training._gradients(stage, 0, 5, SR // 2))
+        found.append(training._gradients(training._make(stage, 0, 5, SR // 2), stage))
     (value, whole), (sum_of_values, sum_of_pieces) = found
     assert sum_of_values == pytest.approx(value, rel=1e-5)
     for expected, got in zip(whole, sum_of_pieces, strict=True):
@@ -414,7 +417,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
     training = make_training(tmp_path / "m.npz")
     with torch.no_grad():
-        training.network.heads.bias[0] = math.nan
+        training.network.core.heads.bias[0] = math.nan
     with pytest.raises(ConfigError, match="the loss is nan at step 0 of stage 'a'"):
         training.run()
 

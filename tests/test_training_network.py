@@ -130,7 +130,7 @@ def test_every_weight_gets_a_gradient():
 def test_a_network_that_is_not_finite_is_not_exported(tmp_path):
     network = untrained(SMALL)
     with torch.no_grad():
-        network.dense.bias[3] = torch.nan
+        network.core.dense.bias[3] = torch.nan
     with pytest.raises(ConfigError, match="dense_bias is not finite"):
         export(network, tmp_path / "model.npz", {}, sources=Speech.sources)
     assert not list(tmp_path.iterdir())
