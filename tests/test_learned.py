@@ -40,6 +40,8 @@ SHAPES = [
     Shape(16, 24, 2, 32, 2),
     Shape(40, 48, 1, 96, 3, floor_cue=False, advance_cue=True),
     Shape(64, 128, 3, 128, 1, advance_cue=True),
+    Shape(16, 24, 2, 16, 2, advance_cue=True, channels=16),
+    Shape(64, 72, 1, 64, 3, advance_cue=True, channels=48),
 ]
 
 
@@ -196,6 +198,7 @@ def test_layers_equal_their_twins(n_in, n_out):
     assert np.abs(scaled - y).max() < 1e-6
 
 
+@pytest.mark.parametrize("model", [shape for shape in SHAPES if not shape.channels], ids=str, indirect=True)
 def test_a_gru_equals_its_twin_frame_by_frame(model):
     n = model.shape.hidden
     rng = np.random.default_rng(3)

@@ -19,27 +19,14 @@ import numpy as np
 
 from rtsep.estimators.bands import band_centres
 from rtsep.estimators.features import ADVANCE_HZ
-from rtsep.estimators.model_file import CUES, ENCODER, LEAK, N_ADVANCES, NEIGHBOURS, SUMMARY, Shape
+from rtsep.estimators.model_file import CUES, ENCODER, LEAK, N_ADVANCES, NEIGHBOURS, SUMMARY, Model
 from rtsep.kernels.jit import kernel
-from rtsep.kernels.memory import aligned, zeros
+from rtsep.kernels.memory import constant, zeros
 from rtsep.kernels.network import PANEL, affine, gru_step, leaky_relu, panels
 from rtsep.kernels.rows import NARROW, affine_rows, gru_rows, narrow_panels
 from rtsep.kernels.simd import LANES, load, store
 
 Pack = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-
-class Sizes(NamedTuple):
-    """Of a frame within the network."""
-
-    places: int
-    channels: int
-    hidden: int
-
-    @classmethod
-    def of(cls, shape: Shape) -> Sizes:
-        """Those that a shape stands for."""
-        return cls(shape.bands_in // 2, shape.channels, shape.hidden)
 
 
 def advance_bands(n_bands: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -60,7 +47,7 @@ def advance_bands(n_bands: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class DualPathWeights(NamedTuple):
-    """In panels; float32 unless said, the first axis of what a block has is the block."""
+    """In panels; float32 unless said. The first axis of what every block has is the block."""
 
     lower: np.ndarray  # int64 (n_bands,)
     share: np.ndarray  # (n_bands,)
@@ -80,38 +67,28 @@ class DualPathWeights(NamedTuple):
     heads_place: np.ndarray  # (n_bands, n_heads)
 
 
-class DualPathMemory(NamedTuple):
-    """What is remembered, float32."""
+class DualPathState(NamedTuple):
+    """Weights in panels, and what the network remembers; float32."""
 
-    wide: np.ndarray  # (n_streams, n_layers, hidden)
-    each: np.ndarray  # (n_streams, n_layers, places, channels)
-
-
-class DualPathScratch(NamedTuple):
-    """Within a frame, float32."""
-
-    cues: np.ndarray  # (n_bands + ENCODER - 1, CUES): zeros beyond the ends
-    frame: np.ndarray  # (places + NEIGHBOURS - 1, channels): zeros beyond the ends
-    near: np.ndarray  # (places, channels)
-    rows: np.ndarray  # (places, 3 * channels or the panels of the heads, whichever is more)
+    weights: DualPathWeights
+    hidden: np.ndarray  # (n_streams, n_layers, hidden): of the recurrence over all places
+    each: np.ndarray  # (n_streams, n_layers, places, channels): of that which the places share
+    features: np.ndarray  # (n_features,) scratch
+    cues: np.ndarray  # (n_bands + ENCODER - 1, CUES) scratch: zeros beyond the ends
+    frame: np.ndarray  # (places + NEIGHBOURS - 1, channels) scratch: zeros beyond the ends
+    near: np.ndarray  # (places, channels) scratch
+    rows: np.ndarray  # (places, 3 * channels or the panels of the heads, whichever is more) scratch
     more: np.ndarray  # as `rows`
-    summary: np.ndarray  # (places * SUMMARY + PANEL,)
-    a: np.ndarray  # of the recurrence over all places
-    b: np.ndarray
+    summary: np.ndarray  # (n_panels * PANEL,) scratch: SUMMARY values of every place
+    a: np.ndarray  # scratch of the recurrence over all places
+    b: np.ndarray  # scratch of the recurrence over all places
+    said: np.ndarray  # scratch: the heads, n_bands values each: n_src masks, n_src ratios, confidence
 
 
-def prepare_dual_path(
-    shape: Shape, weights: dict[str, np.ndarray], n_streams: int = 1
-) -> tuple[DualPathWeights, DualPathMemory, DualPathScratch]:
-    """Weights in panels, fresh memory and scratch of a network. Not real-time safe.
-
-    Returns
-    -------
-    weights : DualPathWeights
-    memory : DualPathMemory
-    scratch : DualPathScratch
-    """
-    sizes, blocks = Sizes.of(shape), range(shape.n_layers)
+def prepare_dual_path(model: Model, n_streams: int = 1) -> DualPathState:
+    """Fresh state with the weights of a model. Not real-time safe."""
+    shape, weights = model.shape, model.weights
+    n_places, n, blocks = shape.bands_in // 2, shape.channels, range(shape.n_layers)
 
     def layer(name: str, pack: Pack = narrow_panels) -> np.ndarray:
         return pack(weights[f"{name}.weight"], weights[f"{name}.bias"])
@@ -119,73 +96,65 @@ def prepare_dual_path(
     def gru(name: str, part: str, pack: Pack = narrow_panels) -> np.ndarray:
         return pack(weights[f"{name}.weight_{part}_l0"], weights[f"{name}.bias_{part}_l0"])
 
-    n_bands = 2 * sizes.places
     heads = layer("heads")
-    wide_into = aligned([gru(f"blocks.{i}.wide", "ih", panels) for i in blocks])
-    width = max(3 * sizes.channels, heads.shape[0] * NARROW)
-    lower, share, heard = advance_bands(n_bands)
-    packed = DualPathWeights(
-        lower=lower,
-        share=aligned(share),
-        heard=aligned(heard),
-        encoder=layer("encoder"),
-        encoder_place=aligned(weights["encoder_place"].reshape(sizes.places, sizes.channels)),
-        near=aligned([layer(f"blocks.{i}.near") for i in blocks]),
-        summary=aligned([layer(f"blocks.{i}.summary") for i in blocks]),
-        wide_into=wide_into,
-        wide_within=aligned([gru(f"blocks.{i}.wide", "hh", panels) for i in blocks]),
-        back=aligned([layer(f"blocks.{i}.back", panels) for i in blocks]),
-        lift=aligned([layer(f"blocks.{i}.lift") for i in blocks]),
-        each_into=aligned([gru(f"blocks.{i}.each", "ih") for i in blocks]),
-        each_within=aligned([gru(f"blocks.{i}.each", "hh") for i in blocks]),
-        decoder=layer("decoder"),
-        heads=heads,
-        heads_place=aligned(weights["heads_place"].reshape(n_bands, shape.n_heads)),
-    )
-    memory = DualPathMemory(
-        zeros((n_streams, shape.n_layers, sizes.hidden)),
-        zeros((n_streams, shape.n_layers, sizes.places, sizes.channels)),
-    )
-    scratch = DualPathScratch(
-        cues=zeros((n_bands + ENCODER - 1, CUES)),
-        frame=zeros((sizes.places + NEIGHBOURS - 1, sizes.channels)),
-        near=zeros((sizes.places, sizes.channels)),
-        rows=zeros((sizes.places, width)),
-        more=zeros((sizes.places, width)),
-        summary=zeros(sizes.places * SUMMARY + PANEL),
+    wide_into = constant([gru(f"blocks.{i}.wide", "ih", panels) for i in blocks])
+    back = constant([layer(f"blocks.{i}.back", panels) for i in blocks])
+    width = max(3 * n, heads.shape[0] * NARROW)
+    lower, share, heard = advance_bands(shape.bands_in)
+    return DualPathState(
+        weights=DualPathWeights(
+            lower=constant(lower, np.int64),
+            share=constant(share),
+            heard=constant(heard),
+            encoder=layer("encoder"),
+            encoder_place=constant(weights["encoder_place"].reshape(n_places, n)),
+            near=constant([layer(f"blocks.{i}.near") for i in blocks]),
+            summary=constant([layer(f"blocks.{i}.summary") for i in blocks]),
+            wide_into=wide_into,
+            wide_within=constant([gru(f"blocks.{i}.wide", "hh", panels) for i in blocks]),
+            back=back,
+            lift=constant([layer(f"blocks.{i}.lift") for i in blocks]),
+            each_into=constant([gru(f"blocks.{i}.each", "ih") for i in blocks]),
+            each_within=constant([gru(f"blocks.{i}.each", "hh") for i in blocks]),
+            decoder=layer("decoder"),
+            heads=heads,
+            heads_place=constant(weights["heads_place"].reshape(shape.bands_in, shape.n_heads)),
+        ),
+        hidden=zeros((n_streams, shape.n_layers, shape.hidden)),
+        each=zeros((n_streams, shape.n_layers, n_places, n)),
+        features=zeros(shape.n_features),
+        cues=zeros((shape.bands_in + ENCODER - 1, CUES)),
+        frame=zeros((n_places + NEIGHBOURS - 1, n)),
+        near=zeros((n_places, n)),
+        rows=zeros((n_places, width)),
+        more=zeros((n_places, width)),
+        summary=zeros(back.shape[1] * PANEL),
         a=zeros(wide_into.shape[1] * PANEL),
         b=zeros(wide_into.shape[1] * PANEL),
+        said=zeros(shape.n_heads * shape.bands_out),
     )
-    return packed, memory, scratch
 
 
 @kernel
-def run_dual_path(weights, memory, scratch, stream, features, said):
-    """One step of the network.
+def run_dual_path(network, stream):
+    """One step of the network from `network.features` to `network.said`, before the sigmoids.
 
     Parameters
     ----------
-    weights : DualPathWeights
-        Read only.
-    memory : DualPathMemory
+    network : DualPathState
         Updated in place.
-    scratch : DualPathScratch
-        Overwritten.
     stream : int
         Whose frame it is.
-    features : ndarray, float32, (n_features,)
-        Of `rtsep.estimators.features`, with floors and phase advances. Read only.
-    said : ndarray, float32, (n_heads * n_bands,)
-        The heads, before any sigmoid; overwritten.
 
     Notes
     -----
     Real-time safe.
     """
-    cues, frame, near, rows, more = scratch.cues, scratch.frame, scratch.near, scratch.rows, scratch.more
+    weights, features, said = network.weights, network.features, network.said
+    cues, frame, near, rows, more = network.cues, network.frame, network.near, network.rows, network.more
     n_places, n = near.shape
     n_bands, n_heads = weights.heads_place.shape
-    wide, each = memory.wide[stream], memory.each[stream]
+    wide, each = network.hidden[stream], network.each[stream]
     slope = np.float32(LEAK)
     edge = ENCODER // 2
     for band in range(n_bands):
@@ -199,7 +168,7 @@ def run_dual_path(weights, memory, scratch, stream, features, said):
     for i in range(0, n_places * n, LANES):
         store(inner, i, load(inner, i) + load(weights.encoder_place, i))
     leaky_relu(inner, n_places * n, slope)
-    line, summary = near.reshape(near.size), scratch.summary
+    line, summary = near.reshape(near.size), network.summary
     for block in range(wide.shape[0]):
         affine_rows(weights.near[block], frame, 0, n, n_places, near, n)
         leaky_relu(line, near.size, slope)
@@ -216,8 +185,8 @@ def run_dual_path(weights, memory, scratch, stream, features, said):
             0,
             n_places * SUMMARY,
             wide,
-            scratch.a,
-            scratch.b,
+            network.a,
+            network.b,
         )
         affine(weights.back, block, wide, block * wide.shape[1], wide.shape[1], summary)
         affine_rows(weights.lift[block], summary, 0, SUMMARY, n_places, rows, n)

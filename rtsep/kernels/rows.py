@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 
 from rtsep.kernels.jit import kernel
-from rtsep.kernels.memory import aligned
+from rtsep.kernels.memory import constant
 from rtsep.kernels.network import sigmoid, tanh
 from rtsep.kernels.simd import LANES, get, load, multiply_add, store
 
@@ -24,7 +24,7 @@ def narrow_panels(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     n_panels = -(-n_out // NARROW)
     padded = np.zeros((n_panels * NARROW, 1 + n_in), np.float32)
     padded[:n_out, 0], padded[:n_out, 1:] = bias, weight
-    return aligned(padded.reshape(n_panels, NARROW, 1 + n_in).transpose(0, 2, 1))
+    return constant(padded.reshape(n_panels, NARROW, 1 + n_in).transpose(0, 2, 1))
 
 
 @kernel

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rtsep.estimators.dual_path import Sizes, advance_bands
+from rtsep.estimators.dual_path import advance_bands
 from rtsep.estimators.model_file import CUES, ENCODER, LEAK, N_ADVANCES, NEIGHBOURS, SUMMARY, Shape
 from rtsep.training.gru import GRU
 
@@ -37,13 +37,13 @@ class Convolution(nn.Linear):
 class Block(nn.Module):
     """Neighbouring places, all places over time, each place over time; a residual connection around all of it."""
 
-    def __init__(self, sizes: Sizes) -> None:
+    def __init__(self, shape: Shape) -> None:
         super().__init__()
-        n, n_summary = sizes.channels, sizes.places * SUMMARY
+        n, n_summary = shape.channels, shape.bands_in // 2 * SUMMARY
         self.near = Convolution(n, n, NEIGHBOURS)
         self.summary = nn.Linear(n, SUMMARY)
-        self.wide = remembering(n_summary, sizes.hidden)
-        self.back = nn.Linear(sizes.hidden, n_summary)
+        self.wide = remembering(n_summary, shape.hidden)
+        self.back = nn.Linear(shape.hidden, n_summary)
         self.lift = nn.Linear(SUMMARY, n)
         self.each = remembering(n, n)
 
@@ -60,8 +60,7 @@ class DualPath(nn.Module):
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
-        self.sizes = sizes = Sizes.of(shape)
-        n = sizes.channels
+        n, n_places = shape.channels, shape.bands_in // 2
         lower, share, heard = advance_bands(shape.bands_in)
         rows, in_bands = np.arange(len(lower)), np.zeros((N_ADVANCES, len(lower)), np.float32)
         in_bands[lower, rows] = heard * (1 - share)
@@ -69,20 +68,25 @@ class DualPath(nn.Module):
         self.in_bands: Tensor
         self.register_buffer("in_bands", torch.from_numpy(in_bands), persistent=False)
         self.encoder = Convolution(CUES, n, ENCODER, 2)
-        self.encoder_place = nn.Parameter(torch.zeros(sizes.places * n))
-        self.blocks = nn.ModuleList(Block(sizes) for _ in range(shape.n_layers))
+        self.encoder_place = nn.Parameter(torch.zeros(n_places * n))
+        self.blocks = nn.ModuleList(Block(shape) for _ in range(shape.n_layers))
         self.decoder = Convolution(n, n, NEIGHBOURS)
         self.heads = nn.Linear(n, 2 * shape.n_heads)
-        self.heads_place = nn.Parameter(torch.zeros(2 * sizes.places * shape.n_heads))
+        self.heads_place = nn.Parameter(torch.zeros(shape.bands_in * shape.n_heads))
+        # PyTorch's own first weights would halve what goes through every layer.
+        for module in self.modules():
+            if isinstance(module, nn.Linear) and module is not self.heads:
+                nn.init.kaiming_normal_(module.weight, LEAK)
+                nn.init.zeros_(module.bias)
 
     def forward(self, features: Tensor) -> Tensor:
         """As the class says."""
-        n_bands = 2 * self.sizes.places
+        n_bands = self.in_bands.shape[1]
         levels, cosines, sines = features.transpose(0, 1).split([2 * n_bands, N_ADVANCES, N_ADVANCES], -1)
         x = torch.stack(
             [*levels.unflatten(-1, (2, n_bands)).unbind(-2), cosines @ self.in_bands, sines @ self.in_bands], -1
         )
-        x = self.encoder(x) + self.encoder_place.view(-1, self.sizes.channels)
+        x = self.encoder(x) + self.encoder_place.view(n_bands // 2, -1)
         x = nn.functional.leaky_relu(x, LEAK)
         for block in self.blocks:
             x = block(x)
@@ -92,10 +96,11 @@ class DualPath(nn.Module):
 
 
 def remembering(n_in: int, n: int) -> GRU:
-    """A GRU with a memory that lasts from the start: rotations, and update gates that keep three quarters."""
+    """A GRU that hears from the start, and remembers: rotations, and update gates that keep three quarters."""
     gru = GRU(n_in, n, 1)
     parameters = dict(gru.named_parameters())
     with torch.no_grad():
+        parameters["weight_ih_l0"].normal_(0, n_in**-0.5)
         for gate in parameters["weight_hh_l0"].split(n):
             nn.init.orthogonal_(gate)
         parameters["bias_hh_l0"][n : 2 * n] = 1.0
