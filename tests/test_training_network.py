@@ -29,12 +29,15 @@ FRAMES = training.complex_frames(GOLDEN)
 
 
 def untrained(shape: Shape, seed: int = 0):
-    """A network whose units are driven a little further than PyTorch's initial weights do."""
+    """A network whose units are driven a little further than its first weights do, all of which count."""
     torch.manual_seed(seed)
     network = Network(shape)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter *= 2
+            if shape.channels:
+                parameter += 0.05 * torch.randn_like(parameter)
+            else:
+                parameter *= 2
     return network.eval()
 
 

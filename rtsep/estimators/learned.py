@@ -276,7 +276,7 @@ class _Learned(CompiledEstimator):
             network=prepare_network(model, n_streams),
             bands=expansion_bands(shape.bands_out, config),
             gains=zeros((shape.n_src, shape.bands_out + 1)),
-            masks_only=np.array([self.masks]),
+            masks_only=np.array([self.masks if self.target is None else self.target == "mask"]),
             turn=zeros(1, np.int64),
         )
 
