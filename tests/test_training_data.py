@@ -390,8 +390,13 @@ def test_a_packed_corpus_is_that_of_the_folders_but_for_its_codec(folder, tmp_pa
     one, other = corpus(), Corpus("other", "CC0", "nowhere", group="^([a-z])_", validation=1.0)
     loaded = {"speech": load_corpora([(one, folder)], "speech", refuse), "noise": [], "music": []}
     loaded["speech"].append(
-        (other, [replace(c, name=f"o{c.name}", group=f"o{c.group}") for c in loaded["speech"][0][1]])
+        (
+            other,
+            [replace(c, name=f"o{c.name}", group=f"o{c.group}", digest=f"o{c.digest}") for c in loaded["speech"][0][1]],
+        )
     )
+    long = np.tile(loaded["speech"][0][1][0].samples, 400)  # of a length that libvorbis cannot take at once
+    loaded["speech"][1][1].append(replace(loaded["speech"][1][1][0], name="long", digest="long", samples=long))
     path = tmp_path / "corpus.zip"
     write_pack(path, loaded)
     assert path.stat().st_size < 0.3 * sum(2 * clip.samples.size for _, clips in loaded["speech"] for clip in clips)

@@ -42,10 +42,7 @@ def write_pack(path: Path, loaded: Mapping[str, Loaded], progress: Callable[[int
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as file:
             index = []
             for i, (kind, corpus, clips) in enumerate(streams):
-                samples = np.concatenate([clip.samples for clip in clips])
-                buffer = io.BytesIO()
-                sf.write(buffer, samples, SR, format="OGG", subtype="VORBIS", compression_level=COMPRESSION)
-                file.writestr(f"{i}.ogg", buffer.getvalue())
+                file.writestr(f"{i}.ogg", _encoded(np.concatenate([clip.samples for clip in clips])))
                 kept = [(clip.name, clip.digest, clip.samples.size) for clip in clips]
                 index.append({"kind": kind, "corpus": corpus, "group": clips[0].group, "clips": kept})
                 if progress:
@@ -91,6 +88,16 @@ def _streams(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
         stream.append(clip)
     if stream:
         yield stream
+
+
+def _encoded(samples: np.ndarray) -> bytes:
+    buffer = io.BytesIO()
+    with sf.SoundFile(
+        buffer, "w", SR, 1, format="OGG", subtype="VORBIS", compression_level=COMPRESSION
+    ) as stream:  # some seconds at a time: libvorbis takes its stack for all that it is given, and minutes exceed it
+        for at in range(0, samples.size, 4 * SR):
+            stream.write(samples[at : at + 4 * SR])
+    return buffer.getvalue()
 
 
 def _clips(data: bytes, entry: dict[str, Any]) -> Iterator[Clip]:
