@@ -698,7 +698,7 @@ def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, c
         (("--adapt", "m.npz", "--speech", "speech"), "m.npz is the model to adapt"),
         (("--adapt", "tiny.toml", "--speech", "speech", "--music", "noise"), "--music is not for --adapt"),
         (("tiny.toml", "--speech", "speech/voice0", "--noise", "noise"), "has no subfolders: it needs one for"),
-        (("none.toml", "--speech", "speech"), "No such file or directory; shipped ones: speech, talkers"),
+        (("none.toml", "--speech", "speech"), "No such file or directory; shipped ones: speech, speech_v2, talkers"),
     ],
 )
 def test_what_cannot_be_is_one_line_that_says_why(recordings, monkeypatch, capsys, options, message):
