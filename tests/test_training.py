@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -40,7 +41,7 @@ from rtsep.training.mixer import Mixer
 from rtsep.training.network import CONFIG, Heads, Network
 from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, Recipe, Stage
 from rtsep.training.spectral_loss import plain_spectral_losses, spectral_losses
-from rtsep.training.train import Training, checkpoint_of, learning_rate
+from rtsep.training.train import MOST_MIXTURES, Training, checkpoint_of, learning_rate
 
 SR = 16_000
 FRAMES = framing(4)
@@ -390,6 +391,23 @@ def test_pieces_of_a_batch_have_the_gradient_of_the_whole(tmp_path, monkeypatch)
     assert sum_of_values == pytest.approx(value, rel=1e-5)
     for expected, got in zip(whole, sum_of_pieces, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-3)
+
+
+def test_batches_that_are_made_ahead_are_those_that_would_be_made(tmp_path):
+    training = make_training(tmp_path / "m.npz")
+    first, last = training.recipe.stages
+    with ThreadPoolExecutor(2) as pool:
+        for stage, step in (
+            (first, 0),
+            (first, 1),
+            (first, 2),
+            (last, 3),
+            (last, 9),
+        ):  # and where stages meet, or one resumes
+            start = step * MOST_MIXTURES
+            found = training._made(pool, stage, np.array([start, start + 1]), [1, stage.batch - 1], SR // 2)
+            for got, expected in zip(found, training._make(stage, start, stage.batch, SR // 2), strict=True):
+                torch.testing.assert_close(got, expected)
 
 
 def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):

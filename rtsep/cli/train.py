@@ -180,7 +180,8 @@ def run(args: argparse.Namespace) -> int:
             _say(f"--jobs {args.jobs} has no effect: to go on exactly, it keeps the {training.jobs} of its start")
     seconds = 3600 * args.hours if args.hours else float("inf")
     with gently() as stopped:
-        _say(f"{recipe.network.n_parameters:,} weights, {recipe.steps} steps, {training.jobs} threads; Ctrl-C stops")
+        work = f"{training.jobs} threads" + (", the network on a GPU" if training.device.type == "cuda" else "")
+        _say(f"{recipe.network.n_parameters:,} weights, {recipe.steps} steps, {work}; Ctrl-C stops")
         with progress_bar("training") as progress:
             complete = training.run(seconds, _say_scores, progress, stopped)
         done = training.progress

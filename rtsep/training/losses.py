@@ -85,7 +85,7 @@ def losses(heads: Heads, spectrum: Tensor, sources: Tensor, stage: Stage, distin
         wanted = compress(sizes / SCALE)
         if wanted.shape[1] > 2:
             order = best_order(compress(heads.masks[..., ::EVERY] * mixture), wanted, distinct)
-            rows = torch.arange(len(order))[:, None]
+            rows = torch.arange(len(order), device=order.device)[:, None]
             sources, targets = sources[rows, order], targets[rows, order]
             sizes, wanted = sizes[rows, order], wanted[rows, order]
         cosine = (some.real * targets.real + some.imag * targets.imag) / (size * sizes + TINY)

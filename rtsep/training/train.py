@@ -410,7 +410,7 @@ def _improvements(network: Network, sources: Tensor) -> Tensor:
         heads = network(spectrum, network.shape.hop_ms // HOP_MS)
         size = magnitude_of(spectrum)[:, None]
         order = best_order((heads.masks * size).sqrt(), magnitude_of(frames.stft(sources)).sqrt())[:, :-1]
-        talkers = talkers[torch.arange(len(order))[:, None], order]
+        talkers = talkers[torch.arange(len(order), device=order.device)[:, None], order]
         heard = (
             frames.istft(share_error(heads.masks) * spectrum[:, None], n),
             frames.istft(share_error(heads.gains) * spectrum[:, None], n),
