@@ -693,6 +693,20 @@ def test_two_talkers_need_two_speakers_on_each_side(recordings, capsys):
     assert "speakers for training: 1, of 2 that a mixture needs" in capsys.readouterr().err
 
 
+def test_a_training_on_a_packed_corpus_needs_no_folders(recordings, capsys):
+    folders = ("--speech", recordings / "speech", "--noise", recordings / "noise")
+    pack = ["train", recordings / "tiny.toml", *folders, "--pack", "-o", recordings / "corpus.zip"]
+    assert main(list(map(str, pack))) == 0
+    assert "corpus.zip: 0.00 h in 0 MiB" in capsys.readouterr().out
+    packed = (recordings / "tiny.toml", "--packed", recordings / "corpus.zip")
+    assert train(recordings, *packed, "--test", recordings / "noise") == 2
+    assert "is for testing, and in training" in capsys.readouterr().err
+    assert train(recordings, *packed, "--hours", "1e-9") == 0
+    whole = read_model(recordings / "m.npz").manifest["recordings"]
+    assert train(recordings, recordings / "tiny.toml", *folders, "--hours", "1e-9", "--overwrite") == 0
+    assert read_model(recordings / "m.npz").manifest["recordings"] == whole
+
+
 def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, capsys, monkeypatch):
     monkeypatch.chdir(recordings)
     options = ["tiny.toml", "--speech", "speech", "--noise", "noise", "-o", "none/m.npz"]
@@ -716,6 +730,13 @@ def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, c
         (("--adapt", "m.npz", "--speech", "speech"), "m.npz is the model to adapt"),
         (("--adapt", "tiny.toml", "--speech", "speech", "--music", "noise"), "--music is not for --adapt"),
         (("tiny.toml", "--speech", "speech/voice0", "--noise", "noise"), "has no subfolders: it needs one for"),
+        (
+            ("tiny.toml", "--speech", "speech", "--packed", "c.zip"),
+            "--packed has all recordings: leave out the folders",
+        ),
+        (("tiny.toml", "--packed", "c.zip"), "c.zip cannot be used as a packed corpus: [Errno 2] No such file"),
+        (("--adapt", "speech", "--packed", "c.zip"), "--pack and --packed are for a RECIPE"),
+        (("tiny.toml", "--pack"), "m.npz does not end in .zip"),
         (("none.toml", "--speech", "speech"), "No such file or directory; shipped ones: speech, speech_v2, talkers"),
     ],
 )

@@ -139,6 +139,8 @@ def run(args: argparse.Namespace) -> int:
         for kind in KINDS:
             with progress_bar(f"reading {kind}") as progress:
                 loaded[kind] = load_corpora(_places(args, recipe, kind), kind, _say_skipped, progress)
+    for corpora in loaded.values():
+        check_unseen((clip for _, clips in corpora for clip in clips), args.test, _say_skipped)
     if args.pack:
         with progress_bar("packing") as progress:
             write_pack(args.output, loaded, progress)
@@ -153,8 +155,6 @@ def run(args: argparse.Namespace) -> int:
         for side in ("training", "validation"):
             if corpora:
                 _say(f"{kind}, {side}: {_describe(splits[kind], side)}")
-    for split in splits.values():
-        check_unseen(split.training.clips, args.test, _say_skipped)
     mixers = {}
     for side in ("training", "validation"):
         speech, noise, music = (getattr(splits[kind], side) for kind in KINDS)

@@ -99,7 +99,8 @@ class _SpectralLosses(torch.autograd.Function):
         slopes = torch.zeros_like(masks), torch.zeros_like(gains)
         magnitude, distance = torch.zeros(len(masks)), torch.zeros(len(masks))
         outputs = [part.numpy() for part in (magnitude, distance, *slopes)]
-        add_spectral_losses(*inputs, np.array(weights, np.float32), *outputs)
+        scratch = np.empty((4, wanted.shape[-1]), np.float32)
+        add_spectral_losses(*inputs, np.array(weights, np.float32), *outputs, scratch)
         ctx.slopes = slopes
         ctx.mark_non_differentiable(magnitude, distance)
         return weights[0] * magnitude + weights[1] * distance, magnitude, distance
@@ -112,16 +113,18 @@ class _SpectralLosses(torch.autograd.Function):
 
 
 @kernel
-def add_spectral_losses(masks, gains, mixture, wanted, towards, weights, magnitude, distance, d_masks, d_gains):
+def add_spectral_losses(
+    masks, gains, mixture, wanted, towards, weights, magnitude, distance, d_masks, d_gains, scratch
+):
     """Add the losses of `spectral_losses` to `magnitude` and `distance`, and to `d_...` the gradients of their sum.
 
-    Zeros before. `weights` (2,) are those of the losses in that sum; all else as there.
+    Zeros before. `weights` (2,) are those of the losses in that sum, `scratch` is (4, n_bins // 2 + 1); all else as
+    there.
     """
     n_batch, n_src, n_frames, n_some = wanted.shape
     share, each = ONE / np.float32(n_src), ONE / np.float32(n_src * n_frames * n_some)
     by_magnitude, by_distance = weights[0] * each, weights[1] * each
-    missing, shared = np.empty(n_some, np.float32), np.empty(n_some, np.float32)
-    errors, distances = np.empty(n_some, np.float32), np.empty(n_some, np.float32)
+    missing, shared, errors, distances = scratch[0], scratch[1], scratch[2], scratch[3]
     for b in range(n_batch):
         for t in range(n_frames):
             x = mixture[b, t]
