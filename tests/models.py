@@ -34,3 +34,10 @@ def tiny(settings: type) -> Path:
     """A small random model for `Speech` or `Talkers`."""
     shape = Shape(16, 24, 2, 32, len(settings.sources), advance_cue=True, hop_ms=8)
     return random_model(Path(FOLDER.name) / f"{settings.name}.npz", shape, settings.sources, seed=1)
+
+
+@cache
+def tiny_dual_path(settings: type) -> Path:
+    """The same by a dual-path network."""
+    shape = Shape(16, 24, 2, 16, len(settings.sources), advance_cue=True, hop_ms=8, channels=16)
+    return random_model(Path(FOLDER.name) / f"{settings.name}_dual_path.npz", shape, settings.sources, seed=1)

@@ -105,15 +105,63 @@ def gru(x: np.ndarray, weights: dict[str, np.ndarray], layer: int) -> np.ndarray
     return np.array(out)
 
 
-def heads(frames: np.ndarray, model, config) -> np.ndarray:
-    """Masks, ratios and confidence of the bands, (n_frames, 2 * n_src + 1, bands_out)."""
-    shape, weights = model.shape, model.weights
-    x = features(frames, shape, config) @ weights["dense_weight"].astype(float).T + weights["dense_bias"]
+def rows_gru(x: np.ndarray, weights: dict[str, np.ndarray], name: str) -> np.ndarray:
+    """Outputs (n_frames, n_rows, n) of a GRU that each row of x (n_frames, n_rows, n_in) has for itself."""
+    parts = {
+        f"gru0_{ours}_{kind}": weights[f"{name}.{kind}_{torchs}_l0"]
+        for ours, torchs in (("input", "ih"), ("hidden", "hh"))
+        for kind in ("weight", "bias")
+    }
+    return np.stack([gru(x[:, row], parts, 0) for row in range(x.shape[1])], 1)
+
+
+def dual_path(heard: np.ndarray, shape, weights: dict[str, np.ndarray]) -> np.ndarray:
+    """Raw heads (n_frames, n_heads, n_bands) of features (n_frames, n_features), place by place."""
+    n_frames, n_bands, n_places, n = len(heard), shape.bands_in, shape.bands_in // 2, shape.channels
+
+    def dense(name: str, x: np.ndarray) -> np.ndarray:
+        return x @ weights[f"{name}.weight"].astype(float).T + weights[f"{name}.bias"]
+
+    def convolution(name: str, x: np.ndarray, width: int, step: int) -> np.ndarray:
+        edge = np.zeros((n_frames, width // 2, x.shape[2]))
+        padded = np.concatenate([edge, x, edge], 1)
+        places = range(0, x.shape[1], step)
+        return np.stack([dense(name, padded[:, at : at + width].reshape(n_frames, -1)) for at in places], 1)
+
+    def leaky(x: np.ndarray) -> np.ndarray:
+        return np.where(x > 0, x, 0.2 * x)
+
+    stretches, peaks = (np.arange(48) + 0.5) * 62.5, centres(n_bands)
+    cues = [heard[:, :n_bands], heard[:, n_bands : 2 * n_bands]]
+    for part in (heard[:, 2 * n_bands : -48], heard[:, -48:]):
+        in_bands = np.array([np.interp(peaks, stretches, frame) for frame in part])
+        cues.append(np.where(peaks < stretches[-1], in_bands, 0))
+    x = leaky(convolution("encoder", np.stack(cues, 2), 5, 2) + weights["encoder_place"].reshape(n_places, n))
+    for block in (f"blocks.{i}" for i in range(shape.n_layers)):
+        near = leaky(convolution(f"{block}.near", x, 3, 1))
+        summary = dense(f"{block}.summary", near).reshape(n_frames, 1, -1)
+        wide = dense(f"{block}.back", rows_gru(summary, weights, f"{block}.wide"))
+        near = near + dense(f"{block}.lift", wide.reshape(n_frames, n_places, -1))
+        x = x + rows_gru(near, weights, f"{block}.each")
+    raw = dense("heads", leaky(convolution("decoder", x, 3, 1)))  # of both bands of a place
+    raw = raw.reshape(n_frames, n_bands, -1) + weights["heads_place"].reshape(n_bands, -1)
+    return raw.transpose(0, 2, 1)
+
+
+def recurrent(heard: np.ndarray, shape, weights: dict[str, np.ndarray]) -> np.ndarray:
+    """Raw heads (n_frames, n_heads, bands_out) of features (n_frames, n_features)."""
+    x = heard @ weights["dense_weight"].astype(float).T + weights["dense_bias"]
     x = y = np.where(x > 0, x, 0.2 * x)
     for layer in range(shape.n_layers):
         y = gru(y, weights, layer)
     raw = (x + y) @ weights["heads_weight"].astype(float).T + weights["heads_bias"]
-    raw = raw.reshape(len(frames), shape.n_heads, shape.bands_out)
+    return raw.reshape(len(heard), shape.n_heads, shape.bands_out)
+
+
+def heads(frames: np.ndarray, model, config) -> np.ndarray:
+    """Masks, ratios and confidence of the bands, (n_frames, 2 * n_src + 1, bands_out)."""
+    shape, weights = model.shape, model.weights
+    raw = (dual_path if shape.channels else recurrent)(features(frames, shape, config), shape, weights)
     ratios = slice(shape.n_src, 2 * shape.n_src)
     out = sigmoid(raw)
     out[:, ratios] = 4 * sigmoid(raw[:, ratios] - 1.1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tracemalloc
 from dataclasses import replace
 
+import models
 import numpy as np
 import pytest
 import signals
@@ -13,7 +14,7 @@ from numba.core.runtime import _nrt_python, rtsys
 from rtsep import ConfigError, Output, PythonEstimator, Separator, StreamConfig, separate
 from rtsep.engine.hop import process_block
 from rtsep.engine.registry import ESTIMATORS, PHASES
-from rtsep.estimators import Denoise, Oracle
+from rtsep.estimators import Denoise, Oracle, Speech
 from rtsep.phase import MISI, OMISI, BregmanADMM, BregmanGradient
 
 SR = 16_000
@@ -57,6 +58,8 @@ class InPython(PythonEstimator):
 
 
 def estimator(name: str, sources: np.ndarray):
+    if name == "dual path":
+        return Speech(models.tiny_dual_path(Speech))
     return InPython(Denoise()) if name == "python" else ESTIMATORS[name].example(sources)
 
 
@@ -69,7 +72,7 @@ def has_example(name: str) -> bool:
 
 
 ONLINE = [name for name, settings in PHASES.items() if settings().lookahead is not None]
-NAMES = [name for name in ("python", *ESTIMATORS) if has_example(name)]
+NAMES = [name for name in ("python", "dual path", *ESTIMATORS) if has_example(name)]
 # Every estimator with the default phase recovery, every phase recovery with true magnitudes.
 PAIRS = [(name, "omisi") for name in NAMES] + [("oracle", PHASES[name]()) for name in ONLINE if name != "omisi"]
 IDS = [f"{e}-{getattr(p, 'name', p)}" for e, p in PAIRS]

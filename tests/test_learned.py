@@ -31,6 +31,7 @@ from rtsep.estimators.model_file import Shape, read_model, write_model
 from rtsep.evaluation import si_sdr
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.network import affine, gru_step, leaky_relu, panels, scaled_sigmoid, sigmoid, tanh
+from rtsep.kernels.rows import affine_rows, narrow_panels
 from rtsep.kernels.simd import limit, load, store
 from rtsep.phase import MISI, OMISI
 
@@ -40,6 +41,8 @@ SHAPES = [
     Shape(16, 24, 2, 32, 2),
     Shape(40, 48, 1, 96, 3, floor_cue=False, advance_cue=True),
     Shape(64, 128, 3, 128, 1, advance_cue=True),
+    Shape(16, 24, 2, 16, 2, advance_cue=True, channels=16),
+    Shape(64, 72, 1, 64, 3, advance_cue=True, channels=48),
 ]
 
 
@@ -196,6 +199,21 @@ def test_layers_equal_their_twins(n_in, n_out):
     assert np.abs(scaled - y).max() < 1e-6
 
 
+@pytest.mark.parametrize(("n_in", "n_out", "step"), [(4, 16, 4), (20, 32, 8), (96, 33, 32), (1, 5, 3)])
+def test_layers_of_rows_equal_their_twins_whether_rows_overlap_or_not(n_in, n_out, step):
+    rng = np.random.default_rng(n_in)
+    weight, bias, x = rng.normal(size=(n_out, n_in)), rng.normal(size=n_out), rng.normal(size=2 + 7 * step + n_in)
+    packed = narrow_panels(weight, bias)
+    width = packed.shape[0] * 16
+    out = np.full((8, width + 8), np.nan, np.float32)
+    affine_rows(packed, x.astype(np.float32), 2, step, 8, out, width + 8)
+    exact = np.stack([weight @ x[2 + row * step :][:n_in] + bias for row in range(8)])
+    assert np.abs(out[:, :n_out] - exact).max() < 1e-5 * max(1, np.abs(exact).max())
+    assert (out[:, n_out:width] == 0).all()
+    assert np.isnan(out[:, width:]).all()
+
+
+@pytest.mark.parametrize("model", [shape for shape in SHAPES if not shape.channels], ids=str, indirect=True)
 def test_a_gru_equals_its_twin_frame_by_frame(model):
     n = model.shape.hidden
     rng = np.random.default_rng(3)
@@ -524,6 +542,8 @@ def test_nothing_is_written_that_would_not_be_read(name, change, message, tmp_pa
         ({"hop_ms": 5}, ("a", "b"), r"its header is wrong \(hop_ms=5 is not one of 4, 8\)"),
         ({"hidden": 20}, ("a", "b"), r"its header is wrong \(hidden=20 is not a multiple of 8"),
         ({"bands_in": 129}, ("a", "b"), "bands_in=129 is not between 8 and 128"),
+        ({"channels": 24}, ("a", "b"), "channels=24 is not a multiple of 16"),
+        ({"channels": 16}, ("a", "b"), "a network with channels hears and speaks in the same bands, with both cues"),
         ({"n_src": 3}, ("a", "b"), "it names 2 sources and has heads for 3"),
         ({"n_layers": 1}, ("a", "b"), "it has other arrays: gru1_hidden_bias"),
         ({"width": 1}, ("a", "b"), "its header is wrong"),

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -34,12 +35,13 @@ from rtsep.training import adapt
 from rtsep.training import losses as L
 from rtsep.training.checkpoint import MAGIC, read_checkpoint
 from rtsep.training.corpus import Clip, Pool
+from rtsep.training.expansion import expansion_matrix
 from rtsep.training.framing import framing, magnitude_of
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import CONFIG, Heads, Network
 from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, Recipe, Stage
-from rtsep.training.spectral_loss import spectral_losses
-from rtsep.training.train import Training, checkpoint_of, learning_rate
+from rtsep.training.spectral_loss import plain_spectral_losses, spectral_losses
+from rtsep.training.train import MOST_MIXTURES, Training, checkpoint_of, learning_rate
 
 SR = 16_000
 FRAMES = framing(4)
@@ -134,6 +136,7 @@ def test_bands_become_bins_by_a_matrix_and_so_do_gradients(rng):
     bands = torch.from_numpy(rng.uniform(0, 1, (2, 7, 5, 16)).astype(np.float32)).requires_grad_()
     weights = [torch.from_numpy(rng.normal(size=(2, 2, 7, 257)).astype(np.float32)) for _ in range(2)]
     found = []
+    torch.testing.assert_close(expansion_matrix(16), matrix, atol=1e-6, rtol=1e-6)
     for function in (naive, network.expand):
         heads = function(bands)
         total = (heads.masks * weights[0]).sum() + (heads.gains * weights[1]).sum()
@@ -197,12 +200,13 @@ def test_spectral_losses_have_the_gradients_that_pytorch_finds(rng, n_src):
     towards = 2 * wanted * (2 * random(3, n_src, 9, 129) - 1)
     masks, gains = 2 * random(3, n_src, 9, 257), 2 * random(3, n_src, 9, 257)  # what is heard may be less than nothing
     found = []
-    for function in (naive_spectral_losses, spectral_losses):
+    for function in (naive_spectral_losses, plain_spectral_losses, spectral_losses):
         inputs = masks.clone().requires_grad_(), gains.clone().requires_grad_()
         total, *parts = function(*inputs, mixture, wanted, towards, (10.0, 5.0))
         found.append((total, *parts, *torch.autograd.grad((total * torch.arange(1.0, 4.0)).sum(), inputs)))
-    for expected, got in zip(*found, strict=True):
-        torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-3)
+    for expected, *both in zip(*found, strict=True):
+        for got in both:
+            torch.testing.assert_close(got, expected, atol=1e-6, rtol=1e-3)
 
 
 def naive_spectral_losses(masks, gains, mixture, wanted, towards, weights):
@@ -382,11 +386,28 @@ def test_pieces_of_a_batch_have_the_gradient_of_the_whole(tmp_path, monkeypatch)
     found = []
     for chunk in (10 * SR, SR):
         monkeypatch.setattr("rtsep.training.train.CHUNK", chunk)
-        found.append(training._gradients(stage, 0, 5, SR // 2))
+        found.append(training._gradients(training._make(stage, 0, 5, SR // 2), stage))
     (value, whole), (sum_of_values, sum_of_pieces) = found
     assert sum_of_values == pytest.approx(value, rel=1e-5)
     for expected, got in zip(whole, sum_of_pieces, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-3)
+
+
+def test_batches_that_are_made_ahead_are_those_that_would_be_made(tmp_path):
+    training = make_training(tmp_path / "m.npz")
+    first, last = training.recipe.stages
+    with ThreadPoolExecutor(2) as pool:
+        for stage, step in (
+            (first, 0),
+            (first, 1),
+            (first, 2),
+            (last, 3),
+            (last, 9),
+        ):  # and where stages meet, or one resumes
+            start = step * MOST_MIXTURES
+            found = training._made(pool, stage, np.array([start, start + 1]), [1, stage.batch - 1], SR // 2)
+            for got, expected in zip(found, training._make(stage, start, stage.batch, SR // 2), strict=True):
+                torch.testing.assert_close(got, expected)
 
 
 def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
@@ -414,7 +435,7 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
 def test_a_loss_that_is_not_finite_ends_the_training(tmp_path):
     training = make_training(tmp_path / "m.npz")
     with torch.no_grad():
-        training.network.heads.bias[0] = math.nan
+        training.network.core.heads.bias[0] = math.nan
     with pytest.raises(ConfigError, match="the loss is nan at step 0 of stage 'a'"):
         training.run()
 
@@ -491,7 +512,7 @@ def test_the_command_trains_resumes_and_adapts(recordings, capsys, monkeypatch):
     assert main(list(map(str, options))) == 0
     adapted = read_model(recordings / "me.npz")
     assert adapted.manifest["adapted_from"] == model.sha256
-    assert "step 0 (before, 0.0 h in 0.00 h): SI-SDR mask" in capsys.readouterr().out
+    assert "step 0 (before, 0.0 h of mixtures in 0.00 h): SI-SDR mask" in capsys.readouterr().out
     assert adapted.shape == model.shape
     options = ["train", "--adapt", "speech", "--speech", own, "-o", recordings / "shipped.npz", "--hours", "1e-9"]
     assert main(list(map(str, options))) == 0
@@ -672,6 +693,20 @@ def test_two_talkers_need_two_speakers_on_each_side(recordings, capsys):
     assert "speakers for training: 1, of 2 that a mixture needs" in capsys.readouterr().err
 
 
+def test_a_training_on_a_packed_corpus_needs_no_folders(recordings, capsys):
+    folders = ("--speech", recordings / "speech", "--noise", recordings / "noise")
+    pack = ["train", recordings / "tiny.toml", *folders, "--pack", "-o", recordings / "corpus.zip"]
+    assert main(list(map(str, pack))) == 0
+    assert "corpus.zip: 0.00 h in 0 MiB" in capsys.readouterr().out
+    packed = (recordings / "tiny.toml", "--packed", recordings / "corpus.zip")
+    assert train(recordings, *packed, "--test", recordings / "noise") == 2
+    assert "is for testing, and in training" in capsys.readouterr().err
+    assert train(recordings, *packed, "--hours", "1e-9") == 0
+    whole = read_model(recordings / "m.npz").manifest["recordings"]
+    assert train(recordings, recordings / "tiny.toml", *folders, "--hours", "1e-9", "--overwrite") == 0
+    assert read_model(recordings / "m.npz").manifest["recordings"] == whole
+
+
 def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, capsys, monkeypatch):
     monkeypatch.chdir(recordings)
     options = ["tiny.toml", "--speech", "speech", "--noise", "noise", "-o", "none/m.npz"]
@@ -695,7 +730,14 @@ def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, c
         (("--adapt", "m.npz", "--speech", "speech"), "m.npz is the model to adapt"),
         (("--adapt", "tiny.toml", "--speech", "speech", "--music", "noise"), "--music is not for --adapt"),
         (("tiny.toml", "--speech", "speech/voice0", "--noise", "noise"), "has no subfolders: it needs one for"),
-        (("none.toml", "--speech", "speech"), "No such file or directory; shipped ones: speech, talkers"),
+        (
+            ("tiny.toml", "--speech", "speech", "--packed", "c.zip"),
+            "--packed has all recordings: leave out the folders",
+        ),
+        (("tiny.toml", "--packed", "c.zip"), "c.zip cannot be used as a packed corpus: [Errno 2] No such file"),
+        (("--adapt", "speech", "--packed", "c.zip"), "--pack and --packed are for a RECIPE"),
+        (("tiny.toml", "--pack"), "m.npz does not end in .zip"),
+        (("none.toml", "--speech", "speech"), "No such file or directory; shipped ones: speech, speech_v2, talkers"),
     ],
 )
 def test_what_cannot_be_is_one_line_that_says_why(recordings, monkeypatch, capsys, options, message):

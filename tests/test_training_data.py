@@ -17,17 +17,22 @@ from rtsep import ConfigError
 
 pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 
-from rtsep.training.corpus import Clip, Pool, check_disjoint, check_unseen, load_corpora
+from rtsep.training.corpus import Clip, Pool, check_disjoint, check_unseen, load_corpora, split_corpora
 from rtsep.training.mixer import RESAMPLED, Mixer, _low_pass, active_power, filter_rows
 from rtsep.training.noises import GENERATORS, synthetic
+from rtsep.training.pack import read_pack, write_pack
 from rtsep.training.pitch import pitch_of
 from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, read_recipe, recipe_from
-from rtsep.training.rooms import draw_response, in_room
+from rtsep.training.rooms import EARLY_S, draw_response, in_room
 
 SR = 16_000
 PLAIN = Mixtures(
     noise=1, noise_only=0, pauses=0, rooms=0, clipping=0, speed=0, noise_speed=1, babble=0, music=0, synthetic=0
 )
+
+
+def split_of(corpora, kind, skipped, least=1):
+    return split_corpora(load_corpora(corpora, kind, skipped), least)
 
 
 def refuse(path: Path, reason: str) -> None:
@@ -115,18 +120,18 @@ def test_a_folder_with_the_name_of_a_shipped_recipe_is_not_in_its_way(tmp_path, 
 
 
 def test_a_missing_recipe_names_those_that_are_shipped(tmp_path):
-    with pytest.raises(ConfigError, match="No such file or directory; shipped ones: speech, talkers"):
+    with pytest.raises(ConfigError, match="No such file or directory; shipped ones: speech, speech_v2, talkers"):
         read_recipe(tmp_path / "none.toml")
 
 
 def test_no_speaker_is_on_both_sides_and_the_split_is_always_the_same(folder):
-    split = load_corpora([(corpus(), folder)], "speech", refuse)
+    split = split_of([(corpus(), folder)], "speech", refuse)
     training, validation = ({clip.group for clip in side.clips} for side in (split.training, split.validation))
     assert training.isdisjoint(validation)
     assert len(training) == 4
     assert len(validation) == 2
-    assert len(load_corpora([(corpus(), folder)], "speech", refuse, least=3).validation) == 3
-    again = load_corpora([(corpus(), folder)], "speech", refuse)
+    assert len(split_of([(corpus(), folder)], "speech", refuse, least=3).validation) == 3
+    again = split_of([(corpus(), folder)], "speech", refuse)
     assert again.as_dict() == split.as_dict()
 
 
@@ -134,20 +139,20 @@ def test_a_speaker_is_the_first_folder_however_deep_the_recordings_are(folder):
     for name in ("anna/monday/long", "anna/tuesday", "ben/monday", "ben"):
         (folder / "deep" / name).mkdir(parents=True, exist_ok=True)
         sf.write(folder / "deep" / name / "x.wav", bursts(len(name), 1.0), SR)
-    split = load_corpora([(corpus(group="", validation=0.5), folder / "deep")], "speech", refuse)
+    split = split_of([(corpus(group="", validation=0.5), folder / "deep")], "speech", refuse)
     assert {clip.group for side in (split.training, split.validation) for clip in side.clips} == {"c/anna", "c/ben"}
 
 
 def test_speech_without_folders_for_its_speakers_is_refused(folder):
     with pytest.raises(ConfigError, match="has no subfolders: it needs one for each speaker"):
-        load_corpora([(corpus(group=""), folder)], "speech", refuse)
-    assert len(load_corpora([(corpus(group="", validation=0.0), folder)], "speech", refuse).training) == 1
-    assert len(load_corpora([(corpus(group="", known=True), folder)], "speech", refuse).training) == 1
-    assert len(load_corpora([(corpus(group=""), folder)], "noise", refuse).training) > 1
+        split_of([(corpus(group=""), folder)], "speech", refuse)
+    assert len(split_of([(corpus(group="", validation=0.0), folder)], "speech", refuse).training) == 1
+    assert len(split_of([(corpus(group="", known=True), folder)], "speech", refuse).training) == 1
+    assert len(split_of([(corpus(group=""), folder)], "noise", refuse).training) > 1
 
 
 def test_known_voices_are_validated_with_the_end_of_each_recording(folder):
-    split = load_corpora([(corpus(known=True, validation=0.25), folder)], "speech", refuse)
+    split = split_of([(corpus(known=True, validation=0.25), folder)], "speech", refuse)
     first = {clip.name: clip.samples for clip in split.training.clips}
     last = {clip.name: clip.samples for clip in split.validation.clips}
     assert set(first) == set(last)
@@ -167,7 +172,7 @@ def test_a_speaker_or_a_content_on_both_sides_is_an_error():
 
 
 def test_a_test_recording_in_training_is_refused(folder, tmp_path):
-    split = load_corpora([(corpus(validation=0.0), folder)], "speech", refuse)
+    split = split_of([(corpus(validation=0.0), folder)], "speech", refuse)
     (tmp_path / "test").mkdir()
     sf.write(tmp_path / "test" / "x.wav", bursts(99, 1.0), SR, subtype="PCM_16")
     check_unseen(split.training.clips, [tmp_path / "test"], refuse)
@@ -179,16 +184,16 @@ def test_a_test_recording_in_training_is_refused(folder, tmp_path):
 
 def test_missing_and_empty_folders_are_named_with_where_to_get_the_corpus(folder):
     with pytest.raises(ConfigError, match="there is no such folder; 'c' is from nowhere"):
-        load_corpora([(corpus(), folder / "none")], "speech", refuse)
+        split_of([(corpus(), folder / "none")], "speech", refuse)
     (folder / "empty").mkdir()
     with pytest.raises(ConfigError, match="no recordings that can be read"):
-        load_corpora([(corpus(), folder / "empty")], "speech", refuse)
+        split_of([(corpus(), folder / "empty")], "speech", refuse)
 
 
 def test_a_file_that_cannot_be_read_is_named_and_left_out(folder):
     (folder / "a_7.wav").write_bytes(b"not audio")
     named = []
-    split = load_corpora([(corpus(), folder)], "speech", lambda path, reason: named.append(path.name))
+    split = split_of([(corpus(), folder)], "speech", lambda path, reason: named.append(path.name))
     assert named == ["a_7.wav"]
     assert split.as_dict()["recordings"] == 8
 
@@ -198,7 +203,7 @@ def test_what_teaches_nothing_is_named_and_left_out(folder):
     sf.write(folder / "g_1.wav", np.full(SR, np.nan), SR, "FLOAT")
     sf.write(folder / "g_2.flac", sf.read(folder / "a_0.wav", dtype="int16")[0], SR)
     skipped = {}
-    split = load_corpora([(corpus(), folder)], "speech", lambda path, why: skipped.update({path.name: why}))
+    split = split_of([(corpus(), folder)], "speech", lambda path, why: skipped.update({path.name: why}))
     assert skipped == {
         "g_0.wav": "is silent",
         "g_1.wav": "has samples that are not finite",
@@ -215,7 +220,7 @@ def test_names_that_are_no_text_and_recordings_of_less_than_100_ms(folder):
         pytest.skip("a file system whose names are text")
     sf.write(folder / "f_1.wav", bursts(0, 0.09), SR)
     named = []
-    split = load_corpora([(corpus(group="^(.+)_"), folder)], "speech", lambda *why: named.append(why))
+    split = split_of([(corpus(group="^(.+)_"), folder)], "speech", lambda *why: named.append(why))
     assert named == [(folder / "f_1.wav", "lasts less than 0.1 s")]
     assert len(split.training) + len(split.validation) == 6
     json.dumps(split.as_dict()).encode()
@@ -362,15 +367,62 @@ def test_a_voice_that_is_seldom_drawn_is_still_another_one():
     assert pool.draw(rng, ["c/0", "c/1"])[0].group in ("c/0", "c/1")
 
 
-def test_the_room_leaves_the_direct_sound_in_place_and_sums_to_a_convolution():
+def test_the_room_leaves_the_direct_sound_in_place_and_is_a_convolution():
     rng = np.random.default_rng(0)
-    early, late = draw_response(rng, 0.4)
-    assert early[0] == 1
-    assert np.argmax(np.abs(early)) == 0
+    response = draw_response(rng, 0.4)
+    assert response[0] == 1
+    assert np.argmax(np.abs(response)) == 0
+    early, late = np.split(response, [round(EARLY_S * SR)])
     assert -21 < 10 * np.log10(late @ late / (early @ early)) < -2
     x = rng.normal(size=2000).astype(np.float32)
-    heard = in_room(x, early, late)
-    np.testing.assert_allclose(sum(heard), np.convolve(x, early + late)[:2000], atol=1e-4)
+    np.testing.assert_allclose(in_room(x, response), np.convolve(x, response)[:2000], atol=1e-4)
+
+
+def test_speech_in_a_room_stays_there_and_nothing_of_it_is_residual():
+    mixer = Mixer(replace(PLAIN, noise=0, rooms=1), pool(range(3)), Pool([]), Pool([]), 0)
+    for index in range(5):
+        (talker, residual), _ = mixer.make(index, SR)
+        assert talker.std() > 10 ** (-46 / 20)
+        assert residual.std() < 10 ** (-59 / 20)  # the noise of the microphone
+
+
+def test_a_packed_corpus_is_that_of_the_folders_but_for_its_codec(folder, tmp_path):
+    one, other = corpus(), Corpus("other", "CC0", "nowhere", group="^([a-z])_", validation=1.0)
+    loaded = {"speech": load_corpora([(one, folder)], "speech", refuse), "noise": [], "music": []}
+    loaded["speech"].append(
+        (
+            other,
+            [replace(c, name=f"o{c.name}", group=f"o{c.group}", digest=f"o{c.digest}") for c in loaded["speech"][0][1]],
+        )
+    )
+    long = np.tile(loaded["speech"][0][1][0].samples, 400)  # of a length that libvorbis cannot take at once
+    loaded["speech"][1][1].append(replace(loaded["speech"][1][1][0], name="long", digest="long", samples=long))
+    path = tmp_path / "corpus.zip"
+    write_pack(path, loaded)
+    assert path.stat().st_size < 0.3 * sum(2 * clip.samples.size for _, clips in loaded["speech"] for clip in clips)
+    again = read_pack(path, {"speech": (one, other), "noise": (), "music": ()}, 2)
+    assert split_corpora(again["speech"]).as_dict() == split_corpora(loaded["speech"]).as_dict()
+    for (_, expected), (_, found) in zip(loaded["speech"], again["speech"], strict=True):
+        for before, after in zip(sorted(expected, key=lambda clip: clip.group), found, strict=True):
+            assert (before.name, before.group, before.digest) == (after.name, after.group, after.digest)
+            error = after.samples.astype(float) - before.samples
+            assert np.std(error) < 0.5 * np.std(before.samples.astype(float))  # noise is what Vorbis is worst at
+    assert len(read_pack(path, {"speech": (other,)}, 1)["speech"]) == 1
+    with pytest.raises(ConfigError, match="has no c"):
+        read_pack(path, {"noise": (one,)}, 1)
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(ConfigError, match="cannot be used as a packed corpus"):
+        read_pack(path, {"speech": (one,)}, 1)
+
+
+def test_noisy_recordings_are_left_out_where_a_recipe_says_so(folder):
+    reasons = []
+    sf.write(folder / "a_9.wav", bursts(1, 1.0) + np.random.default_rng(0).normal(0, 0.05, SR), SR)
+    loaded = load_corpora(
+        [(corpus(range_db=30.0), folder)], "speech", lambda path, reason: reasons.append((path, reason))
+    )
+    assert reasons == [(folder / "a_9.wav", "has less than 30 dB between loud and quiet frames")]
+    assert len(loaded[0][1]) == 12
 
 
 def test_the_random_filter_is_that_of_scipy_and_stable():

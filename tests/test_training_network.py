@@ -23,17 +23,21 @@ gru = pytest.importorskip("rtsep.training.gru")
 CONFIG, Network, export = training.CONFIG, training.Network, training.export
 
 SMALL = Shape(16, 24, 2, 32, 2, advance_cue=True)
+DUAL_PATH = Shape(32, 40, 2, 32, 2, advance_cue=True, hop_ms=8, channels=16)
 GOLDEN = training.golden_spectra().astype(np.float32)
 FRAMES = training.complex_frames(GOLDEN)
 
 
 def untrained(shape: Shape, seed: int = 0):
-    """A network whose units are driven a little further than PyTorch's initial weights do."""
+    """A network whose units are driven a little further than its first weights do, all of which count."""
     torch.manual_seed(seed)
     network = Network(shape)
     with torch.no_grad():
         for parameter in network.parameters():
-            parameter *= 2
+            if shape.channels:
+                parameter += 0.05 * torch.randn_like(parameter)
+            else:
+                parameter *= 2
     return network.eval()
 
 
@@ -73,6 +77,7 @@ def test_the_gru_and_its_gradients_are_those_of_pytorch(n_batch, n_layers):
         Shape(64, 128, 2, 96, 2, hop_ms=8, advance_cue=True),
         Shape(32, 40, 1, 48, 2, floor_cue=False),
         Shape(32, 40, 1, 48, 2, floor_cue=False, advance_cue=True),
+        DUAL_PATH,
     ],
     ids=str,
 )
@@ -101,8 +106,9 @@ def test_heads_have_the_shapes_and_ranges_that_they_promise():
         assert 0 <= head.min() < 0.4 * most < head.max() <= most
 
 
-def test_sequences_do_not_mix():
-    network = untrained(SMALL)
+@pytest.mark.parametrize("shape", [SMALL, DUAL_PATH], ids=str)
+def test_sequences_do_not_mix(shape):
+    network = untrained(shape)
     spectra = torch.stack([FRAMES, 7 * FRAMES.flip(0)])
     with torch.no_grad():
         whole, alone = network(spectra), network(spectra[1:])
@@ -119,8 +125,9 @@ def test_streams_that_take_turns_are_networks_that_hear_every_other_frame():
     torch.testing.assert_close(both.gains[:, :, 1::2], odd.gains)
 
 
-def test_every_weight_gets_a_gradient():
-    network = untrained(SMALL).train()
+@pytest.mark.parametrize("shape", [SMALL, DUAL_PATH], ids=str)
+def test_every_weight_gets_a_gradient(shape):
+    network = untrained(shape).train()
     heads = network(FRAMES[None])
     (heads.gains**2).mean().backward()
     for name, parameter in network.named_parameters():
@@ -130,7 +137,7 @@ def test_every_weight_gets_a_gradient():
 def test_a_network_that_is_not_finite_is_not_exported(tmp_path):
     network = untrained(SMALL)
     with torch.no_grad():
-        network.dense.bias[3] = torch.nan
+        network.core.dense.bias[3] = torch.nan
     with pytest.raises(ConfigError, match="dense_bias is not finite"):
         export(network, tmp_path / "model.npz", {}, sources=Speech.sources)
     assert not list(tmp_path.iterdir())

@@ -28,6 +28,8 @@ EPILOG = """\
 examples:
   rtsep train speech --speech voices/ --noise noises/ -o my_speech.npz --hours 4
   rtsep train speech --speech voices/ --noise noises/ -o my_speech.npz --resume
+  rtsep train speech --speech voices/ --noise noises/ --music music/ --pack -o corpus.zip
+  rtsep train speech --packed corpus.zip -o my_speech.npz
   rtsep train --adapt speech --speech me/ -o me.npz
   rtsep train --adapt talkers --speech us/ -o us.npz         (a folder for each voice in us/)
   rtsep separate --model my_speech.npz talk.wav
@@ -61,6 +63,9 @@ def add_parser(commands: Any) -> None:
     recordings.add_argument("--noise", type=given_path, metavar="DIR", help="noise")
     recordings.add_argument("--music", type=given_path, metavar="DIR", help="music, which is one more noise")
     recordings.add_argument(
+        "--packed", type=given_path, metavar="FILE", help="all of them, packed before: in place of the folders"
+    )
+    recordings.add_argument(
         "--general-speech",
         type=given_path,
         metavar="DIR",
@@ -76,6 +81,9 @@ def add_parser(commands: Any) -> None:
         help="refuse to train on what is in this folder; may be repeated",
     )
     parser.add_argument("-o", "--output", type=given_path, required=True, metavar="FILE", help="the model, *.npz")
+    parser.add_argument(
+        "--pack", action="store_true", help="do not train: write the recordings into one small file, *.zip"
+    )
     parser.add_argument("--hours", type=float, metavar="H", help="stop after so many, over all runs (default: never)")
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace model and checkpoint")
@@ -89,13 +97,15 @@ def run(args: argparse.Namespace) -> int:
     # First, for the error without PyTorch.
     from rtsep.training.adapt import adapt_recipe  # isort: skip
     from rtsep.evaluation.workers import cores
-    from rtsep.training.corpus import check_unseen, load_corpora
+    from rtsep.training.corpus import check_unseen, load_corpora, split_corpora
     from rtsep.training.mixer import Mixer
+    from rtsep.training.pack import read_pack, write_pack
     from rtsep.training.recipe import KINDS, read_recipe
     from rtsep.training.train import Training, checkpoint_of
 
-    if args.output.suffix != ".npz":
-        raise ConfigError(f"{args.output} does not end in .npz")
+    suffix = ".zip" if args.pack else ".npz"
+    if args.output.suffix != suffix:
+        raise ConfigError(f"{args.output} does not end in {suffix}")
     if not args.output.parent.is_dir():
         raise ConfigError(f"{args.output}: there is no such folder")
     kept = checkpoint_of(args.output)
@@ -121,16 +131,30 @@ def run(args: argparse.Namespace) -> int:
             _say("without --noise or --general-noise, noise is synthetic")
     else:
         recipe = _with_own(args, read_recipe(args.recipe))
+    jobs = args.jobs or cores()
+    if args.packed:
+        loaded = read_pack(args.packed, {kind: recipe.corpora.get(kind, ()) for kind in KINDS}, jobs)
+    else:
+        loaded = {}
+        for kind in KINDS:
+            with progress_bar(f"reading {kind}") as progress:
+                loaded[kind] = load_corpora(_places(args, recipe, kind), kind, _say_skipped, progress)
+    for corpora in loaded.values():
+        check_unseen((clip for _, clips in corpora for clip in clips), args.test, _say_skipped)
+    if args.pack:
+        with progress_bar("packing") as progress:
+            write_pack(args.output, loaded, progress)
+        hours = (
+            sum(clip.samples.size for some in loaded.values() for _, clips in some for clip in clips) / 16_000 / 3600
+        )
+        _say(f"{args.output}: {hours:.2f} h in {args.output.stat().st_size / 2**20:.0f} MiB")
+        return 0
     splits: dict[str, Split] = {}
-    for kind in KINDS:
-        with progress_bar(f"reading {kind}") as progress:
-            least = recipe.mixtures.talkers if kind == "speech" else 1
-            splits[kind] = load_corpora(_places(args, recipe, kind), kind, _say_skipped, progress, least)
+    for kind, corpora in loaded.items():
+        splits[kind] = split_corpora(corpora, recipe.mixtures.talkers if kind == "speech" else 1)
         for side in ("training", "validation"):
-            if _places(args, recipe, kind):
+            if corpora:
                 _say(f"{kind}, {side}: {_describe(splits[kind], side)}")
-    for split in splits.values():
-        check_unseen(split.training.clips, args.test, _say_skipped)
     mixers = {}
     for side in ("training", "validation"):
         speech, noise, music = (getattr(splits[kind], side) for kind in KINDS)
@@ -144,7 +168,6 @@ def run(args: argparse.Namespace) -> int:
     if known := [voice.split("/", 1)[1] for voice in mixers["training"].known]:
         _say(f"talker1 is the lower voice; from low to high: {', '.join(known)}")
     data = {kind: split.as_dict() for kind, split in splits.items() if len(split.training)}
-    jobs = args.jobs or cores()
     training = Training(recipe, mixers["training"], mixers["validation"], args.output, data, jobs, start)
     if args.overwrite:
         kept.unlink(missing_ok=True)  # so that --resume never goes on with what was to be replaced
@@ -157,7 +180,8 @@ def run(args: argparse.Namespace) -> int:
             _say(f"--jobs {args.jobs} has no effect: to go on exactly, it keeps the {training.jobs} of its start")
     seconds = 3600 * args.hours if args.hours else float("inf")
     with gently() as stopped:
-        _say(f"{recipe.network.n_parameters:,} weights, {recipe.steps} steps, {training.jobs} threads; Ctrl-C stops")
+        work = f"{training.jobs} threads" + (", the network on a GPU" if training.device.type == "cuda" else "")
+        _say(f"{recipe.network.n_parameters:,} weights, {recipe.steps} steps, {work}; Ctrl-C stops")
         with progress_bar("training") as progress:
             complete = training.run(seconds, _say_scores, progress, stopped)
         done = training.progress
@@ -178,10 +202,14 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError(f"hours={args.hours:g} is not above 0")
     if args.jobs is not None and not 1 <= args.jobs <= 64:
         raise ConfigError(f"jobs={args.jobs} is not between 1 and 64")
-    given = (args.speech, args.noise, args.music, args.general_speech, args.general_noise, *args.test)
-    for folder in given:
+    given = (args.speech, args.noise, args.music, args.general_speech, args.general_noise)
+    for folder in (*given, *args.test):
         if folder and not folder.is_dir():
             raise ConfigError(f"{folder}: there is no such folder")
+    if args.packed and any(given):
+        raise ConfigError("--packed has all recordings: leave out the folders")
+    if args.adapt and (args.pack or args.packed):
+        raise ConfigError("--pack and --packed are for a RECIPE")
     if args.adapt:
         if not (args.speech or args.noise):
             raise ConfigError("what is there to adapt to? --speech DIR, --noise DIR or both")
@@ -206,7 +234,12 @@ def _with_own(args: argparse.Namespace, recipe: Recipe) -> Recipe:
     from rtsep.training.recipe import KINDS, Corpus
 
     known = [corpus.folder for corpus in recipe.corpora["speech"]]
-    if args.speech is None or not args.speech.is_dir() or any((args.speech / name).is_dir() for name in known):
+    if (
+        args.packed
+        or args.speech is None
+        or not args.speech.is_dir()
+        or any((args.speech / name).is_dir() for name in known)
+    ):
         return recipe
     given = [kind for kind in KINDS if getattr(args, kind)]
     _say(f"{args.speech} has none of {', '.join(known)}: network and stages of the recipe, recordings of your own")
@@ -250,7 +283,7 @@ def _say_scores(entry: dict[str, Any]) -> None:
     scores = ", ".join(f"{name} {entry[name]:+.2f}" for name in ("mask", "magnitudes", "misi", "omisi"))
     loss = f"loss {entry['loss']:.3f}; " if "loss" in entry else ""
     _say(
-        f"step {entry['step']} ({entry['stage']}, {entry['audio_h']:.1f} h in {entry['hours']:.2f} h): "
+        f"step {entry['step']} ({entry['stage']}, {entry['audio_h']:.1f} h of mixtures in {entry['hours']:.2f} h): "
         f"{loss}SI-SDR {scores} dB"
         f"{' *' if entry.get('best') else ''}"
     )

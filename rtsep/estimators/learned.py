@@ -20,11 +20,13 @@ from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
+from numba.extending import overload
 
 from rtsep.config import ConfigError, StreamConfig, check_choice
 from rtsep.engine.protocols import CompiledEstimator, PhaseRecovery
 from rtsep.engine.registry import register_estimator
 from rtsep.estimators.bands import Bands, expansion_bands
+from rtsep.estimators.dual_path import DualPathState, prepare_dual_path, run_dual_path
 from rtsep.estimators.features import FeatureState, extract_features, prepare_features
 from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Model, read_model
 from rtsep.kernels.jit import kernel
@@ -61,7 +63,7 @@ class LearnedState(NamedTuple):
     """State of a learned estimator."""
 
     features: FeatureState
-    network: NetworkState
+    network: NetworkState | DualPathState
     bands: Bands  # of the heads
     gains: np.ndarray  # float32 (n_src, bands_out + 1) scratch: of the bands; the last is for all bins above
     masks_only: np.ndarray  # bool (1,)
@@ -80,8 +82,10 @@ def trained_for(window_s: float, hop_s: float, model_hop_ms: int = SHIPPED_HOP_M
     )
 
 
-def prepare_network(model: Model, n_streams: int = 1) -> NetworkState:
+def prepare_network(model: Model, n_streams: int = 1) -> NetworkState | DualPathState:
     """Fresh state with the weights of a model. Not real-time safe."""
+    if model.shape.channels:
+        return prepare_dual_path(model, n_streams)
     shape, weights = model.shape, model.weights
 
     def layer(name: str) -> np.ndarray:
@@ -105,8 +109,8 @@ def prepare_network(model: Model, n_streams: int = 1) -> NetworkState:
 
 
 @kernel
-def run_network(network, stream, n_src, n_bands):
-    """One step of the network from `network.features` to `network.said`.
+def run_recurrent(network, stream):
+    """One step of the network from `network.features` to `network.said`, before the sigmoids.
 
     Parameters
     ----------
@@ -114,8 +118,6 @@ def run_network(network, stream, n_src, n_bands):
         Updated in place.
     stream : int
         Whose frame it is.
-    n_src, n_bands : int
-        Sources, and bands of a head.
 
     Notes
     -----
@@ -131,10 +133,40 @@ def run_network(network, stream, n_src, n_bands):
     for i in range(n):
         first[i] += hidden[n_layers - 1, i]
     affine(network.heads, 0, first, 0, n, said)
+
+
+def run_raw(network, stream):
+    """`run_dual_path` or `run_recurrent`: inside compiled code the type of the state chooses."""
+    raise NotImplementedError("compiled code alone")
+
+
+@overload(run_raw)
+def _run_raw(network, stream):
+    return (run_dual_path if network.instance_class is DualPathState else run_recurrent).py_func
+
+
+@kernel
+def run_network(network, stream, n_src, n_bands):
+    """One step of the network from `network.features` to `network.said`.
+
+    Parameters
+    ----------
+    network : NetworkState or DualPathState
+        Updated in place.
+    stream : int
+        Whose frame it is.
+    n_src, n_bands : int
+        Sources, and bands of a head.
+
+    Notes
+    -----
+    Real-time safe.
+    """
+    run_raw(network, stream)
     ratios, confidence = n_src * n_bands, 2 * n_src * n_bands
-    scaled_sigmoid(said, 0, ratios, ZERO, ONE)
-    scaled_sigmoid(said, ratios, confidence, np.float32(-RATIO_OFFSET), np.float32(MAX_RATIO))
-    scaled_sigmoid(said, confidence, confidence + n_bands, ZERO, ONE)
+    scaled_sigmoid(network.said, 0, ratios, ZERO, ONE)
+    scaled_sigmoid(network.said, ratios, confidence, np.float32(-RATIO_OFFSET), np.float32(MAX_RATIO))
+    scaled_sigmoid(network.said, confidence, confidence + n_bands, ZERO, ONE)
 
 
 @kernel
@@ -244,7 +276,7 @@ class _Learned(CompiledEstimator):
             network=prepare_network(model, n_streams),
             bands=expansion_bands(shape.bands_out, config),
             gains=zeros((shape.n_src, shape.bands_out + 1)),
-            masks_only=np.array([self.masks]),
+            masks_only=np.array([self.masks if self.target is None else self.target == "mask"]),
             turn=zeros(1, np.int64),
         )
 

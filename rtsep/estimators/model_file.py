@@ -29,6 +29,9 @@ MAX_RATIO = 4.0  # |S| / |X|: at 2 a quarter of what phase recovery can gain is 
 N_ADVANCES = 48  # phase advances that a network may hear: up to 3 kHz, where the voices of speech have harmonics
 HOPS_MS = (4, 8)  # with windows of 16 ms
 RATIO_OFFSET = 1.1  # an untrained network says a ratio of one
+CUES = 4  # what a dual-path network hears of a band: level, level over the floor, cosine and sine of the advance
+ENCODER, NEIGHBOURS = 5, 3  # bands, and places of two bands, that its convolutions see
+SUMMARY = 4  # values of a place that its recurrence over all of them hears and says
 TOP_BANDS = 4  # bins above the uppermost band get the mean of that many
 
 
@@ -55,6 +58,9 @@ class Shape:
     hop_ms : int
         Between the frames that the network remembers, 4 or 8 ms: with a shorter hop of the engine, two memories take
         turns.
+    channels : int
+        Of every place of the dual-path network (`rtsep.estimators.dual_path`), a multiple of 16 up to 128, with
+        `hidden` units in the recurrence over all places and `n_layers` blocks; 0 for GRUs alone.
     """
 
     bands_in: int = 64
@@ -65,6 +71,7 @@ class Shape:
     floor_cue: bool = True
     advance_cue: bool = False
     hop_ms: int = 4
+    channels: int = 0
 
     def __post_init__(self) -> None:
         check_int("bands_in", self.bands_in, 8, MAX_BANDS)
@@ -79,6 +86,11 @@ class Shape:
         for name in ("floor_cue", "advance_cue"):
             if not isinstance(getattr(self, name), bool):
                 raise ConfigError(f"{name}={getattr(self, name)!r} is neither True nor False")
+        check_int("channels", self.channels, 0, 128)
+        if self.channels % (2 * LANES):
+            raise ConfigError(f"channels={self.channels} is not a multiple of {2 * LANES}")
+        if self.channels and not (self.bands_in == self.bands_out and self.floor_cue and self.advance_cue):
+            raise ConfigError("a network with channels hears and speaks in the same bands, with both cues")
 
     @property
     def n_features(self) -> int:
@@ -93,6 +105,8 @@ class Shape:
     @property
     def weights(self) -> dict[str, tuple[int, ...]]:
         """Shapes of all weights by name."""
+        if self.channels:
+            return self._dual_path_weights()
         n, n_out = self.hidden, self.n_heads * self.bands_out
         shapes: dict[str, tuple[int, ...]] = {"dense_weight": (n, self.n_features), "dense_bias": (n,)}
         for layer in range(self.n_layers):
@@ -100,6 +114,26 @@ class Shape:
                 # Gates in PyTorch's order: reset, update, new.
                 shapes |= {f"gru{layer}_{part}_weight": (3 * n, n), f"gru{layer}_{part}_bias": (3 * n,)}
         return shapes | {"heads_weight": (n_out, n), "heads_bias": (n_out,)}
+
+    def _dual_path_weights(self) -> dict[str, tuple[int, ...]]:
+        n, hidden, n_places = self.channels, self.hidden, self.bands_in // 2
+
+        def dense(name: str, n_in: int, n_out: int) -> dict[str, tuple[int, ...]]:
+            return {f"{name}.weight": (n_out, n_in), f"{name}.bias": (n_out,)}
+
+        def gru(name: str, n_in: int, n: int) -> dict[str, tuple[int, ...]]:
+            matrices = {f"{name}.weight_ih_l0": (3 * n, n_in), f"{name}.weight_hh_l0": (3 * n, n)}
+            return matrices | {f"{name}.bias_{part}_l0": (3 * n,) for part in ("ih", "hh")}
+
+        shapes = dense("encoder", ENCODER * CUES, n) | {"encoder_place": (n_places * n,)}
+        for block in (f"blocks.{i}" for i in range(self.n_layers)):
+            shapes |= dense(f"{block}.near", NEIGHBOURS * n, n) | dense(f"{block}.summary", n, SUMMARY)
+            shapes |= gru(f"{block}.wide", n_places * SUMMARY, hidden) | dense(
+                f"{block}.back", hidden, n_places * SUMMARY
+            )
+            shapes |= dense(f"{block}.lift", SUMMARY, n) | gru(f"{block}.each", n, n)
+        shapes |= dense("decoder", NEIGHBOURS * n, n) | dense("heads", n, 2 * self.n_heads)
+        return shapes | {"heads_place": (self.bands_in * self.n_heads,)}
 
     @property
     def n_parameters(self) -> int:

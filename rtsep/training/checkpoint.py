@@ -45,4 +45,4 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise ConfigError(
             f"checkpoint {path}: is damaged: its content does not match its SHA-256; --overwrite starts again"
         )
-    return torch.load(io.BytesIO(data), weights_only=True)
+    return torch.load(io.BytesIO(data), "cpu", weights_only=True)

@@ -124,9 +124,8 @@ def load_corpora(
     kind: str,
     skipped: Skipped,
     progress: Callable[[int, int], None] | None = None,
-    least: int = 1,
-) -> Split:
-    """Decode all recordings of a kind, and split them.
+) -> list[tuple[Corpus, list[Clip]]]:
+    """Decode all recordings of a kind.
 
     Parameters
     ----------
@@ -134,21 +133,18 @@ def load_corpora(
         With the folder that each is in; `Corpus.folder` is not used.
     kind : {"speech", "noise", "music"}
     skipped : callable
-        Called with file and reason for each that cannot be used: unreadable, short, silent, or there already.
+        Called with file and reason for each that cannot be used: unreadable, short, silent, noisy, or there already.
     progress : callable, optional
         Called with the recordings done and those in all.
-    least : int
-        Groups that are held out, if any are.
 
     Returns
     -------
-    Split
-        Groups are held out by the digest of their names: the same ones every time.
+    list of (Corpus, list of Clip)
 
     Raises
     ------
     ConfigError
-        If a folder is missing or has no recordings, or if something is on both sides.
+        If a folder is missing or has no recordings.
     """
     found: list[tuple[Corpus, list[Recording]]] = []
     contents: dict[str, Path] = {}
@@ -163,8 +159,7 @@ def load_corpora(
             raise ConfigError(f"{below} has no subfolders: it needs one for each speaker, to hold some of them out")
         found.append((corpus, recordings))
     total, done = sum(len(recordings) for _, recordings in found), 0
-    training: list[tuple[float, list[Clip]]] = []
-    validation: list[tuple[float, list[Clip]]] = []
+    loaded: list[tuple[Corpus, list[Clip]]] = []
     for corpus, recordings in found:
         clips = []
         for recording in recordings:
@@ -174,6 +169,8 @@ def load_corpora(
                     skipped(recording.path, "lasts less than 0.1 s")
                 elif not clip.samples.any():
                     skipped(recording.path, "is silent")
+                elif corpus.range_db and not dynamic_range_db(clip.samples) >= corpus.range_db:
+                    skipped(recording.path, f"has less than {corpus.range_db:g} dB between loud and quiet frames")
                 elif contents.setdefault(clip.digest, recording.path) != recording.path:
                     skipped(recording.path, f"has the samples of {contents[clip.digest]}")
                 else:
@@ -187,10 +184,23 @@ def load_corpora(
             raise ConfigError(
                 f"{kind} of {corpus.name!r}: no recordings that can be read, last 0.1 s and are not silent"
             )
+        loaded.append((corpus, clips))
+    return loaded
+
+
+def split_corpora(loaded: Sequence[tuple[Corpus, list[Clip]]], least: int = 1) -> Split:
+    """Split the recordings of a kind; `least` is the number of groups that are held out, if any are.
+
+    Groups are held out by the digest of their names: the same ones every time. Raises `ConfigError` if something is on
+    both sides.
+    """
+    training: list[tuple[float, list[Clip]]] = []
+    validation: list[tuple[float, list[Clip]]] = []
+    for corpus, clips in loaded:
         for side, part in zip((training, validation), _split(corpus, clips, least), strict=True):
             side.append((corpus.weight, part))
     split = Split(Pool(training), Pool(validation))
-    known = tuple(f"{corpus.name}/" for corpus, _ in corpora if corpus.known)
+    known = tuple(f"{corpus.name}/" for corpus, _ in loaded if corpus.known)
     check_disjoint(split.training.clips, (clip for clip in split.validation.clips if not clip.name.startswith(known)))
     return split
 
@@ -237,6 +247,14 @@ def _read(recording: Recording) -> np.ndarray:
         raise FileError(f"{recording.path}: has samples that are not finite")
     mono = exact.resample(exact.from_float(x.mean(0)), sr, SR)
     return np.clip((mono + 128) >> 8, -(1 << 15), (1 << 15) - 1).astype(np.int16)
+
+
+def dynamic_range_db(samples: np.ndarray) -> float:
+    """Level of loud frames of 20 ms over that of quiet ones, their 95th and 5th percentiles, in dB."""
+    size = SR // 50
+    frames = samples[: samples.size // size * size].reshape(-1, size).astype(np.float32)
+    low, high = np.percentile(10 * np.log10(np.mean(frames**2, 1) + 0.1), (5, 95))
+    return float(high - low)
 
 
 def _digest(samples: np.ndarray) -> str:

@@ -1,4 +1,7 @@
-"""From bands to bins with gradients, by a kernel: as a product with a matrix, nearly all of it would be zeros."""
+"""From bands to bins with gradients, by a kernel: as a product with a matrix, nearly all of it would be zeros.
+
+Devices other than the CPU take the matrix.
+"""
 
 from __future__ import annotations
 
@@ -19,6 +22,15 @@ CONFIG = StreamConfig(16_000)  # rate, window and bins of the training
 @cache
 def _bands(n_bands: int) -> Bands:
     return expansion_bands(n_bands, CONFIG)
+
+
+@cache
+def expansion_matrix(n_bands: int) -> Tensor:
+    """What `to_bins` does as a matrix, float32 (n_bands, n_bins)."""
+    rows = np.eye(n_bands, dtype=np.float32)
+    matrix = np.empty((n_bands, CONFIG.n_bins), np.float32)
+    interpolate_rows(*_bands(n_bands), rows, matrix)
+    return torch.from_numpy(matrix)
 
 
 @kernel
@@ -66,4 +78,6 @@ def _rows(x: Tensor) -> np.ndarray:
 
 def to_bins(bands: Tensor) -> Tensor:
     """Values of bins (..., n_bins) from those of bands (..., n_bands)."""
+    if bands.device.type != "cpu":
+        return bands @ expansion_matrix(bands.shape[-1]).to(bands.device)
     return _Interpolate.apply(bands.contiguous())

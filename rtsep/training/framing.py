@@ -44,7 +44,7 @@ class Framing:
     def istft(self, spectra: Tensor, n_samples: int) -> Tensor:
         """Signals of spectra: the inverse of `stft`, float32 (..., n_samples)."""
         hops = self._overlap_add(spectra).unflatten(-1, (-1, self._hop))
-        return (hops * self._envelope).flatten(-2)[..., self._lead : self._lead + n_samples]
+        return (hops * self._envelope.to(hops.device)).flatten(-2)[..., self._lead : self._lead + n_samples]
 
     def misi(self, mixture: Tensor, magnitudes: Tensor, n_iter: int) -> Tensor:
         """MISI on the whole signal: the offline `misi` of the package, with gradients.
@@ -67,7 +67,7 @@ class Framing:
         separation with unfolded iterative phase reconstruction", Interspeech 2018.
         """
         x = mixture[:, None]
-        inverse, _ = self._inverse_overlap(mixture.shape[1], TAIL)
+        inverse, _ = (part.to(mixture.device) for part in self._inverse_overlap(mixture.shape[1], TAIL))
         estimate = magnitudes * _unit(x)
         for _ in range(n_iter):
             estimate = estimate + (x - estimate.sum(1, keepdim=True)) / magnitudes.shape[1]
@@ -84,22 +84,23 @@ class Framing:
         Magron and Virtanen, IEEE Signal Process. Lett. 27, 2020, section III, in the difference form
         (`rtsep.phase.difference`): to the last source, which is what the others leave of the mixture.
         """
-        inverse, present = self._inverse_overlap(1, ONLINE_TAIL)
-        analysis = self._window * inverse
+        inverse, present = (part.to(mixture.device) for part in self._inverse_overlap(1, ONLINE_TAIL))
+        window = self._window.to(mixture.device)
+        analysis = window * inverse
         n_src = magnitudes.shape[1]
         target = torch.fft.rfft(torch.fft.irfft(mixture, N_FFT)[..., :WIN] * (present * inverse), N_FFT)
         masked = magnitudes * _unit(mixture[:, None])
         first = masked[:, :-1] - masked[:, -1:]
-        past = torch.zeros(len(mixture), n_src - 1, WIN)
+        past = torch.zeros(len(mixture), n_src - 1, WIN, device=mixture.device)
         frames = []
         parts = magnitudes.unbind(2), first.unbind(2), target.unbind(1), mixture.unbind(1)
         for size, estimate, t, x in zip(*parts, strict=True):
             for _ in range(n_iter):
-                local = past + self._window * torch.fft.irfft(estimate, N_FFT)[..., :WIN]
+                local = past + window * torch.fft.irfft(estimate, N_FFT)[..., :WIN]
                 analysed = torch.fft.rfft(local * analysis, N_FFT)
                 last = ((t - analysed.sum(1)) / n_src + FALLBACK * x)[:, None]
                 estimate = size[:, :-1] * _unit(last + analysed) - size[:, -1:] * _unit(last)
-            local = past + self._window * torch.fft.irfft(estimate, N_FFT)[..., :WIN]
+            local = past + window * torch.fft.irfft(estimate, N_FFT)[..., :WIN]
             past = torch.nn.functional.pad(local[..., self._hop :], (0, self._hop))
             frames.append(estimate)
         differences = torch.stack(frames, 2)
@@ -114,11 +115,11 @@ class Framing:
         return torch.from_numpy(inverse.astype(np.float32)), torch.from_numpy(present.astype(np.float32))
 
     def _analyse(self, line: Tensor, n_fft: int = N_FFT) -> Tensor:
-        return torch.fft.rfft(line.unfold(-1, WIN, self._hop) * self._window, n_fft)
+        return torch.fft.rfft(line.unfold(-1, WIN, self._hop) * self._window.to(line.device), n_fft)
 
     def _overlap_add(self, spectra: Tensor) -> Tensor:
         """Sum of windowed frames, (..., lead + n_frames * hop)."""
-        frames = torch.fft.irfft(spectra, N_FFT)[..., :WIN] * self._window
+        frames = torch.fft.irfft(spectra, N_FFT)[..., :WIN] * self._window.to(spectra.device)
         parts = frames.unflatten(-1, (WIN // self._hop, self._hop))
         late = WIN // self._hop - 1
         shifted = [torch.nn.functional.pad(parts[..., i, :], (0, 0, i, late - i)) for i in range(late + 1)]

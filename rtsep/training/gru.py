@@ -17,17 +17,20 @@ from rtsep.kernels.network import ONE, sigmoid, tanh
 from rtsep.kernels.simd import LANES, load, multiply_add, store
 
 
-class GRU(nn.RNNBase):
+class GRU(nn.GRU):
     """Gives the outputs of `torch.nn.GRU` with `batch_first=True`, from rest, with the same parameters.
 
-    float32 on the CPU; the hidden size is a multiple of eight. Gradients can be asked for once.
+    float32; the hidden size is a multiple of eight. On the CPU gradients can be asked for once; other devices have
+    PyTorch's own.
     """
 
     def __init__(self, n_in: int, hidden: int, n_layers: int) -> None:
-        super().__init__("GRU", n_in, hidden, n_layers)
+        super().__init__(n_in, hidden, n_layers, batch_first=True)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Tensor:  # type: ignore[override]
         """Outputs (batch, n_steps, hidden) for inputs (batch, n_steps, n_in)."""
+        if x.device.type != "cpu":
+            return super().forward(x)[0]
         y = x.transpose(0, 1).contiguous()
         for layer in range(self.num_layers):
             parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")

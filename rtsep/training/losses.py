@@ -85,7 +85,7 @@ def losses(heads: Heads, spectrum: Tensor, sources: Tensor, stage: Stage, distin
         wanted = compress(sizes / SCALE)
         if wanted.shape[1] > 2:
             order = best_order(compress(heads.masks[..., ::EVERY] * mixture), wanted, distinct)
-            rows = torch.arange(len(order))[:, None]
+            rows = torch.arange(len(order), device=order.device)[:, None]
             sources, targets = sources[rows, order], targets[rows, order]
             sizes, wanted = sizes[rows, order], wanted[rows, order]
         cosine = (some.real * targets.real + some.imag * targets.imag) / (size * sizes + TINY)
@@ -102,7 +102,7 @@ def losses(heads: Heads, spectrum: Tensor, sources: Tensor, stage: Stage, distin
         scores = si_sdr(torch.cat([talkers, sources.sum(1, True) - talkers.sum(1, True)], 1), sources)
         return (scores * audible).sum(1) / audible.sum(1).clamp(min=1)
 
-    zero = torch.zeros(len(sources))
+    zero = sources.new_zeros(len(sources))
     mask_db = ratio(share_error(heads.masks)[:, :-1] * spectrum[:, None]) if stage.si_sdr else zero
     misi_db = omisi_db = zero
     if stage.misi or stage.omisi:
@@ -122,7 +122,7 @@ def best_order(estimate: Tensor, wanted: Tensor, distinct: Tensor | None = None)
     (batch,), is left as it is.
     """
     n_src = estimate.shape[1]
-    orders = torch.tensor([(*order, n_src - 1) for order in permutations(range(n_src - 1))])
+    orders = torch.tensor([(*order, n_src - 1) for order in permutations(range(n_src - 1))], device=wanted.device)
     if len(orders) == 1:
         return orders.expand(len(estimate), -1)
     with torch.no_grad():

@@ -91,25 +91,21 @@ class Mixer:
             talkers[j], pitches[j] = self._talk(rng, n, heard)
             level = 0.0 if j == 0 else rng.uniform(*mixtures.talkers_db)
             talkers[j] *= np.float32(10 ** (level / 20) / np.sqrt(active_power(talkers[j])))
-        late = np.zeros(n, np.float32)
         if rng.random() < mixtures.rooms:
             t60 = draw_room(rng)
             for j in range(mixtures.talkers):
-                talkers[j], more = in_room(talkers[j], *draw_response(rng, t60))
-                late += more
+                talkers[j] = in_room(talkers[j], draw_response(rng, t60))
         for j in range(mixtures.talkers):
             if rng.random() < mixtures.pauses:
-                silence = self._silence(rng, n)
-                talkers[j] *= silence
-                late *= silence if mixtures.talkers == 1 else 1
+                talkers[j] *= self._silence(rng, n)
         known = bool(heard) and set(heard) <= set(self.known)
         if known:  # they are told apart by who they are; who is absent is in the middle
             pitches[:] = (len(self.known) - 1) / 2
             pitches[: len(heard)] = [self.known.index(speaker) for speaker in heard]
         talkers, pitches = talkers[np.argsort(pitches)], np.sort(pitches)
-        residual = late
+        residual = np.zeros(n, np.float32)
         if noise_only or rng.random() < mixtures.noise:
-            residual = residual + self._scaled_noise(rng, n, talkers)
+            residual = self._scaled_noise(rng, n, talkers)
         distinct = 2 in (len(heard), len(self.known)) if known else bool(pitches[-1] > DISTINCT * pitches[0])
         return self._through_microphone(rng, np.concatenate([talkers, residual[None]])), distinct
 

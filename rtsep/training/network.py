@@ -1,4 +1,4 @@
-"""The network of the learned estimators in PyTorch: the twin of `rtsep.kernels.network` that can be trained."""
+"""The networks of the learned estimators in PyTorch: the twins of those in the hop that can be trained."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from rtsep.config import StreamConfig
 from rtsep.estimators.features import extract_all_features, prepare_features
 from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, Shape, write_model
+from rtsep.training.dual_path import DualPath
 from rtsep.training.expansion import CONFIG, to_bins
 from rtsep.training.gru import GRU
 
@@ -26,19 +27,8 @@ class Heads(NamedTuple):
     bands: Tensor  # (batch, n_frames, n_heads, bands_out): masks, ratios (0 to 4), confidence (0 to 1)
 
 
-class Network(nn.Module):
-    """Dense layer, GRUs with a residual connection around them, heads.
-
-    Parameters
-    ----------
-    shape : Shape
-        Sizes.
-
-    Notes
-    -----
-    16 kHz, windows of 16 ms, 257 bins. The features are those of the compiled kernel that runs in the hop; no gradient
-    goes through them.
-    """
+class Recurrent(nn.Module):
+    """Dense layer, GRUs with a residual connection around them, heads: raw (batch, n_frames, n_heads, bands_out)."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -52,6 +42,36 @@ class Network(nn.Module):
                 for gate in getattr(self.gru, f"weight_hh_l{layer}").split(shape.hidden):
                     nn.init.orthogonal_(gate)
                 getattr(self.gru, f"bias_hh_l{layer}")[shape.hidden : 2 * shape.hidden] = 1.0
+
+    def forward(self, features: Tensor) -> Tensor:
+        """Of features (batch, n_frames, n_features)."""
+        x = nn.functional.leaky_relu(self.dense(features), LEAK)
+        return self.heads(self.gru(x) + x).unflatten(-1, (self.shape.n_heads, self.shape.bands_out))
+
+
+class Network(nn.Module):
+    """A network from spectra to heads.
+
+    Parameters
+    ----------
+    shape : Shape
+        Sizes.
+
+    Attributes
+    ----------
+    core : Recurrent or DualPath
+        From features to raw heads.
+
+    Notes
+    -----
+    16 kHz, windows of 16 ms, 257 bins. The features are those of the compiled kernel that runs in the hop; no gradient
+    goes through them.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+        self.core: nn.Module = DualPath(shape) if shape.channels else Recurrent(shape)
 
     def forward(self, spectra: Tensor, n_streams: int = 1) -> Heads:
         """Heads for consecutive frames from the start of a stream.
@@ -67,14 +87,19 @@ class Network(nn.Module):
 
     def run_bands(self, spectra: Tensor, n_streams: int = 1) -> Tensor:
         """The heads before their expansion to bins: (batch, n_frames, n_heads, bands_out)."""
+        return self.say(self.hear(spectra, n_streams), n_streams)[:, : spectra.shape[1]]
+
+    def hear(self, spectra: Tensor, n_streams: int = 1) -> Tensor:
+        """Features (batch * n_streams, n_turns, n_features): every stream becomes a sequence of its own."""
         n_batch, n_frames, n_bins = spectra.shape
-        # Every stream becomes a sequence of its own; silence completes the last turn.
+        # Silence completes the last turn.
         silence = spectra.new_zeros(n_batch, -n_frames % n_streams, n_bins)
         turns = torch.cat([spectra, silence], 1).view(n_batch, -1, n_streams, n_bins)
-        spectra = turns.transpose(1, 2).flatten(0, 1)
-        x = nn.functional.leaky_relu(self.dense(self.features(spectra)), LEAK)
-        raw = self.heads(self.gru(x) + x).unflatten(-1, (self.shape.n_heads, self.shape.bands_out))
-        raw = raw.unflatten(0, (n_batch, n_streams)).transpose(1, 2).flatten(1, 2)[:, :n_frames]
+        return self.features(turns.transpose(1, 2).flatten(0, 1))
+
+    def say(self, features: Tensor, n_streams: int = 1) -> Tensor:
+        """Heads (batch, n_turns * n_streams, n_heads, bands_out) of features that were heard."""
+        raw = self.core(features).unflatten(0, (-1, n_streams)).transpose(1, 2).flatten(1, 2)
         n_src = self.shape.n_src
         masks, ratios, confidence = raw.split([n_src, n_src, 1], -2)
         ratios = MAX_RATIO * torch.sigmoid(ratios - RATIO_OFFSET)
@@ -90,39 +115,42 @@ class Network(nn.Module):
     def features(self, spectra: Tensor) -> Tensor:
         """Features (batch, n_frames, n_features) by the compiled kernel."""
         config = StreamConfig.from_ms(CONFIG.sr, 16, self.shape.hop_ms)
-        parts = torch.stack([spectra.real, spectra.imag], 2).detach()  # as the engine has them
+        parts = torch.stack([spectra.real, spectra.imag], 2).detach().cpu()  # as the engine has them
         powers = parts.square().sum(2)
         features = torch.empty(*powers.shape[:2], self.shape.n_features)
         for arrays in zip(parts[:, :, None].numpy(), powers.numpy(), features.numpy(), strict=True):
             extract_all_features(prepare_features(self.shape, config), *arrays)
-        return features
+        return features.to(spectra.device)
 
 
 def weights_of(network: Network, dtype: Any = np.float32) -> dict[str, np.ndarray]:
     """All weights by their names in the model file, each as PyTorch has it, (n_out, n_in)."""
-    parameters = {"dense_weight": network.dense.weight, "dense_bias": network.dense.bias}
-    for layer in range(network.shape.n_layers):
-        for ours, torchs in (("input", "ih"), ("hidden", "hh")):
-            for kind in ("weight", "bias"):
-                parameters[f"gru{layer}_{ours}_{kind}"] = getattr(network.gru, f"{kind}_{torchs}_l{layer}")
-    parameters |= {"heads_weight": network.heads.weight, "heads_bias": network.heads.bias}
-    return {name: value.detach().cpu().numpy().astype(dtype) for name, value in parameters.items()}
+    state = network.core.state_dict()
+    return {ours: state[torchs].cpu().numpy().astype(dtype) for ours, torchs in names_of(network.shape).items()}
 
 
 def with_weights(shape: Shape, weights: dict[str, np.ndarray]) -> Network:
     """A network with weights named as in the model file."""
     network = Network(shape)
-    state = {}
-    for name, value in weights.items():
-        module, _, rest = name.partition("_")
-        if module.startswith("gru"):
-            part, kind = rest.split("_")
-            key = f"gru.{kind}_{'ih' if part == 'input' else 'hh'}_l{module.removeprefix('gru')}"
-        else:
-            key = f"{module}.{rest}"
-        state[key] = torch.from_numpy(value.astype(np.float32))
-    network.load_state_dict(state)
+    names = names_of(shape)
+    state = {names[name]: torch.from_numpy(value.astype(np.float32)) for name, value in weights.items()}
+    network.core.load_state_dict(state)
     return network
+
+
+def names_of(shape: Shape) -> dict[str, str]:
+    """What PyTorch calls a weight, by its name in the model file."""
+    names = {}
+    for name in shape.weights:
+        module, _, rest = name.partition("_")
+        if shape.channels:
+            names[name] = name
+        elif module.startswith("gru"):
+            part, kind = rest.split("_")
+            names[name] = f"gru.{kind}_{'ih' if part == 'input' else 'hh'}_l{module.removeprefix('gru')}"
+        else:
+            names[name] = f"{module}.{rest}"
+    return names
 
 
 def export(

@@ -41,7 +41,9 @@ class Corpus:
     weight : float
         How often it is drawn, against the other corpora of its kind.
     validation : float
-        Share of the groups that are held out for validation, 0 to 0.5.
+        Share of the groups that are held out for validation, 0 to 1.
+    range_db : float
+        Recordings whose loudest frames are less than that above their quietest ones are left out: they are noisy.
     known : bool
         Validate with known voices: not groups are held out, but the end of every recording.
     """
@@ -55,6 +57,7 @@ class Corpus:
     weight: float = 1.0
     validation: float = 0.1
     known: bool = False
+    range_db: float = 0.0
 
     def __post_init__(self) -> None:
         for name in ("group", "exclude"):
@@ -63,7 +66,8 @@ class Corpus:
             except re.error as problem:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is no regular expression: {problem}") from None
         _check("weight", self.weight, 0, 1e6)
-        _check("validation", self.validation, 0, 0.5)
+        _check("validation", self.validation, 0, 1)
+        _check("range_db", self.range_db, 0, 120)
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,7 @@ class Mixtures:
     pauses : float
         Talkers that are silent for a stretch, and noises for half as many.
     rooms : float
-        Mixtures in a simulated room: the target is the early part, the rest belongs to the residual.
+        Mixtures in a simulated room; speech in a room stays speech in that room.
     clipping : float
         Mixtures that are clipped; the distortion belongs to the residual.
     synthetic, babble, music : float

@@ -9,7 +9,7 @@ from rtsep.training.corpus import SR
 
 T60_S = (0.15, 0.8)  # small offices to lecture halls
 LATE_DB = (-20.0, -3.0)  # energy of the late part against the early one
-EARLY_S = 0.03  # reflections until then help understanding, and belong to the target
+EARLY_S = 0.03  # single reflections until then
 N_REFLECTIONS = (3, 10)
 DECAY = 3 * np.log(10)  # of the amplitude over T60: 60 dB
 LONGEST_S = 0.5  # of a response
@@ -20,7 +20,7 @@ def draw_room(rng: np.random.Generator) -> float:
     return float(rng.uniform(*T60_S))
 
 
-def draw_response(rng: np.random.Generator, t60: float) -> tuple[np.ndarray, np.ndarray]:
+def draw_response(rng: np.random.Generator, t60: float) -> np.ndarray:
     """Response of a room from one place to the microphone.
 
     Parameters
@@ -31,8 +31,8 @@ def draw_response(rng: np.random.Generator, t60: float) -> tuple[np.ndarray, np.
 
     Returns
     -------
-    early, late : ndarray, float32, (n_taps,)
-        The response is their sum. The direct sound is at the first sample with a height of 1.
+    response : ndarray, float32, (n_taps,)
+        The direct sound is at the first sample with a height of 1.
     """
     n, n_early = int(min(t60, LONGEST_S) * SR), int(EARLY_S * SR)
     early, late = np.zeros(n, np.float32), np.zeros(n, np.float32)
@@ -46,12 +46,10 @@ def draw_response(rng: np.random.Generator, t60: float) -> tuple[np.ndarray, np.
     late[n_early:] = tail * decay
     energy = 10 ** (rng.uniform(*LATE_DB) / 10) * float(early @ early)
     late *= np.sqrt(energy / float(late @ late))
-    return early, late
+    return early + late
 
 
-def in_room(x: np.ndarray, early: np.ndarray, late: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Early and late part of what the microphone hears of `x`, each as long as `x`; float32."""
-    n = next_fast_len(x.size + early.size, True)
-    spectrum = rfft(x, n)
-    heard = irfft(spectrum * rfft(np.stack([early, late]), n), n)[:, : x.size]
-    return heard[0].astype(np.float32), heard[1].astype(np.float32)
+def in_room(x: np.ndarray, response: np.ndarray) -> np.ndarray:
+    """What the microphone hears of `x`, as long as `x`; float32."""
+    n = next_fast_len(x.size + response.size, True)
+    return irfft(rfft(x, n) * rfft(response, n), n)[: x.size].astype(np.float32)

@@ -1,6 +1,7 @@
 """Losses of compressed spectra and their gradients in one pass.
 
-As operations of PyTorch they would carry everything in between to the memory and back.
+As operations of PyTorch they would carry everything in between to the memory and back; devices other than the CPU have
+memories that are quick enough for that.
 """
 
 from __future__ import annotations
@@ -55,8 +56,32 @@ def spectral_losses(
         Mean squared distance of what is heard from the sources, with compressed magnitudes: masks after what is
         missing to one was shared, at the phase of the mixture.
     """
+    if masks.device.type != "cpu":
+        return plain_spectral_losses(masks, gains, mixture, wanted, towards, weights)
     total, magnitude, distance = _SpectralLosses.apply(masks, gains, mixture, wanted, towards, weights)
     return total, magnitude, distance
+
+
+def plain_spectral_losses(
+    masks: Tensor, gains: Tensor, mixture: Tensor, wanted: Tensor, towards: Tensor, weights: tuple[float, float]
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by operations of PyTorch."""
+    masks, gains, x = masks[..., ::EVERY], gains[..., ::EVERY], mixture[:, None]
+    lopsided = wanted.new_full((1, masks.shape[1], 1, 1), float(OVER_SUPPRESSION))
+    lopsided[:, -1] = 1
+
+    def root(size: Tensor) -> Tensor:
+        return (size + float(QUIET)).sqrt().sqrt()
+
+    def error(values: Tensor) -> Tensor:
+        off = root(values * x) - wanted
+        return (torch.where(off < 0, lopsided, 1.0) * off.square()).mean((1, 2, 3))
+
+    magnitude = error(masks) + error(gains)
+    heard = masks + (1 - masks.sum(1, keepdim=True)) / masks.shape[1]
+    output = root(heard.clamp(min=0) * x)
+    distance = (output * (output - towards) + wanted.square()).mean((1, 2, 3))
+    return weights[0] * magnitude + weights[1] * distance, magnitude.detach(), distance.detach()
 
 
 class _SpectralLosses(torch.autograd.Function):
@@ -74,7 +99,8 @@ class _SpectralLosses(torch.autograd.Function):
         slopes = torch.zeros_like(masks), torch.zeros_like(gains)
         magnitude, distance = torch.zeros(len(masks)), torch.zeros(len(masks))
         outputs = [part.numpy() for part in (magnitude, distance, *slopes)]
-        add_spectral_losses(*inputs, np.array(weights, np.float32), *outputs)
+        scratch = np.empty((4, wanted.shape[-1]), np.float32)
+        add_spectral_losses(*inputs, np.array(weights, np.float32), *outputs, scratch)
         ctx.slopes = slopes
         ctx.mark_non_differentiable(magnitude, distance)
         return weights[0] * magnitude + weights[1] * distance, magnitude, distance
@@ -87,16 +113,18 @@ class _SpectralLosses(torch.autograd.Function):
 
 
 @kernel
-def add_spectral_losses(masks, gains, mixture, wanted, towards, weights, magnitude, distance, d_masks, d_gains):
+def add_spectral_losses(
+    masks, gains, mixture, wanted, towards, weights, magnitude, distance, d_masks, d_gains, scratch
+):
     """Add the losses of `spectral_losses` to `magnitude` and `distance`, and to `d_...` the gradients of their sum.
 
-    Zeros before. `weights` (2,) are those of the losses in that sum; all else as there.
+    Zeros before. `weights` (2,) are those of the losses in that sum, `scratch` is (4, n_bins // 2 + 1); all else as
+    there.
     """
     n_batch, n_src, n_frames, n_some = wanted.shape
     share, each = ONE / np.float32(n_src), ONE / np.float32(n_src * n_frames * n_some)
     by_magnitude, by_distance = weights[0] * each, weights[1] * each
-    missing, shared = np.empty(n_some, np.float32), np.empty(n_some, np.float32)
-    errors, distances = np.empty(n_some, np.float32), np.empty(n_some, np.float32)
+    missing, shared, errors, distances = scratch[0], scratch[1], scratch[2], scratch[3]
     for b in range(n_batch):
         for t in range(n_frames):
             x = mixture[b, t]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -90,8 +90,8 @@ class Training:
     data : dict
         What the recordings are, for the manifest.
     jobs : int
-        Threads. Batches are split among them, so that another number gives other roundings; a resumed training keeps
-        that of its start.
+        Threads. On the CPU batches are split among them, so that another number gives other roundings; a resumed
+        training keeps that of its start.
     start : Model, optional
         Weights to start from.
 
@@ -106,6 +106,8 @@ class Training:
     in every matrix product, as PyTorch's own threads have it, costs more than these small products, and very much
     more where the cores have other work. Results depend on recipe, recordings, `jobs` and the machine's arithmetic
     alone.
+
+    Where there is a GPU, threads make the mixtures and features of the next step meanwhile.
     """
 
     network_class: ClassVar[type[Network]] = Network  # experiments train others
@@ -121,16 +123,19 @@ class Training:
         start: Model | None = None,
     ) -> None:
         torch.set_num_threads(1)
+        self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.recipe, self.mixer, self.output, self.data, self.jobs = recipe, mixer, output, data, jobs
         self.start = start.sha256 if start else None
         torch.manual_seed(recipe.seed)
-        self.network = with_weights(start.shape, start.weights) if start else self.network_class(recipe.network)
+        network = with_weights(start.shape, start.weights) if start else self.network_class(recipe.network)
+        self.network = network.to(self.device)
         self.average = deepcopy(self.network)
         self.optimizers = optimizers_of(self.network)
         self.progress = Progress()
+        self._begun: tuple[tuple[Stage, int], list[Future[tuple[Tensor, ...]]]] | None = None
         n = round(recipe.validation_s * SR)
         # The same ones every time.
-        self.held_out = torch.from_numpy(validation.batch(0, recipe.validation, n)[0])
+        self.held_out = torch.from_numpy(validation.batch(0, recipe.validation, n)[0]).to(self.device)
         if not self.held_out[:, :-1].any():
             raise ConfigError("all speech for validation is silent")
         if not _before(self.held_out.sum(1), self.held_out[:, :-1])[1].any():
@@ -250,7 +255,12 @@ class Training:
         first = self.progress.step * MOST_MIXTURES
         parts = [len(part) for part in np.array_split(np.arange(stage.batch), self.jobs)]
         starts = first + np.cumsum([0, *parts[:-1]])
-        results = list(pool.map(lambda s, k: self._gradients(stage, int(s), k, n), starts, parts))
+        if self.device.type == "cpu":
+            results = list(
+                pool.map(lambda s, k: self._gradients(self._make(stage, int(s), k, n), stage), starts, parts)
+            )
+        else:
+            results = [self._gradients(self._made(pool, stage, starts, parts, n), stage)]
         value = sum(loss for loss, _ in results) / stage.batch
         if not math.isfinite(value):
             raise ConfigError(
@@ -265,24 +275,58 @@ class Training:
         self._follow()
         return value
 
-    def _gradients(self, stage: Stage, first: int, size: int, n: int) -> tuple[float, list[Tensor]]:
-        """Loss and gradients of a part of a batch, as sums over its mixtures."""
+    def _make(self, stage: Stage, first: int, size: int, n: int) -> tuple[Tensor, ...]:
+        """Mixtures: their sources, whether they are distinct, spectra and features."""
         torch.set_num_threads(1)
-        parameters = list(self.network.parameters())
         if not size:
-            return 0.0, [torch.zeros_like(p) for p in parameters]
+            return ()
         sources, distinct = (torch.from_numpy(part) for part in self.mixer.batch(first, size, n))
         spectrum = framing(stage.hop_ms).stft(sources.sum(1))
-        bands = self.network.run_bands(spectrum, self.recipe.network.hop_ms // stage.hop_ms)
-        # The heads of a chunk after the other: what the loss needs then fits into the cache.
-        leaf = bands.detach().requires_grad_()
-        chunk, value = max(1, CHUNK // n), 0.0
-        parts = (leaf.split(chunk), *(of.split(chunk) for of in (spectrum, sources, distinct)))
-        for part, x, s, kept in zip(*parts, strict=True):
-            loss = losses(self.network.expand(part), x, s, stage, kept).total.sum()
-            loss.backward()
-            value += loss.item()
-        return value, list(torch.autograd.grad(bands, parameters, leaf.grad))
+        return sources, distinct, spectrum, self.network.hear(spectrum, self._streams(stage))
+
+    def _made(
+        self, pool: ThreadPoolExecutor, stage: Stage, starts: Any, parts: list[int], n: int
+    ) -> tuple[Tensor, ...]:
+        """The batch of this step, which was begun with the one before, on the device; that of the next is begun."""
+
+        def begin(first: int) -> list[Future[tuple[Tensor, ...]]]:
+            return [
+                pool.submit(self._make, stage, first + int(s), k, n) for s, k in zip(starts, parts, strict=True) if k
+            ]
+
+        wanted = (stage, int(starts[0]))
+        begun, futures = self._begun or (None, [])
+        if begun != wanted:
+            futures = begin(0)
+        self._begun = ((stage, wanted[1] + MOST_MIXTURES), begin(MOST_MIXTURES))
+        columns = zip(*(future.result() for future in futures), strict=True)
+        return tuple(torch.cat(column).to(self.device) for column in columns)
+
+    def _streams(self, stage: Stage) -> int:
+        return self.recipe.network.hop_ms // stage.hop_ms
+
+    def _gradients(self, made: tuple[Tensor, ...], stage: Stage) -> tuple[float, list[Tensor]]:
+        """Loss and gradients of mixtures, as sums over them."""
+        parameters = list(self.network.parameters())
+        if not made:
+            return 0.0, [torch.zeros_like(p) for p in parameters]
+        sources, distinct, spectrum, features = made
+        n_streams, n_frames = self._streams(stage), spectrum.shape[1]
+        # What a chunk needs fits into the cache. Recurrences with many weights want as many rows at once as there are.
+        chunk = max(1, CHUNK // sources.shape[-1]) if self.device.type == "cpu" else len(sources)
+        at_once = chunk if self.recipe.network.channels else len(sources)
+        value, gradients = 0.0, [torch.zeros_like(p) for p in parameters]
+        inputs = (features.split(at_once * n_streams), *(of.split(at_once) for of in (spectrum, sources, distinct)))
+        for heard, *of in zip(*inputs, strict=True):
+            bands = self.network.say(heard, n_streams)[:, :n_frames]
+            leaf = bands.detach().requires_grad_()
+            for part, x, s, kept in zip(leaf.split(chunk), *(one.split(chunk) for one in of), strict=True):
+                loss = losses(self.network.expand(part), x, s, stage, kept).total.sum()
+                loss.backward()
+                value += loss.item()
+            for total, gradient in zip(gradients, torch.autograd.grad(bands, parameters, leaf.grad), strict=True):
+                total += gradient
+        return value, gradients
 
     def _follow(self) -> None:
         """The running mean of the weights, over few steps at first."""
@@ -366,7 +410,7 @@ def _improvements(network: Network, sources: Tensor) -> Tensor:
         heads = network(spectrum, network.shape.hop_ms // HOP_MS)
         size = magnitude_of(spectrum)[:, None]
         order = best_order((heads.masks * size).sqrt(), magnitude_of(frames.stft(sources)).sqrt())[:, :-1]
-        talkers = talkers[torch.arange(len(order))[:, None], order]
+        talkers = talkers[torch.arange(len(order), device=order.device)[:, None], order]
         heard = (
             frames.istft(share_error(heads.masks) * spectrum[:, None], n),
             frames.istft(share_error(heads.gains) * spectrum[:, None], n),
