@@ -6,12 +6,12 @@ bin, the median of |S_j|^2 over the kernel j around it. Kernels differ between b
     S_j <- P_j / (sum P + eps) X,   P_j <- median_{kernel j} |S_j|^2.
 
 Sources: A. Liutkus, D. Fitzgerald, Z. Rafii, B. Pardo, L. Daudet, "Kernel additive models for source separation", IEEE
-TSP 62(16), 2014; the kernels of harmonic and percussive sounds as released for the comparison in K. Drossos, P. Magron,
-S. I. Mimilakis, T. Virtanen, "Harmonic-percussive source separation with deep neural networks and phase recovery",
-IWAENC 2018. Corrected: there the extents over time are divided by the hop in samples instead of seconds, so that all of
-them are one frame; the last band ends a bin before the Nyquist frequency, where both outputs are silent; it fails below
-44.1 kHz; 1e-5 is added to the mixture's power, whatever its level; and the spatial covariance, which is one for a single
-channel, is relearnt as the share of powers above 2e-16.
+TSP 62(16), 2014; the kernels of harmonic and percussive sounds as released for the comparison in K. Drossos, P.
+Magron, S. I. Mimilakis, T. Virtanen, "Harmonic-percussive source separation with deep neural networks and phase
+recovery", IWAENC 2018. Corrected: there the extents over time are divided by the hop in samples instead of seconds, so
+that all of them are one frame; the last band ends a bin before the Nyquist frequency, where both outputs are silent;
+it fails below 44.1 kHz; 1e-5 is added to the mixture's power, whatever its level; and the spatial covariance, which is
+one for a single channel, is relearnt as the share of powers above 2e-16.
 """
 
 from __future__ import annotations

@@ -1,0 +1,101 @@
+"""Missing samples by autoregressive interpolation: what a filter that predicts the samples around leaves least of.
+
+With coefficients a of order p, a_0 = 1, the missing samples minimise sum_n |sum_k a_k x_{n-k}|^2 over all n whose sum
+they enter; the coefficients are those of Burg's method for the signal with the gap filled, so that both are found in
+turn.
+
+Sources: A. J. E. M. Janssen, R. N. J. Veldhuis, L. B. Vries, "Adaptive interpolation of discrete-time signals that can
+be modeled as autoregressive processes", IEEE TASSP 34(2), 1986; J. P. Burg, "Maximum entropy spectral analysis", 1975,
+whose filters are stable and, unlike those from windowed autocorrelations, do not let tones die away in long gaps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from scipy.linalg import solveh_banded
+
+MAX_ORDER = 512
+CONTEXT = 4  # orders of samples on both sides of a gap
+N_ITER = 3
+RIDGE = 1e-10  # of the diagonal
+
+
+def burg(x: np.ndarray, order: int) -> np.ndarray:
+    """Coefficients (order + 1,), the first one 1, of the filter that predicts `x` (n,) forwards and backwards."""
+    a = np.ones(1)
+    forward, backward = x[1:].copy(), x[:-1].copy()
+    for _ in range(order):
+        power = forward @ forward + backward @ backward
+        k = -2 * (backward @ forward) / power if power > 0 else 0.0
+        a = np.append(a, 0) + k * np.append(0, a[::-1])
+        forward, backward = (forward + k * backward)[1:], (backward + k * forward)[:-1]
+    return a
+
+
+def interpolate(x: np.ndarray, missing: np.ndarray, order: int, n_iter: int = N_ITER) -> np.ndarray:
+    """Fill the missing samples of a short signal.
+
+    Parameters
+    ----------
+    x : ndarray, float64, (n,)
+    missing : ndarray, bool, (n,)
+        Some samples at both ends are known.
+    order : int
+        Of the filter, below n / 2.
+    n_iter : int
+        How often filter and samples are found in turn.
+
+    Returns
+    -------
+    x : ndarray, float64, (n,)
+    """
+    x = np.where(missing, 0.0, x)
+    places = np.flatnonzero(missing)
+    n_bands = min(order, len(places) - 1) + 1
+    apart = np.full((n_bands, len(places)), order + 1)
+    for band in range(n_bands):
+        apart[band, : len(places) - band] = places[band:] - places[: len(places) - band]
+    for _ in range(n_iter):
+        a = burg(x, order)
+        correlation = np.append(np.correlate(a, a, "full")[order:], 0)  # 0 beyond the order
+        matrix = correlation[np.minimum(apart, order + 1)]
+        matrix[0] *= 1 + RIDGE
+        known = np.where(missing, 0.0, x)
+        # What the filter and its reverse make of the known samples, at the missing ones.
+        pulled = np.convolve(known, np.concatenate([correlation[:0:-1], correlation]), "same")[places]
+        x[places] = solveh_banded(matrix, -pulled, lower=True)
+    return x
+
+
+def fill(x: np.ndarray, missing: np.ndarray) -> np.ndarray:
+    """Fill all gaps of a signal, each from its surroundings.
+
+    Parameters
+    ----------
+    x : ndarray, float64, (n,)
+    missing : ndarray, bool, (n,)
+
+    Returns
+    -------
+    x : ndarray, float64, (n,)
+    """
+    x = np.where(missing, 0.0, x)
+    edges = np.flatnonzero(np.diff(np.concatenate([[0], missing.astype(np.int8), [0]])))
+    starts, stops = edges[::2], edges[1::2]
+    i = 0
+    while i < len(starts):
+        # Gaps whose surroundings would be other gaps are filled together, up to twice the largest order.
+        j, length = i, stops[i] - starts[i]
+        while j + 1 < len(starts) and starts[j + 1] - stops[j] < length and stops[j + 1] - starts[i] < 2 * MAX_ORDER:
+            j += 1
+            length += stops[j] - starts[j]
+        order = min(3 * length + 2, MAX_ORDER)
+        first = max(0, starts[i] - CONTEXT * order)
+        last = min(len(x), stops[j] + CONTEXT * order)
+        near = missing[first:last].copy()
+        near[: starts[i] - first] = False  # filled already, or (rarely) not yet: as zeros
+        near[stops[j] - first :] = False
+        order = min(order, (len(near) - near.sum()) // 3)
+        x[first:last] = interpolate(x[first:last], near, order) if order > 0 else x[first:last]
+        i = j + 1
+    return x
