@@ -4,7 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rtsep import estimators, phase
+    from rtsep import estimators, factorise, phase
     from rtsep.choose import list_estimators, list_phases
     from rtsep.config import StreamConfig
     from rtsep.engine.output import Output
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from rtsep.engine.registry import register_estimator, register_phase
     from rtsep.errors import ConfigError
     from rtsep.offline import separate
+    from rtsep.restoration import restore
     from rtsep.separator import Separator
 
 __all__ = [
@@ -24,11 +25,13 @@ __all__ = [
     "Separator",
     "StreamConfig",
     "estimators",
+    "factorise",
     "list_estimators",
     "list_phases",
     "phase",
     "register_estimator",
     "register_phase",
+    "restore",
     "separate",
 ]
 __version__ = "0.1.0"
@@ -47,9 +50,10 @@ _HOMES = {
     "list_phases": "rtsep.choose",
     "register_estimator": "rtsep.engine.registry",
     "register_phase": "rtsep.engine.registry",
+    "restore": "rtsep.restoration",
     "separate": "rtsep.offline",
 }
-_PARTS = ("estimators", "phase")
+_PARTS = ("estimators", "factorise", "phase")
 
 
 def __getattr__(name: str) -> Any:

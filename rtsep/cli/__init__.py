@@ -17,7 +17,10 @@ from rtsep import __version__
 from rtsep.cli.signals import EXIT_INTERRUPTED, WORDS, stoppable
 from rtsep.errors import ConfigError, LiveError
 
-COMMANDS = ("demo", "separate", "live", "devices", "latency", "doctor", "listing", "score", "mix", "evaluate", "train")
+COMMANDS = (
+    *("demo", "separate", "live", "devices", "latency", "doctor", "listing"),
+    *("score", "mix", "evaluate", "train", "restore"),
+)
 
 EXIT_ERROR = 2
 EXIT_DEVICE = 3  # no sound device can be used as asked

@@ -87,7 +87,7 @@ def levy_nmf(
     """
     x = check_spectrogram(x)
     check_int("n_iter", n_iter, 0, MAX_ITERATIONS)
-    m = 1.0 if weights is None else check_factor("weights", weights, x.shape)
+    m = np.ones((1, 1)) if weights is None else check_factor("weights", weights, x.shape)
     w, h = start(np.sqrt(x), atoms, dictionary, activations, seed)
     x = x + EPS
     power = _equalised if equalise else _minimised
@@ -99,7 +99,7 @@ def levy_nmf(
     costs = [cost()]
     for i in range(n_iter):
         if dictionary is None:
-            w = w * power(levy_step(x.T, h.T, w.T, m if weights is None else m.T)).T
+            w = w * power(levy_step(x.T, h.T, w.T, m.T)).T
         h = h * power(levy_step(x, w, h, m))
         if dictionary is None:
             normalise(w, h)

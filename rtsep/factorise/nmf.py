@@ -119,7 +119,7 @@ def nmf(
     check_real("sparsity", sparsity, 0, 1e12)
     g = monotone_exponent(beta) if exponent is None else exponent
     check_real("exponent", g, 1e-3, 10)
-    m = 1.0 if weights is None else check_factor("weights", weights, v.shape)
+    m = np.ones((1, 1)) if weights is None else check_factor("weights", weights, v.shape)
     n_bins, n_frames = v.shape
     known = np.empty((n_bins, 0)) if dictionary is None else check_factor("dictionary", dictionary, (n_bins, None))
     if isinstance(atoms, np.ndarray):
@@ -146,9 +146,7 @@ def nmf(
         h = multiplicative_step(v, w, h, beta, g, sparsity * w.sum(0)[:, None], m)
         if n_known < w.shape[1]:
             loud = sparsity * h.sum(1)[:, None]
-            w[:, n_known:] = multiplicative_step(v.T, h.T, w.T, beta, g, loud, m if weights is None else m.T).T[
-                :, n_known:
-            ]
+            w[:, n_known:] = multiplicative_step(v.T, h.T, w.T, beta, g, loud, m.T).T[:, n_known:]
             size = w[:, n_known:].sum(0) + EPS
             w[:, n_known:] /= size
             h[n_known:] *= size[:, None]

@@ -1,12 +1,13 @@
 """Missing samples by autoregressive interpolation: what a filter that predicts the samples around leaves least of.
 
 With coefficients a of order p, a_0 = 1, the missing samples minimise sum_n |sum_k a_k x_{n-k}|^2 over all n whose sum
-they enter; the coefficients are those of Burg's method for the signal with the gap filled, so that both are found in
-turn.
+they enter. The coefficients are those of Burg's method for what is known on both sides, which the errors of prediction
+do not cross.
 
 Sources: A. J. E. M. Janssen, R. N. J. Veldhuis, L. B. Vries, "Adaptive interpolation of discrete-time signals that can
-be modeled as autoregressive processes", IEEE TASSP 34(2), 1986; J. P. Burg, "Maximum entropy spectral analysis", 1975,
-whose filters are stable and, unlike those from windowed autocorrelations, do not let tones die away in long gaps.
+be modeled as autoregressive processes", IEEE TASSP 34(2), 1986 (there the coefficients are found anew from the signal
+with the gap filled, in turn); J. P. Burg, "Maximum entropy spectral analysis", 1975, whose filters are stable and,
+unlike those from windowed autocorrelations, do not let tones die away in long gaps.
 """
 
 from __future__ import annotations
@@ -16,34 +17,31 @@ from scipy.linalg import solveh_banded
 
 MAX_ORDER = 512
 CONTEXT = 4  # orders of samples on both sides of a gap
-N_ITER = 3
 RIDGE = 1e-10  # of the diagonal
 
 
-def burg(x: np.ndarray, order: int) -> np.ndarray:
-    """Coefficients (order + 1,), the first one 1, of the filter that predicts `x` (n,) forwards and backwards."""
+def burg(pieces: list[np.ndarray], order: int) -> np.ndarray:
+    """Coefficients (order + 1,), the first one 1, of the filter that predicts the pieces forwards and backwards."""
     a = np.ones(1)
-    forward, backward = x[1:].copy(), x[:-1].copy()
+    errors = [(piece[1:].copy(), piece[:-1].copy()) for piece in pieces]
     for _ in range(order):
-        power = forward @ forward + backward @ backward
-        k = -2 * (backward @ forward) / power if power > 0 else 0.0
+        errors = [(forward, backward) for forward, backward in errors if len(forward)]
+        power = sum(forward @ forward + backward @ backward for forward, backward in errors)
+        k = -2 * sum(backward @ forward for forward, backward in errors) / power if power > 0 else 0.0
         a = np.append(a, 0) + k * np.append(0, a[::-1])
-        forward, backward = (forward + k * backward)[1:], (backward + k * forward)[:-1]
+        errors = [((forward + k * backward)[1:], (backward + k * forward)[:-1]) for forward, backward in errors]
     return a
 
 
-def interpolate(x: np.ndarray, missing: np.ndarray, order: int, n_iter: int = N_ITER) -> np.ndarray:
+def interpolate(x: np.ndarray, missing: np.ndarray, order: int) -> np.ndarray:
     """Fill the missing samples of a short signal.
 
     Parameters
     ----------
     x : ndarray, float64, (n,)
     missing : ndarray, bool, (n,)
-        Some samples at both ends are known.
     order : int
-        Of the filter, below n / 2.
-    n_iter : int
-        How often filter and samples are found in turn.
+        Of the filter, below a third of the known samples.
 
     Returns
     -------
@@ -51,19 +49,19 @@ def interpolate(x: np.ndarray, missing: np.ndarray, order: int, n_iter: int = N_
     """
     x = np.where(missing, 0.0, x)
     places = np.flatnonzero(missing)
+    edges = np.flatnonzero(np.diff(missing)) + 1
+    pieces = [piece for piece, gap in zip(np.split(x, edges), np.split(missing, edges), strict=True) if not gap[0]]
+    a = burg(pieces, order)
+    correlation = np.append(np.correlate(a, a, "full")[order:], 0)  # 0 beyond the order
+    # What the filter and its reverse make of the known samples, at the missing ones.
+    pulled = np.convolve(x, np.concatenate([correlation[:0:-1], correlation]), "same")[places]
     n_bands = min(order, len(places) - 1) + 1
     apart = np.full((n_bands, len(places)), order + 1)
     for band in range(n_bands):
         apart[band, : len(places) - band] = places[band:] - places[: len(places) - band]
-    for _ in range(n_iter):
-        a = burg(x, order)
-        correlation = np.append(np.correlate(a, a, "full")[order:], 0)  # 0 beyond the order
-        matrix = correlation[np.minimum(apart, order + 1)]
-        matrix[0] *= 1 + RIDGE
-        known = np.where(missing, 0.0, x)
-        # What the filter and its reverse make of the known samples, at the missing ones.
-        pulled = np.convolve(known, np.concatenate([correlation[:0:-1], correlation]), "same")[places]
-        x[places] = solveh_banded(matrix, -pulled, lower=True)
+    matrix = correlation[np.minimum(apart, order + 1)]
+    matrix[0] *= 1 + RIDGE
+    x[places] = solveh_banded(matrix, -pulled, lower=True)
     return x
 
 

@@ -17,6 +17,7 @@ ORDER = 32
 BLOCK_S = 0.05
 MEDIAN_S = 0.02
 BRIDGE_S = 0.001  # what lies between two loud residuals so near each other is damaged, too
+FLOOR = 1e-3  # of the signal's RMS: least that a residual usually has, or pure tones would be full of clicks
 MARGIN = 2  # samples on both sides
 
 
@@ -43,12 +44,13 @@ def find_clicks(x: np.ndarray, sr: int, threshold: float) -> np.ndarray:
         if len(around) > 2 * ORDER:
             # A click must not shape the filter that finds it.
             limit = 4 * np.median(np.abs(around)) + 1e-12
-            a = burg(np.clip(around, -limit, limit), ORDER)
+            a = burg([np.clip(around, -limit, limit)], ORDER)
             error = lfilter(a, 1, around)
             residual[start : min(start + block, n)] = error[start - first : start - first + block]
     size = np.abs(residual)
+    size[:ORDER] = np.median(size)  # there the filter has not heard enough yet
     usual = median_filter(size, max(3, round(MEDIAN_S * sr) | 1), mode="nearest") / 0.6745
-    floor = 1e-4 * np.sqrt(np.mean(x**2)) + 1e-9
+    floor = FLOOR * np.sqrt(np.mean(x**2)) + 1e-9
     loud = size > threshold * np.maximum(usual, floor)
     bridged = binary_closing(np.pad(loud, MARGIN), np.ones(max(3, round(BRIDGE_S * sr))))[MARGIN:-MARGIN] | loud
     return binary_dilation(bridged, np.ones(2 * MARGIN + 1)) if bridged.any() else bridged

@@ -58,7 +58,7 @@ def _forwards(x: np.ndarray, missing: np.ndarray, config: StreamConfig) -> np.nd
     line[lead : lead + len(x)], gaps[lead : lead + len(x)] = x, missing
     frames = np.lib.stride_tricks.sliding_window_view(line, length)[::hop]
     seen = np.lib.stride_tricks.sliding_window_view(gaps, length)[::hop]
-    spectra, damaged = np.fft.rfft(frames * config.window, config.n_fft), seen.any(1)
+    spectra, damaged = np.fft.rfft(frames * config.window, config.n_fft), np.asarray(seen.any(1))
     spectra = unwrap_frames(spectra, interpolated_magnitudes(np.abs(spectra), damaged), damaged, config)
     made = np.zeros_like(line)
     for t, frame in enumerate(np.fft.irfft(spectra, config.n_fft)[:, :length] * config.window):
