@@ -169,13 +169,13 @@ def test_what_cannot_be_restored_is_said_in_a_line(call, words):
 
 
 def test_the_command_restores_a_file_and_says_what_it_did(tmp_path, capsys):
-    x = np.stack([chord(), chord()[::-1]], 1)
+    x = np.stack([chord(), chord()[::-1]], 1) + np.random.default_rng(0).normal(0, 1e-3, (SR, 2))
     damaged = x.copy()
     damaged[3000:3008, 0] = 0.9
     sf.write(tmp_path / "in.wav", damaged, SR, "FLOAT")
     assert main(["restore", str(tmp_path / "in.wav"), "-o", str(tmp_path / "new" / "out.flac")]) == 0
     assert "1 click, " in capsys.readouterr().out
-    assert np.abs(sf.read(tmp_path / "new" / "out.flac")[0] - x).max() < 1e-3
+    assert np.abs(sf.read(tmp_path / "new" / "out.flac")[0] - x).max() < 1e-2
     options = ["restore", str(tmp_path / "in.wav"), "-o", str(tmp_path / "filled.wav"), "--missing", "0.1875", "0.188"]
     assert main(options) == 0
     assert "2 gaps, " in capsys.readouterr().out  # one in each channel
