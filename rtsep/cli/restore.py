@@ -59,14 +59,14 @@ def add_parser(commands: Any) -> None:
         help="how many times larger than usual an unpredicted sample must be, to be a click (default: %(default)g)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
-    parser.set_defaults(run=run, modules=("rtsep.restoration", "rtsep.files"))
+    parser.set_defaults(run=run, modules=("rtsep.restoration", "rtsep.audio_files"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Read, restore, write."""
     import numpy as np
 
-    from rtsep.files import FORMATS, FileError, StagedFiles, make_folder, open_audio, read_blocks, write_sources
+    from rtsep.audio_files import FORMATS, StagedFiles, make_folder, read_audio, write_sources
     from rtsep.restoration import find_clicks, restore
 
     suffix = args.output.suffix.lower()
@@ -75,12 +75,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output.resolve() == args.input.resolve():
         raise ConfigError(f"{args.output} is the input; choose another name")
     staged = StagedFiles([args.output], args.overwrite)
-    try:
-        with open_audio(args.input) as file:
-            sr = file.samplerate
-            x = np.concatenate(list(read_blocks(file, file.frames)), 1)
-    except FileError as problem:
-        raise FileError(f"{args.input}: {problem}") from None
+    x, sr = read_audio(args.input)
     missing = _gaps(args.missing, sr, x.shape[1]) if args.missing else find_clicks(x, sr, threshold=args.threshold)
     restored = np.empty_like(x)
     with progress_bar(args.input.name) as progress:

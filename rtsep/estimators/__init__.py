@@ -3,11 +3,12 @@
 from rtsep.estimators.denoise import Denoise
 from rtsep.estimators.hpss import HPSS
 from rtsep.estimators.learned import Speech, Talkers, trained_for
+from rtsep.estimators.nmf import NMF
 from rtsep.estimators.onnx import Onnx
 from rtsep.estimators.oracle import Oracle
 from rtsep.estimators.passthrough import Passthrough
 
-__all__ = ["HPSS", "Denoise", "Onnx", "Oracle", "Passthrough", "Speech", "Talkers"]
+__all__ = ["HPSS", "NMF", "Denoise", "Onnx", "Oracle", "Passthrough", "Speech", "Talkers"]
 
 
 def default_estimator(window_s: float, hop_s: float) -> str:
