@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,6 +28,8 @@ from rtsep.engine.registry import (
     register_phase,
 )
 from rtsep.estimators import default_estimator
+from rtsep.estimators.dictionary_file import FORMAT as DICTIONARY
+from rtsep.models import kind_of
 from rtsep.phase import OMISI
 
 _NAMES = {"estimator": ESTIMATORS, "phase": PHASES}
@@ -76,7 +79,7 @@ def choose(
     options = dict(phase_options or {})
     if estimator is None:
         # Who gives a model means an estimator that takes one.
-        estimator = "speech" if model is not None else default_estimator(window_s, hop_s)
+        estimator = default_estimator(window_s, hop_s) if model is None else _reader_of(model)
     chosen = _create("estimator", estimator, {} if model is None else {"model": model})
     check_sources(f"estimator {chosen.name}", chosen.sources)
     if phase is None:
@@ -89,6 +92,14 @@ def choose(
             phase = "omisi"
     recovery = _create("phase", phase, options) if isinstance(phase, str) else create("phase", phase)
     return Chosen(chosen.for_phase(recovery), recovery)
+
+
+def _reader_of(model: str) -> str:
+    """The estimator for a model file."""
+    with suppress(ConfigError):
+        if kind_of(model) == DICTIONARY:
+            return "nmf"
+    return "speech"  # which says what is wrong with a file that is none
 
 
 def takes(kind: str, name: str, option: str) -> bool:

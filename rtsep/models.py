@@ -1,6 +1,6 @@
 """The container of every model file: arrays in an .npz without pickles, with everything needed to trust them.
 
-Beside its arrays a file holds `header`, a JSON text: format, version, what the format wants, and the SHA-256 of all else.
+Beside its arrays a file holds `header`, a JSON text: format, version, what the format needs, the SHA-256 of all else.
 `rtsep.estimators.model_file` reads and writes networks, `rtsep.estimators.dictionary_file` dictionaries.
 """
 
@@ -68,7 +68,7 @@ def write_container(
 
 
 def read_container(path: Path | str, kind: str, version: int) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
-    """Header, arrays and SHA-256 of a model file. Raises `ConfigError`, one line, unless all of it is as it was written."""
+    """Header, arrays and SHA-256 of a model file. Raises `ConfigError` unless all of it is as it was written."""
     header, content = _load(Path(path))
     found = header.get("format"), header.get("version")
     if found[0] != kind:

@@ -19,7 +19,7 @@ from rtsep.errors import ConfigError, LiveError
 
 COMMANDS = (
     *("demo", "separate", "live", "devices", "latency", "doctor", "listing"),
-    *("score", "mix", "evaluate", "train", "restore"),
+    *("score", "mix", "evaluate", "train", "learn", "restore"),
 )
 
 EXIT_ERROR = 2

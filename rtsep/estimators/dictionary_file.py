@@ -73,7 +73,7 @@ class Framing:
 
     @property
     def band_edges(self) -> np.ndarray:
-        """First bin of each band, and the end of the last one: int64 (CONTEXT_BANDS + 1,); evenly spaced on the mel scale."""
+        """First bin of each band, evenly spaced in mel, and the end of the last: int64 (CONTEXT_BANDS + 1,)."""
         mel = np.linspace(0, np.log1p(self.sr / 2 / 700), CONTEXT_BANDS + 1)
         edges = np.round(700 * np.expm1(mel) * self.n_fft / self.sr).astype(np.int64)
         # At least a bin for each band.

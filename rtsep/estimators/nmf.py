@@ -28,7 +28,14 @@ import numpy as np
 from rtsep.config import ConfigError, StreamConfig, check_int
 from rtsep.engine.protocols import CompiledEstimator
 from rtsep.engine.registry import register_estimator
-from rtsep.estimators.dictionary_file import CONTEXT_BANDS, CONTEXT_WEIGHT, DIVERGENCES, Dictionary, Framing, read_dictionary
+from rtsep.estimators.dictionary_file import (
+    CONTEXT_BANDS,
+    CONTEXT_WEIGHT,
+    DIVERGENCES,
+    Dictionary,
+    Framing,
+    read_dictionary,
+)
 from rtsep.kernels.jit import inlined, kernel
 from rtsep.kernels.memory import constant, zeros
 from rtsep.kernels.network import PANEL, affine, panels
@@ -226,7 +233,7 @@ class NMF(CompiledEstimator):
         Updates of the activations in every hop, 1 to 100.
     """
 
-    model: str | Path | Dictionary
+    model: str | Path | Dictionary | None = None
     n_iter: int = 10
 
     phase: ClassVar[str] = "mixture"
@@ -236,6 +243,8 @@ class NMF(CompiledEstimator):
 
     def __post_init__(self) -> None:
         check_int("n_iter", self.n_iter, 1, 100)
+        if self.model is None:
+            raise ConfigError("estimator='nmf' needs a model: rtsep learn makes one, of recordings of each sound")
         dictionary = self.model if isinstance(self.model, Dictionary) else read_dictionary(self.model)
         object.__setattr__(self, "dictionary", dictionary)
 
