@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 
 from rtsep.factorise.kam import HARMONIC, LEAST, PERCUSSIVE, band_edges
@@ -28,13 +30,13 @@ def nmf_masks(features, w, n_atoms, n_bins, divergence, n_iter):
                 h = h * (w.T @ v) / (w.T @ m)
             else:
                 h = h * np.sqrt((w.T @ (1 / m)) / (w.T @ (m / (v + floor))))
-        parts = np.stack([w[:n_bins, a:b] @ h[a:b] + floor for a, b in zip(first, first[1:], strict=False)])
+        parts = np.stack([w[:n_bins, a:b] @ h[a:b] + floor for a, b in pairwise(first)])
         parts = parts if divergence in ("is", "levy") else parts**2
         masks.append(parts / parts.sum(0))
     return np.stack(masks, 2)
 
 
-def kam_share(power, bin_hz, hop_s, n_iter, most=63):
+def kam_share(power, bin_hz, hop_s, n_iter, most=31):
     """Harmonic share (n_bins, n_frames) of powers of the same shape."""
     edges, shares = band_edges(len(power), bin_hz), []
     filtered = np.zeros((2, *power.shape))
@@ -44,7 +46,7 @@ def kam_share(power, bin_hz, hop_s, n_iter, most=63):
         for _ in range(n_iter):
             filtered[:, :, t] = (powers / (powers.sum(0) + eps)) ** 2 * power[:, t]
             for j, kernels in enumerate((HARMONIC, PERCUSSIVE)):
-                for (width, time), low, high in zip(kernels, edges, edges[1:], strict=False):
+                for (width, time), low, high in zip(kernels, edges[:-1], edges[1:], strict=True):
                     n_bins, n_frames = max(1, round(width / bin_hz)), max(1, round(time / hop_s))
                     stride = -(-n_frames * n_bins // most)
                     n_times = max(1, min(n_frames // stride, most // n_bins))

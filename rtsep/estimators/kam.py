@@ -6,7 +6,7 @@ powers over the kernel, in which the frames before have the values they ended wi
 
     S_j <- P_j / (sum P + eps) X,   P_j <- median_{kernel j, past} |S_j|^2.
 
-As in `hpss`, a note counts as percussive until it has lasted for half of its kernel. Kernels of more than 63 values
+As in `hpss`, a note counts as percussive until it has lasted for half of its kernel. Kernels of more than 31 values
 take every second, third ... frame, so that the work of a hop is bounded.
 """
 
@@ -25,7 +25,7 @@ from rtsep.factorise.kam import HARMONIC, LEAST, PERCUSSIVE, band_edges
 from rtsep.kernels.jit import inlined, kernel
 from rtsep.kernels.memory import constant, zeros
 
-MOST = 63  # values in a kernel
+MOST = 31  # values in a kernel
 MAX_WIDTH = 31  # bins
 EPS = np.float32(LEAST)
 ZERO, ONE = np.float32(0), np.float32(1)
