@@ -249,7 +249,7 @@ class NMF(CompiledEstimator):
         object.__setattr__(self, "dictionary", dictionary)
 
     @property
-    def sources(self) -> tuple[str, ...]:  # type: ignore[override]
+    def sources(self) -> tuple[str, ...]:
         """Names of the sounds, as they were learned."""
         return self.dictionary.sources
 
