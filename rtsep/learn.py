@@ -41,14 +41,14 @@ def features_of(x: np.ndarray, framing: Framing, places: np.ndarray) -> np.ndarr
     features : ndarray, float64, (n_features, n)
     """
     config = framing.config
-    lead = np.zeros(config.win_length)
+    lead = np.zeros(config.analysis)
     line = np.concatenate([lead, x, lead])
 
     def spectra(frames: np.ndarray) -> np.ndarray:
-        # The frame that ends with hop t begins at sample (t + 1) * hop - win_length; before the first hop is nothing.
+        # The frame that ends with hop t begins at sample (t + 1) * hop - analysis; before the first hop is nothing.
         starts = np.maximum((frames + 1) * config.hop, 0)
-        cut = line[starts[:, None] + np.arange(config.win_length)]
-        size = np.abs(np.fft.rfft(cut * config.window, config.n_fft))
+        cut = line[starts[:, None] + np.arange(config.analysis)]
+        size = np.abs(np.fft.rfft(cut * config.windows.analysis, config.n_fft))
         return (size**2 if framing.powers else size).T
 
     parts = [spectra(places)]
@@ -62,8 +62,9 @@ def learn(
     recordings: Mapping[str, Sequence[Path]],
     *,
     sr: int | None = None,
-    window_ms: float = 16.0,
-    hop_ms: float = 4.0,
+    window_ms: float | None = None,
+    hop_ms: float | None = None,
+    latency_ms: float | None = None,
     n_atoms: int = 50,
     divergence: str = "kl",
     context_ms: Sequence[float] = (16.0, 32.0),
@@ -79,8 +80,8 @@ def learn(
         Names of the sounds, at least two, and audio files of each alone.
     sr : int, optional
         Rate in Hz of the streams that it is for. Default: that of the recordings, which then all have the same.
-    window_ms, hop_ms : float
-        Of these streams.
+    window_ms, hop_ms, latency_ms : float, optional
+        Of these streams, as in `StreamConfig.from_ms`.
     n_atoms : int
         For each sound, 1 to 4096.
     divergence : str
@@ -110,15 +111,15 @@ def learn(
         raise ConfigError(f"{names[0]!r} alone: a dictionary tells sounds apart, so it needs two at least")
     check_int("n_atoms", n_atoms, 1, MAX_ATOMS)
     for ms in context_ms:
-        check_real("context_ms", ms, hop_ms, 1000, " ms")
+        check_real("context_ms", ms, 1, 1000, " ms")
     clips = {name: [_clip(path, sr) for path in paths] for name, paths in recordings.items()}
     rates = {rate: path for group in clips.values() for _, rate, path in group}
     if len(rates) > 1:
         one, other = list(rates.items())[:2]
         raise ConfigError(f"{one[1]} has {one[0]} Hz, {other[1]} has {other[0]} Hz; which one should it be for? Say sr")
-    config = StreamConfig.from_ms(next(iter(rates)), window_ms, hop_ms)
-    context = tuple(round(ms / 1e3 / config.hop_s) for ms in context_ms)
-    framing = Framing(config.sr, config.win_length, config.hop, config.n_fft, divergence, context)
+    config = StreamConfig.from_ms(next(iter(rates)), window_ms, hop_ms, latency_ms=latency_ms)
+    context = tuple(max(1, round(ms / 1e3 / config.hop_s)) for ms in context_ms)
+    framing = Framing(config.sr, config.analysis, config.synthesis, config.hop, config.n_fft, divergence, context)
     atoms, manifest = [], {}
     for i, (name, group) in enumerate(clips.items()):
         frames = _frames([x for x, _, _ in group], framing, name)
@@ -158,7 +159,7 @@ def _clip(path: Path, sr: int | None) -> tuple[np.ndarray, int, Path]:
 
 def _frames(clips: list[np.ndarray], framing: Framing, name: str) -> np.ndarray:
     """Features of frames that are not quiet, (n_features, at most 4000), evenly from all clips."""
-    hop, overlap = framing.hop, framing.win_length // framing.hop
+    hop, overlap = framing.hop, framing.analysis // framing.hop
     n_hops = [x.size // hop for x in clips]
     stride = max(overlap, -(-sum(n_hops) // MOST_FRAMES))
     parts = [features_of(x, framing, np.arange(overlap - 1, n, stride)) for x, n in zip(clips, n_hops, strict=True)]

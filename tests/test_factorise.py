@@ -304,7 +304,7 @@ def test_posterior_moments_are_those_of_the_real_gaussian():
 def test_sinusoidal_advance_follows_a_sine():
     config = StreamConfig(8000, 512, 128, 512)
     n, bins = np.arange(512), 40.3
-    v = np.abs(np.fft.rfft(config.window * np.cos(2 * np.pi * bins * n / 512)))
+    v = np.abs(np.fft.rfft(config.windows.analysis * np.cos(2 * np.pi * bins * n / 512)))
     advance = factorise.sinusoidal_advance(config, np.tile(v[None, :, None], (2, 1, 3)))
     assert np.abs(advance[:, 38:43] - np.exp(2j * np.pi * 128 * bins / 512)).max() < 0.03  # a bin: 1.4
 

@@ -77,7 +77,7 @@ def test_unwrapping_goes_on_as_a_sine_and_magnitudes_between():
     bins = 20.3
     x = np.exp(2j * np.pi * bins * np.arange(4000) / 256).real
     frames = np.lib.stride_tricks.sliding_window_view(x, 256)[::64]
-    spectra = np.fft.rfft(frames * config.window)
+    spectra = np.fft.rfft(frames * config.windows.analysis)
     damaged = gap(20, 6, len(spectra))
     v = interpolated_magnitudes(np.abs(spectra), damaged)
     found = unwrap_frames(spectra, v, damaged, config)

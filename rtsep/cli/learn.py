@@ -61,8 +61,9 @@ def add_parser(commands: Any) -> None:
         "--exemplars", action="store_true", help="frames of the recordings are the atoms: nothing is factorised"
     )
     parser.add_argument("--rate", type=int, metavar="HZ", help="of the streams it is for (default: the recordings')")
-    parser.add_argument("--window-ms", type=float, default=16.0, metavar="MS", help="window (default: %(default)g)")
-    parser.add_argument("--hop-ms", type=float, metavar="MS", help="hop in ms (default: a quarter of the window)")
+    parser.add_argument("--window-ms", type=float, metavar="MS", help="analysis window of these streams (default: 16)")
+    parser.add_argument("--latency-ms", type=float, metavar="MS", help="their latency (default: the window)")
+    parser.add_argument("--hop-ms", type=float, metavar="MS", help="their hop (default: as in `rtsep separate`)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another start (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dictionary")
     parser.add_argument("--plot", action="store_true", help="draw the atoms, too: FILE.png")
@@ -84,7 +85,8 @@ def run(args: argparse.Namespace) -> int:
             _recordings(args.sounds),
             sr=args.rate,
             window_ms=args.window_ms,
-            hop_ms=args.window_ms / 4 if args.hop_ms is None else args.hop_ms,
+            hop_ms=args.hop_ms,
+            latency_ms=args.latency_ms,
             n_atoms=args.atoms,
             divergence=args.divergence,
             context_ms=args.context_ms,

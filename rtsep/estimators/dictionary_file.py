@@ -30,7 +30,7 @@ class Framing:
 
     Parameters
     ----------
-    sr, win_length, hop, n_fft : int
+    sr, analysis, synthesis, hop, n_fft : int
         As in `StreamConfig`.
     divergence : str
         "kl" or "euclidean", of magnitudes; "is" or "levy", of powers.
@@ -39,7 +39,8 @@ class Framing:
     """
 
     sr: int
-    win_length: int
+    analysis: int
+    synthesis: int
     hop: int
     n_fft: int
     divergence: str = "kl"
@@ -54,7 +55,7 @@ class Framing:
     @property
     def config(self) -> StreamConfig:
         """The stream that they are for."""
-        return StreamConfig(self.sr, self.win_length, self.hop, self.n_fft)
+        return StreamConfig(self.sr, self.analysis, self.hop, self.n_fft, synthesis=self.synthesis)
 
     @property
     def n_bins(self) -> int:

@@ -257,14 +257,14 @@ class NMF(CompiledEstimator):
     def example(cls, references: np.ndarray) -> NMF:
         """Settings for the contract tests."""
         rng = np.random.default_rng(0)
-        framing = Framing(16_000, 256, 64, 512, "kl", (4,))
+        framing = Framing(16_000, 256, 256, 64, 512, "kl", (4,))
         atoms = rng.random((framing.n_features, 6)) ** 4 + 1e-3
         return cls(Dictionary(framing, ("one", "two"), (3, 3), (atoms / atoms.sum(0)).astype(np.float32), {}), 3)
 
     def prepare(self, config: StreamConfig) -> NMFState:
         """Fresh state. Not real-time safe. Raises `ConfigError` for another rate or framing than that of the model."""
         framing = self.dictionary.framing
-        for name in ("sr", "win_length", "hop", "n_fft"):
+        for name in ("sr", "analysis", "synthesis", "hop", "n_fft"):
             here, there = getattr(config, name), getattr(framing, name)
             if here != there:
                 raise ConfigError(f"the model is for {name}={there}, the stream has {name}={here}; learn one for it")

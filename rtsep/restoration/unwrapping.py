@@ -14,6 +14,7 @@ import numpy as np
 
 from rtsep.config import StreamConfig
 from rtsep.phase.sinusoidal import advance_phasors, prepare_sinusoids
+from rtsep.phase.unwrapping import overlapped
 
 WINDOW_MS = 46.0  # as published, with 75 % overlap
 
@@ -51,19 +52,16 @@ def unwrap_frames(spectra: np.ndarray, v: np.ndarray, damaged: np.ndarray, confi
 
 
 def _forwards(x: np.ndarray, missing: np.ndarray, config: StreamConfig) -> np.ndarray:
-    hop, length = config.hop, config.win_length
+    hop, length = config.hop, config.analysis
     lead = length - hop
     n_frames = -(-(len(x) + lead) // hop)
     line, gaps = np.zeros(lead + n_frames * hop), np.zeros(lead + n_frames * hop, bool)
     line[lead : lead + len(x)], gaps[lead : lead + len(x)] = x, missing
     frames = np.lib.stride_tricks.sliding_window_view(line, length)[::hop]
-    seen = np.lib.stride_tricks.sliding_window_view(gaps, length)[::hop]
-    spectra, damaged = np.fft.rfft(frames * config.window, config.n_fft), np.asarray(seen.any(1))
+    damaged = np.asarray(np.lib.stride_tricks.sliding_window_view(gaps, length)[::hop].any(1))
+    spectra = np.fft.rfft(frames * config.windows.analysis, config.n_fft)
     spectra = unwrap_frames(spectra, interpolated_magnitudes(np.abs(spectra), damaged), damaged, config)
-    made = np.zeros_like(line)
-    for t, frame in enumerate(np.fft.irfft(spectra, config.n_fft)[:, :length] * config.window):
-        made[t * hop : t * hop + length] += frame
-    return (made / np.resize(config.envelope, len(made)))[lead : lead + len(x)]
+    return overlapped(config, spectra[:, None], len(line))[0, lead : lead + len(x)]
 
 
 def fill(x: np.ndarray, missing: np.ndarray, sr: int) -> np.ndarray:
