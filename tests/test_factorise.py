@@ -269,6 +269,25 @@ def test_complex_nmf_equals_the_reference(golden, mixture):
     assert_close(found.activations, wanted("upW_H_it10"))
 
 
+def test_complex_nmf_with_repetition_finds_the_delays_of_its_onsets(mixture):
+    x, w, h, advance = mixture
+    onsets = np.zeros((2, x.shape[1]), bool)
+    onsets[0, [3, 9, 17]] = onsets[1, [6, 14]] = True
+    found = factorise.complex_nmf(x, w, h, advance, sigma=0.1, onsets=onsets, rho=0.5, n_iter=30)
+    assert falls(found.cost)
+    free = factorise.complex_nmf(x, w, h, advance, sigma=0.1, onsets=onsets, rho=0.0, n_iter=30)
+
+    def unlike(result, source, one, other):
+        """How far the phases of two onsets are from a delay of one another."""
+        apart = np.exp(1j * (result.phases[source, :, one] - result.phases[source, :, other]))
+        weights = np.abs(x[:, one] * x[:, other])
+        return 1 - np.abs(np.fft.fft(weights * apart, 4096)).max() / weights.sum()
+
+    assert unlike(found, 1, 6, 14) < 0.7 * unlike(free, 1, 6, 14)
+    with pytest.raises(ConfigError, match="onsets have shape"):
+        factorise.complex_nmf(x, w, h, advance, onsets=onsets[:1])
+
+
 def test_complex_nmf_without_sinusoids_is_euclidean_nmf_with_the_phase_of_the_mixture(mixture):
     x, w, h, advance = mixture
     found = factorise.complex_nmf(x, w, h, advance, sigma=0, n_iter=10)

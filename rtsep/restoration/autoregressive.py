@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from scipy.linalg import solveh_banded
 
+MIN_ORDER = 256  # less fills short gaps worse: 9 dB instead of 12 at 1 ms
 MAX_ORDER = 512
 CONTEXT = 4  # orders of samples on both sides of a gap
 RIDGE = 1e-10  # of the diagonal
@@ -87,7 +88,7 @@ def fill(x: np.ndarray, missing: np.ndarray) -> np.ndarray:
         while j + 1 < len(starts) and starts[j + 1] - stops[j] < length and stops[j + 1] - starts[i] < 2 * MAX_ORDER:
             j += 1
             length += stops[j] - starts[j]
-        order = min(3 * length + 2, MAX_ORDER)
+        order = min(max(3 * length + 2, MIN_ORDER), MAX_ORDER)
         first = max(0, starts[i] - CONTEXT * order)
         last = min(len(x), stops[j] + CONTEXT * order)
         near = missing[first:last].copy()

@@ -74,7 +74,7 @@ def restore(
     missing : ndarray, bool, shaped like `x` or (n_samples,), optional
         Samples to make anew. Default: those that `find_clicks` finds.
     method : str
-        "autoregressive", or "unwrapping" for gaps of more than some 20 ms in tones that last.
+        "autoregressive", or "unwrapping" of phases, which is here to be compared with (docs/restoration.md).
     threshold : float
         As in `find_clicks`, if `missing` is not given.
 
