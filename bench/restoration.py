@@ -90,8 +90,8 @@ def render(result: dict[str, Any]) -> str:
         [
             "# Restoration",
             "",
-            "`rtsep restore` takes clicks out of recordings and fills gaps, by autoregression. The unwrapping of phases",
-            "makes whole frames from their neighbours and was published for frames that are lost.",
+            "`rtsep restore` takes clicks out of recordings and fills gaps, by autoregression. Unwrapping of phases",
+            "makes whole frames from their neighbours, and was published for frames that are lost.",
             "",
             *table(["signal to error in the gaps, dB, median", *(f"{ms} ms" for ms in GAPS_MS)], rows),
             "",
