@@ -8,7 +8,7 @@ if TYPE_CHECKING:
     from rtsep.choose import list_estimators, list_phases
     from rtsep.config import StreamConfig
     from rtsep.engine.output import Output
-    from rtsep.engine.protocols import CompiledEstimator, OfflinePhase, OnlinePhase, PythonEstimator
+    from rtsep.engine.protocols import CompiledEstimator, OfflinePhase, OnlinePhase, PythonEstimator, WholeEstimator
     from rtsep.engine.registry import register_estimator, register_phase
     from rtsep.errors import ConfigError
     from rtsep.offline import separate
@@ -24,6 +24,7 @@ __all__ = [
     "PythonEstimator",
     "Separator",
     "StreamConfig",
+    "WholeEstimator",
     "estimators",
     "factorise",
     "list_estimators",
@@ -46,6 +47,7 @@ _HOMES = {
     "PythonEstimator": "rtsep.engine.protocols",
     "Separator": "rtsep.separator",
     "StreamConfig": "rtsep.config",
+    "WholeEstimator": "rtsep.engine.protocols",
     "list_estimators": "rtsep.choose",
     "list_phases": "rtsep.choose",
     "register_estimator": "rtsep.engine.registry",

@@ -14,7 +14,7 @@ from rtsep import Separator, StreamConfig
 from rtsep.audio_files import FileError
 from rtsep.cli import main
 from rtsep.config import ConfigError
-from rtsep.estimators import KAM, NMF, RepetSim
+from rtsep.estimators import KAM, NMF, AdaptiveRepet, Repet, RepetSim
 from rtsep.estimators.dictionary_file import DIVERGENCES, Dictionary, Framing, read_dictionary, write_dictionary
 from rtsep.estimators.kam import estimate_kam
 from rtsep.estimators.nmf import estimate_nmf
@@ -249,3 +249,54 @@ def test_the_command_says_what_cannot_be_learned(takes, monkeypatch, capsys, sou
     assert words in error
     assert error.count("\n") == 1
     assert not (takes / "duo.npz").exists()
+
+
+def repeating(seed=0, n=6 * SR):
+    """A loop of 0.5 s, and a tone that glides over it: foreground and background."""
+    rng, t = np.random.default_rng(seed), np.arange(n) / SR
+    period = SR // 2
+    loop = sum(
+        np.where(np.arange(period) >= at, rng.normal(0, 0.2, period) * np.exp(-(np.arange(period) - at) / 600), 0)
+        for at in rng.integers(0, period, 4)
+    )
+    return 0.1 * np.sin(2 * np.pi * (400 * t + 60 * t**2)), np.resize(loop, n)
+
+
+@pytest.mark.parametrize(
+    ("estimator", "least_db"),
+    [
+        (Repet(shortest_s=0.25, longest_s=1.0), 6),
+        (AdaptiveRepet(shortest_s=0.25, longest_s=1.0, segment_s=3.0), 5),
+        (RepetSim(distance_s=0.25, number=10), 2),
+    ],
+)
+def test_a_loop_and_what_is_over_it_are_told_apart(estimator, least_db):
+    foreground, background = repeating()
+    x = foreground + background
+    config = StreamConfig.from_ms(SR, 40)
+    found = rtsep.separate(x, SR, estimator, config=config)
+    assert np.abs(found.sum(0) - x).max() < 1e-4
+    late = slice(3 * SR, None)  # in the stream something has come again by then
+    assert si_sdr(background[late], found[1][late]) - si_sdr(background[late], x[late]) > least_db
+
+
+def test_an_estimator_of_the_whole_signal_has_no_stream(tmp_path, capsys):
+    with pytest.raises(ConfigError, match="estimator='repet' needs the whole signal"):
+        Separator(StreamConfig(SR), "repet")
+    foreground, background = repeating()
+    x = np.stack([foreground + background] * 2)
+    sf.write(tmp_path / "in.wav", x.T, SR, "FLOAT")
+    options = ["separate", str(tmp_path / "in.wav"), "-o", str(tmp_path), "--estimator", "repet", "--window-ms", "40"]
+    assert main(options) == 0
+    parts = [sf.read(tmp_path / f"in.{name}.wav")[0].T for name in ("foreground", "background")]
+    assert np.abs(sum(parts) - x).max() < 1e-4
+    offline = rtsep.separate(x, SR, Repet(), "misi", config=StreamConfig.from_ms(SR, 40, n_channels=2))
+    assert np.abs(offline.sum(0) - x).max() < 1e-4
+    assert not rtsep.separate(np.zeros(SR), SR, "repet").any()
+    for settings in ({"shortest_s": 5.0, "longest_s": 2.0}, {"cutoff_hz": -1.0}):
+        with pytest.raises(ConfigError):
+            Repet(**settings)
+    with pytest.raises(ConfigError, match="a third of the time"):
+        rtsep.separate(x[0, :SR], SR, "repet")
+    with pytest.raises(ConfigError, match=r"segment_s=2 has no room for three periods of 1 s"):
+        AdaptiveRepet(segment_s=2.0)

@@ -21,6 +21,7 @@ from rtsep.engine.protocols import (
     OfflinePhase,
     OnlinePhase,
     PythonEstimator,
+    WholeEstimator,
 )
 
 ESTIMATORS: dict[str, type] = {}
@@ -89,6 +90,11 @@ def _members(protocol: type) -> set[str]:
     }
 
 
+def is_whole(settings: Any) -> bool:
+    """Whether an estimator needs the whole signal."""
+    return inspect.getattr_static(settings, "estimate_all", None) is not None
+
+
 def is_compiled(settings: Any) -> bool:
     """Whether a class, or an instance, says that its step is a kernel."""
     return inspect.getattr_static(settings, "State", None) is not None
@@ -101,9 +107,10 @@ def check_declared(kind: str, settings: Any) -> None:
     parameters: tuple[str, ...]
     if kind == "estimator":
         protocol, parameters = CompiledEstimator if is_compiled(settings) else PythonEstimator, ESTIMATOR_STEP
+        protocol = WholeEstimator if is_whole(settings) else protocol
     else:
         protocol, parameters = OnlinePhase if is_compiled(settings) else OfflinePhase, PHASE_STEP
-    own = {"sources", "prepare", "step", "run", "State"}
+    own = {"sources", "estimate_all"} if is_whole(settings) else {"sources", "prepare", "step", "run", "State"}
     later = {"name"} | ({"sources"} if isinstance(settings, type) else set())  # may be made with the instance
     for member in sorted(_members(protocol) - later):
         found = inspect.getattr_static(settings, member, _MISSING)
