@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -72,13 +73,20 @@ NAMES = [name for name in ("python", *ESTIMATORS) if has_example(name)]
 # Every estimator with the default phase recovery, every phase recovery with true magnitudes.
 PAIRS = [(name, "omisi") for name in NAMES] + [("oracle", PHASES[name]()) for name in ONLINE if name != "omisi"]
 IDS = [f"{e}-{getattr(p, 'name', p)}" for e, p in PAIRS]
-CASES = PAIRS + [("oracle", phase) for phase in VARIANTS.values()]
-CASE_IDS = IDS + list(VARIANTS)
+# Synthesis windows of 8 and 4 ms.
+SHORT = StreamConfig.from_ms(SR, latency_ms=8), StreamConfig.from_ms(SR, latency_ms=4)
+OF_PAIRS = [PHASES[name]() for name in ("mixture", "wiener", "anisotropic_wiener", "pu_iter", "rtpghi", "spsi")]
+OF_PAIRS += [OMISI(2), VARIANTS["omisi K=1"], VARIANTS["omisi published"], VARIANTS["misi K=1"]]
+SHORT_CASES = [("oracle", phase, SHORT[i % 2]) for i, phase in enumerate(OF_PAIRS)]
+SHORT_CASES += [("speech", "mixture", SHORT[0]), ("denoise", "mixture", SHORT[1])]
+CASES = PAIRS + [("oracle", phase) for phase in VARIANTS.values()] + SHORT_CASES
+CASE_IDS = IDS + list(VARIANTS) + [f"{e}-{p}-{c.synthesis}" for e, p, c in SHORT_CASES]
 
 
-def make(case, sources: np.ndarray, config: StreamConfig | None = None, **output) -> Separator:
-    name, phase = case
-    return Separator(config or StreamConfig(SR), estimator(name, sources), phase, Output(**output))
+def make(case, sources: np.ndarray, **output) -> Separator:
+    name, phase, config = (*case, StreamConfig(SR))[:3]
+    config = replace(config, n_channels=sources.shape[1] if sources.ndim == 3 else 1)
+    return Separator(config, estimator(name, sources), phase, Output(**output))
 
 
 def stream(separator: Separator, x: np.ndarray, blocks: list[int]) -> np.ndarray:
@@ -99,8 +107,8 @@ def test_every_block_size_and_the_offline_call_give_the_same_bits(case):
     for blocks in BLOCKS.values():
         separator.reset()
         assert np.array_equal(stream(separator, x, blocks), expected), blocks
-    name, phase = case
-    whole = separate(x, SR, estimator(name, sources), phase)
+    name, phase = case[:2]
+    whole = separate(x, SR, estimator(name, sources), phase, config=separator.config)
     assert np.array_equal(whole[:, : N - separator.latency], expected[:, separator.latency :])
 
 
@@ -218,12 +226,11 @@ def test_a_hop_allocates_nothing_and_compiles_nothing(case):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("case", PAIRS, ids=IDS)
+@pytest.mark.parametrize("case", PAIRS + SHORT_CASES, ids=IDS + CASE_IDS[-len(SHORT_CASES) :])
 def test_equal_channels_get_equal_sources_and_the_image_stays(case):
     sources = signals.voices(N)
     stereo = np.stack([sources, 0.5 * sources], 1)
-    config = StreamConfig(SR, n_channels=2)
-    heard = make(case, stereo, config).process(stereo.sum(0))
+    heard = make(case, stereo).process(stereo.sum(0))
     assert heard.shape == (heard.shape[0], 2, N)
     assert np.abs(heard[:, 1] - 0.5 * heard[:, 0]).max() < 1e-6
 

@@ -232,12 +232,20 @@ def test_a_user_without_privileges_is_told_how_to_get_them():
     assert "memory lock = note JACK likes more: as for the priority" in lines
 
 
-def test_a_cache_that_cannot_be_written_is_a_problem(monkeypatch):
+def test_a_cache_that_cannot_be_written_is_a_problem(monkeypatch, tmp_path):
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
     assert found("kernel cache").status == "ok"
-    uncached = numba.njit(lambda: 0)  # which is what a kernel is then
-    monkeypatch.setattr(health, "process_block", uncached)
+    # Below a file nothing can be made, not even by root.
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "file" / "cache"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    cache = found("kernel cache")
+    assert cache.status == "note"
+    assert str(tmp_path / "own") in cache.text
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "file" / "own"))
     cache = found("kernel cache")
     assert cache.status == "problem"
+    assert "rtsep warm" in cache.advice[0]
     assert "NUMBA_CACHE_DIR" in cache.advice[0]
 
 

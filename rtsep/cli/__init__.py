@@ -15,11 +15,24 @@ from typing import NoReturn
 
 from rtsep import __version__
 from rtsep.cli.signals import EXIT_INTERRUPTED, WORDS, stoppable
+from rtsep.compiling import on_compiling
 from rtsep.errors import ConfigError, LiveError
 
 COMMANDS = (
-    *("demo", "separate", "live", "devices", "latency", "doctor", "listing"),
-    *("score", "mix", "evaluate", "train", "learn", "restore"),
+    "demo",
+    "separate",
+    "live",
+    "devices",
+    "latency",
+    "doctor",
+    "warm",
+    "listing",
+    "score",
+    "mix",
+    "evaluate",
+    "train",
+    "learn",
+    "restore",
 )
 
 EXIT_ERROR = 2
@@ -59,6 +72,7 @@ def main(argv: list[str] | None = None) -> int:
                 if hasattr(stream, "reconfigure"):
                     stream.reconfigure(errors="backslashreplace")  # file names need not be text
             args = make_parser().parse_args(argv)
+            on_compiling(_compiling)
             for name in getattr(args, "modules", ()):
                 import_module(name)
             started()
@@ -78,6 +92,14 @@ def main(argv: list[str] | None = None) -> int:
             return _ended(EXIT_ERROR, problem)
         except LiveError as problem:
             return _ended(EXIT_DEVICE, problem)
+
+
+def _compiling(kept: bool) -> None:
+    """Say to who waits why; elsewhere only that it will be so again."""
+    if not kept:
+        print("rtsep: compiling, for ten seconds or so, as at every start: see `rtsep doctor`", file=sys.stderr)
+    elif sys.stderr.isatty():
+        print("rtsep: compiling, for ten seconds or so, this once; later starts take one second", file=sys.stderr)
 
 
 def _ended(status: int, reason: object) -> int:

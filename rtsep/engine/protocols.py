@@ -9,15 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import cached_property
 from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 
 from rtsep.config import StreamConfig
 from rtsep.errors import ConfigError
-
-# Defaults are cached properties and not properties, so that `self.sources = ...` may take their place.
 
 
 class Settings(Protocol):
@@ -45,17 +42,20 @@ class Estimator(Settings, Protocol):
         Their names, in the order of the output, at least one; they become parts of file names.
     phase : str or PhaseRecovery
         The phase recovery for those who name none.
+    step : kernel or method
+        `(state, mixture, power, magnitudes)`:
+
+        mixture : ndarray, float32, (n_channels, 2, n_bins)
+            Newest spectrum of every channel, real parts and imaginary parts. Read only.
+        power : ndarray, float32, (n_bins,)
+            Squared magnitude, mean over the channels. Read only.
+        magnitudes : ndarray, float32, (n_src, n_bins)
+            To be overwritten, for the mean power. What is negative or not finite counts as zero.
     """
 
-    @cached_property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the sources."""
-        raise NotImplementedError
-
-    @cached_property
-    def phase(self) -> str | PhaseRecovery:
-        """Name or settings of the phase recovery that suits it."""
-        return "omisi"
+    sources: tuple[str, ...]
+    phase: str | PhaseRecovery = "omisi"
+    step: Any
 
     def for_phase(self, phase: PhaseRecovery) -> Estimator:
         """These settings for the phase recovery that follows, if the magnitudes depend on it."""
@@ -73,19 +73,6 @@ class Estimator(Settings, Protocol):
         some. Raises `ConfigError` if it needs what only its user has.
         """
         return cls()
-
-    @cached_property
-    def step(self) -> Any:
-        """The step: `(state, mixture, power, magnitudes)`.
-
-        mixture : ndarray, float32, (n_channels, 2, n_bins)
-            Newest spectrum of every channel, real parts and imaginary parts. Read only.
-        power : ndarray, float32, (n_bins,)
-            Squared magnitude, mean over the channels. Read only.
-        magnitudes : ndarray, float32, (n_src, n_bins)
-            To be overwritten, for the mean power. What is negative or not finite counts as zero.
-        """
-        raise NotImplementedError
 
 
 class CompiledEstimator(Estimator, Protocol):
@@ -164,20 +151,9 @@ class PhaseRecovery(Settings, Protocol):
 
     window_pairs: ClassVar[bool] = True
 
-    @cached_property
-    def lookahead(self) -> int | None:
-        """Future hops that it waits for; None for the whole signal."""
-        return 0
-
-    @cached_property
-    def consistent(self) -> bool:
-        """Whether the output stage shares the mixing error."""
-        return True
-
-    @cached_property
-    def keeps_mixture_phase(self) -> bool:
-        """Whether every source has the phase of the mixture."""
-        return False
+    lookahead: int | None = 0
+    consistent: bool = True
+    keeps_mixture_phase: bool = False
 
 
 class OnlinePhase(PhaseRecovery, Protocol):
@@ -188,10 +164,18 @@ class OnlinePhase(PhaseRecovery, Protocol):
     State : type
         The NamedTuple of arrays that `prepare` returns.
     step : kernel
-        A class attribute, a `rtsep.kernels.jit.kernel`.
+        A class attribute, a `rtsep.kernels.jit.kernel`: `(state, mixture, power, line, magnitudes, hop_out)`.
+
+        mixture, power, magnitudes : ndarray, float32
+            As for an estimator. Read only.
+        line : ndarray, float32, (n_channels, analysis + lookahead * hop)
+            Newest samples of the mixture. Read only.
+        hop_out : ndarray, float32, (n_src, n_channels, hop)
+            To be overwritten, `synthesis - hop + lookahead * hop` samples behind the newest.
     """
 
     State: ClassVar[type]
+    step: Any
 
     def prepare(self, config: StreamConfig, n_src: int) -> Any:
         """Fresh state for `n_src` sources. Not real-time safe."""
@@ -200,19 +184,6 @@ class OnlinePhase(PhaseRecovery, Protocol):
     def shedding(self, state: Any) -> Shedding | None:
         """The fields of the state that a deadline goes through, if the step minds one."""
         return None
-
-    @cached_property
-    def step(self) -> Any:
-        """The step: `(state, mixture, power, line, magnitudes, hop_out)`.
-
-        mixture, power, magnitudes : ndarray, float32
-            As for an estimator. Read only.
-        line : ndarray, float32, (n_channels, analysis + lookahead * hop)
-            Newest samples of the mixture. Read only.
-        hop_out : ndarray, float32, (n_src, n_channels, hop)
-            To be overwritten, `synthesis - hop + lookahead * hop` samples behind the newest.
-        """
-        raise NotImplementedError
 
 
 class OfflinePhase(PhaseRecovery, Protocol):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -63,7 +63,7 @@ class PythonStep(CompiledEstimator):
     """
 
     State: ClassVar[type] = PythonState
-    step: ClassVar[Any] = estimate_in_python
+    step = estimate_in_python
 
     def __init__(self, estimator: PythonEstimator) -> None:
         self.estimator = estimator
@@ -71,7 +71,7 @@ class PythonStep(CompiledEstimator):
         self._function = _FUNCTION(self._run)
 
     @property
-    def sources(self) -> tuple[str, ...]:
+    def sources(self) -> tuple[str, ...]:  # type: ignore[override]
         """Those of the estimator."""
         return self.estimator.sources
 

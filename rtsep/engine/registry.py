@@ -1,8 +1,8 @@
 """Names of estimators and phase recoveries, and how their steps become part of the hop.
 
-Inside compiled code the type of a state chooses the step: `estimate`, `recover` and `run_core` are overloaded on it, so
-that one module-level `process_hop` serves every combination and its cache on disk is keyed by the types alone. Here is
-noted which class of state belongs to which step, and what cannot work is refused before numba sees it.
+Inside compiled code the type of a state chooses the step that `estimate`, `recover` and `run_core` call, so that one
+module-level `process_hop` serves every combination and its cache on disk is keyed by the types alone. Here is noted
+which class of state belongs to which step, and what cannot work is refused before numba sees it.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 
 import numpy as np
 from numba.core.dispatcher import Dispatcher
-from numba.extending import overload
+from numba.extending import intrinsic
 
 from rtsep.config import ConfigError
 from rtsep.engine.protocols import (
@@ -23,6 +23,7 @@ from rtsep.engine.protocols import (
     PythonEstimator,
     WholeEstimator,
 )
+from rtsep.kernels.jit import call_kernel
 
 ESTIMATORS: dict[str, type] = {}
 PHASES: dict[str, type] = {}
@@ -225,35 +226,19 @@ def _check_arrays(label: str, state: Any, name: str = "") -> None:
             raise ConfigError(f"{label}: {full} of its state is {value.dtype} in another order than C, or no numbers")
 
 
-def estimate(state, mixture, power, magnitudes):
-    """Run the step of the estimator that `state` belongs to; for compiled code only."""
-    raise NotImplementedError
+@intrinsic
+def estimate(typingctx, state, mixture, power, magnitudes):
+    """Run the step of the estimator that `state` belongs to."""
+    return call_kernel(typingctx, STEPS[state.instance_class], (state, mixture, power, magnitudes))
 
 
-def recover(state, mixture, power, line, magnitudes, hop_out):
-    """Run the step of the phase recovery that `state` belongs to; for compiled code only."""
-    raise NotImplementedError
+@intrinsic
+def recover(typingctx, state, mixture, power, line, magnitudes, hop_out):
+    """Run the step of the phase recovery that `state` belongs to."""
+    return call_kernel(typingctx, STEPS[state.instance_class], (state, mixture, power, line, magnitudes, hop_out))
 
 
-def run_core(state, line, hop_out):
-    """Run the step of the core that `state` belongs to; for compiled code only."""
-    raise NotImplementedError
-
-
-# The overloads return the step itself, not a function that calls it: numba optimises every level of calls
-# all over again. So a step's parameters must have the names above.
-
-
-@overload(estimate)
-def _estimate(state, mixture, power, magnitudes):
-    return STEPS[state.instance_class].py_func
-
-
-@overload(recover)
-def _recover(state, mixture, power, line, magnitudes, hop_out):
-    return STEPS[state.instance_class].py_func
-
-
-@overload(run_core, inline="always")
-def _run_core(state, line, hop_out):
-    return STEPS[state.instance_class].py_func
+@intrinsic
+def run_core(typingctx, state, line, hop_out):
+    """Run the step of the core that `state` belongs to."""
+    return call_kernel(typingctx, STEPS[state.instance_class], (state, line, hop_out))

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -170,11 +170,11 @@ class Denoise(CompiledEstimator):
 
     max_attenuation_db: float = 15.0
 
-    sources: ClassVar[tuple[str, ...]] = ("speech", "noise")
-    phase: ClassVar[str] = "mixture"  # magnitudes that add up to the mixture's leave nothing to recover
+    sources = ("speech", "noise")
+    phase = "mixture"  # magnitudes that add up to the mixture's leave nothing to recover
     State: ClassVar[type] = DenoiseState
     adjustable: ClassVar[Mapping[str, tuple[str, ...]]] = {"max_attenuation_db": ("floor",)}
-    step: ClassVar[Any] = estimate_denoise
+    step = estimate_denoise
 
     def __post_init__(self) -> None:
         check_real("max_attenuation_db", self.max_attenuation_db, 0, 60, " dB")

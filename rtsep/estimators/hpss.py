@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -124,10 +124,10 @@ class HPSS(CompiledEstimator):
     time_ms: float = 100.0
     width_hz: float = 500.0
 
-    sources: ClassVar[tuple[str, ...]] = ("harmonic", "percussive")
-    phase: ClassVar[str] = "mixture"  # as for `denoise`: iterations cost 0.4 dB
+    sources = ("harmonic", "percussive")
+    phase = "mixture"  # as for `denoise`: iterations cost 0.4 dB
     State: ClassVar[type] = HPSSState
-    step: ClassVar[Any] = estimate_hpss
+    step = estimate_hpss
 
     def __post_init__(self) -> None:
         check_real("time_ms", self.time_ms, 10, 1000, " ms")

@@ -190,10 +190,9 @@ class _Learned(CompiledEstimator):
     target: str | None = None
     masks: bool = field(default=True, repr=False, kw_only=True)  # what `for_phase` made of the target
 
-    sources: ClassVar[tuple[str, ...]]
     shipped: ClassVar[str]  # file in rtsep/data
     State: ClassVar[type] = LearnedState
-    step: ClassVar[Any] = estimate_learned
+    step = estimate_learned
     adjustable: ClassVar[Mapping[str, tuple[str, ...]]] = {"target": (), "masks": ("masks_only",)}
 
     def __post_init__(self) -> None:
@@ -203,7 +202,7 @@ class _Learned(CompiledEstimator):
             check_choice("target", self.target, ("mask", "magnitudes"))
 
     @property
-    def phase(self) -> Any:
+    def phase(self) -> Any:  # type: ignore[override]
         """The phase recovery that suits the model: online MISI where its training found that better than masks."""
         scores = self.load().manifest.get("validation")
         found = [scores.get(name) for name in ("mask", "omisi")] if isinstance(scores, dict) else []
@@ -264,7 +263,7 @@ class Speech(_Learned):
         what suits the phase recovery that follows.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("speech", "residual")
+    sources = ("speech", "residual")
     shipped: ClassVar[str] = "speech.npz"
 
 
@@ -281,5 +280,5 @@ class Talkers(_Learned):
         As for `Speech`.
     """
 
-    sources: ClassVar[tuple[str, ...]] = ("talker1", "talker2", "residual")
+    sources = ("talker1", "talker2", "residual")
     shipped: ClassVar[str] = "talkers.npz"

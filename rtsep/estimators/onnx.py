@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
@@ -231,10 +231,10 @@ class Onnx(PythonEstimator):
     hop: int = None  # type: ignore[assignment]
     window: str = None  # type: ignore[assignment]
 
-    sources: ClassVar[tuple[str, ...]] = ("speech", "residual")
+    sources = ("speech", "residual")
     # `rtsep evaluate --compare onnx+mixture onnx+omisi` with GTCRN and DTLN: iterations lose 0.1 to 0.2 dB.
-    phase: ClassVar[str] = "mixture"
-    step: ClassVar[Any] = staticmethod(estimate_onnx)
+    phase = "mixture"
+    step = staticmethod(estimate_onnx)
 
     def __post_init__(self) -> None:
         if not self.model:

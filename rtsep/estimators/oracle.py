@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -63,7 +63,7 @@ class Oracle(CompiledEstimator):
     references: np.ndarray | None = field(default=None, repr=False)
 
     State: ClassVar[type] = OracleState
-    step: ClassVar[Any] = estimate_oracle
+    step = estimate_oracle
 
     def __post_init__(self) -> None:
         if not isinstance(self.references, np.ndarray):
@@ -80,7 +80,7 @@ class Oracle(CompiledEstimator):
         return cls(references)
 
     @property
-    def sources(self) -> tuple[str, ...]:
+    def sources(self) -> tuple[str, ...]:  # type: ignore[override]
         """source1, source2, ..."""
         assert self.references is not None
         return tuple(f"source{j + 1}" for j in range(len(self.references)))

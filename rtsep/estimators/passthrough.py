@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -32,10 +32,10 @@ def estimate_passthrough(state, mixture, power, magnitudes):
 class Passthrough(CompiledEstimator):
     """The mixture as one source, unchanged: for tests and for measuring latency."""
 
-    sources: ClassVar[tuple[str, ...]] = ("signal",)
-    phase: ClassVar[str] = "mixture"
+    sources = ("signal",)
+    phase = "mixture"
     State: ClassVar[type] = PassthroughState
-    step: ClassVar[Any] = estimate_passthrough
+    step = estimate_passthrough
 
     def prepare(self, config: StreamConfig) -> PassthroughState:
         """Fresh state. Not real-time safe."""

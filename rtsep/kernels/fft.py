@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from llvmlite import ir
@@ -52,7 +52,7 @@ SIN_144 = np.float32(math.sin(4 * math.pi / 5))
 class FFTPlan(NamedTuple):
     """Constants and scratch of the transform of one size; float32 unless said."""
 
-    transform: Code  # `_transform`
+    transform: Code  # `_transform`, and its passes from the second on
     radices: np.ndarray  # int64 (n_passes,): the first is 8
     twiddle: np.ndarray  # (2, n_twiddles): exp(-2 pi i p k / n) of all passes, in the order of use
     untangle: np.ndarray  # (2, n_fft // 2 + 1): exp(-2 pi i k / n_fft)
@@ -62,7 +62,7 @@ class FFTPlan(NamedTuple):
 def plan_fft(n_fft: int) -> FFTPlan:
     """Make the plan for real frames of `n_fft` samples (a size that `StreamConfig` accepts).
 
-    Not real-time safe; the first plan compiles the transform.
+    Not real-time safe; the first plan compiles the transform, and the first of each radix its pass.
     """
     n = n_fft // 2
     radices = [8]
@@ -82,7 +82,7 @@ def plan_fft(n_fft: int) -> FFTPlan:
     twiddle = np.exp(-2j * np.pi * np.concatenate(angles))
     untangle = np.exp(-2j * np.pi * np.arange(n + 1) / n_fft)
     return FFTPlan(
-        transform=code(_compiled_transform().address),
+        transform=code(_compiled_transform().address, *(_compiled_pass(radix).address for radix in radices[1:])),
         radices=constant(radices, np.int64),
         twiddle=constant([twiddle.real, twiddle.imag]),
         untangle=constant([untangle.real, untangle.imag]),
@@ -209,7 +209,6 @@ def _first_pass8(z, n, source, target, twiddle, twiddle_i):
         store_transposed(z, target + n + 8 * p, ai, bi, ci, di, ei, fi, gi, hi)
 
 
-@pasted
 def _pass2(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     for p in range(m):
         wr, wi = _factor(twiddle, twiddle_i, offset + p)
@@ -222,7 +221,6 @@ def _pass2(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
             _put(z, o + stride, n, br, bi)
 
 
-@pasted
 def _pass3(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     for p in range(m):
         w = offset + 2 * p
@@ -241,7 +239,6 @@ def _pass3(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
             _put(z, o + 2 * stride, n, cr, ci)
 
 
-@pasted
 def _pass4(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
@@ -263,7 +260,6 @@ def _pass4(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
             _put(z, o + 3 * stride, n, dr, di)
 
 
-@pasted
 def _pass5(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
@@ -289,7 +285,6 @@ def _pass5(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
             _put(z, o + 4 * stride, n, er, ei)
 
 
-@pasted
 def _pass8(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
     step = stride * m
     for p in range(m):
@@ -328,8 +323,34 @@ def _pass8(z, n, source, target, twiddle, twiddle_i, offset, m, stride):
             _put(z, o + 7 * stride, n, hr, hi)
 
 
+_PASSES = {2: _pass2, 3: _pass3, 4: _pass4, 5: _pass5, 8: _pass8}
+_floats, _integers, _n = types.CPointer(types.float32), types.CPointer(types.int64), types.int64
+_PASS = types.void(_floats, _n, _n, _n, _floats, _n, _n, _n, _n)
+_SIGNATURE = types.void(_n, _n, _integers, _integers, _n, _floats, _n, _floats, _floats, _floats, _floats)
+
+
+def _call(context, builder, address, signature, args):
+    """Emit a call of the compiled function of this signature at `address`."""
+    function_type = ir.FunctionType(ir.VoidType(), [context.get_value_type(ty) for ty in signature.args])
+    builder.call(builder.inttoptr(address, function_type.as_pointer()), args)
+    return context.get_dummy_value()
+
+
+@cache
+def _compiled_pass(radix: int) -> Any:
+    return entry(_PASS)(_PASSES[radix])
+
+
+@intrinsic
+def _call_pass(typingctx, address, z, n, source, target, twiddle, twiddle_i, offset, m, stride):
+    def codegen(context, builder, sig, args):
+        return _call(context, builder, args[0], _PASS, args[1:])
+
+    return types.void(_n, *_PASS.args), codegen
+
+
 @pasted
-def _passes(z, n, radices, n_passes, twiddle, twiddle_i):
+def _passes(z, n, address, radices, n_passes, twiddle, twiddle_i):
     """Complex transform of the first buffer of the scratch into the third."""
     # The passes alternate between the other two buffers so that the last one writes the third.
     source, target, other = 0, 4 * n, 2 * n
@@ -341,16 +362,7 @@ def _passes(z, n, radices, n_passes, twiddle, twiddle_i):
         radix = radices[i]
         m = length // radix
         target, other = other, target
-        if radix == 8:
-            _pass8(z, n, other, target, twiddle, twiddle_i, offset, m, stride)
-        elif radix == 4:
-            _pass4(z, n, other, target, twiddle, twiddle_i, offset, m, stride)
-        elif radix == 5:
-            _pass5(z, n, other, target, twiddle, twiddle_i, offset, m, stride)
-        elif radix == 3:
-            _pass3(z, n, other, target, twiddle, twiddle_i, offset, m, stride)
-        else:
-            _pass2(z, n, other, target, twiddle, twiddle_i, offset, m, stride)
+        _call_pass(address[i], z, n, other, target, twiddle, twiddle_i, offset, m, stride)
         offset += (radix - 1) * m
         length, stride = m, stride * radix
 
@@ -416,7 +428,7 @@ def _unpack(z, n, frame):
         store(frame, 2 * i + LANES, zip_high(a, b))
 
 
-def _transform(inverse, n, radices, n_passes, twiddle, twiddle_i, untangle, z, frame, spectrum):
+def _transform(inverse, n, address, radices, n_passes, twiddle, twiddle_i, untangle, z, frame, spectrum):
     """`rfft` or, if `inverse`, `irfft`; compiled once for all callers.
 
     The inverse transform is the forward one with real and imaginary parts exchanged before and after.
@@ -425,27 +437,21 @@ def _transform(inverse, n, radices, n_passes, twiddle, twiddle_i, untangle, z, f
         _tangle(spectrum, untangle, z, n)
     else:
         _pack(frame, z, n)
-    _passes(z, n, radices, n_passes, twiddle, twiddle_i)
+    _passes(z, n, address, radices, n_passes, twiddle, twiddle_i)
     if inverse:
         _unpack(z, n, frame)
     else:
         _untangle(z, n, untangle, spectrum)
 
 
-_floats, _integers = types.CPointer(types.float32), types.CPointer(types.int64)
-_SIGNATURE = types.void(
-    types.int64, types.int64, _integers, types.int64, _floats, types.int64, _floats, _floats, _floats, _floats
-)
-
-
 @cache
-def _compiled_transform():
+def _compiled_transform() -> Any:
     return entry(_SIGNATURE)(_transform)
 
 
 @intrinsic
 def _call_transform(typingctx, address, inverse, radices, twiddle, untangle, scratch, frame, spectra, at):
-    """Call `_transform` at `address` on the data of the arrays; the spectrum starts at `spectra.flat[at]`."""
+    """Call `_transform` at `address[0]` on the data of the arrays; the spectrum starts at `spectra.flat[at]`."""
 
     def codegen(context, builder, sig, args):
         def array(i):
@@ -454,15 +460,12 @@ def _call_transform(typingctx, address, inverse, radices, twiddle, untangle, scr
         def size(i, axis):
             return builder.extract_value(array(i).shape, axis)
 
-        function_type = ir.FunctionType(ir.VoidType(), [context.get_value_type(ty) for ty in _SIGNATURE.args])
-        function = builder.inttoptr(args[0], function_type.as_pointer())
         spectrum = builder.gep(array(7).data, [args[8]])
-        radices, twiddle, untangle, scratch, frame = (array(i).data for i in range(2, 7))
-        passed = [args[1], size(5, 2), radices, size(2, 0), twiddle, size(3, 1)]
-        builder.call(function, [*passed, untangle, scratch, frame, spectrum])
-        return context.get_dummy_value()
+        address, radices, twiddle, untangle, scratch, frame = (array(i).data for i in (0, 2, 3, 4, 5, 6))
+        passed = [args[1], size(5, 2), address, radices, size(2, 0), twiddle, size(3, 1), untangle, scratch, frame]
+        return _call(context, builder, builder.load(address), _SIGNATURE, [*passed, spectrum])
 
-    signature = types.void(types.int64, types.int64, radices, twiddle, untangle, scratch, frame, spectra, types.int64)
+    signature = types.void(address, _n, radices, twiddle, untangle, scratch, frame, spectra, _n)
     return signature, codegen
 
 
@@ -484,9 +487,8 @@ def rfft(plan, frame, spectra, at):
     -----
     Real-time safe.
     """
-    _call_transform(
-        plan.transform.address[0], 0, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at
-    )
+    code = plan.transform.address
+    _call_transform(code, 0, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at)
 
 
 @inlined
@@ -507,6 +509,5 @@ def irfft(plan, spectra, at, frame):
     -----
     Real-time safe.
     """
-    _call_transform(
-        plan.transform.address[0], 1, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at
-    )
+    code = plan.transform.address
+    _call_transform(code, 1, plan.radices, plan.twiddle, plan.untangle, plan.scratch, frame, spectra, at)

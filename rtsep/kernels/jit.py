@@ -1,128 +1,65 @@
-"""The house decorator: the only place that calls `numba.njit`.
+"""The house decorators: the only place that calls `numba.njit`.
 
-Two things are decided here for every kernel of the package.
+Three things are decided here for every kernel of the package.
 
 *Flags.* No fastmath, so that LLVM may never change a result and a kernel gives the same bits whether it
-was inlined into an offline loop or into an audio callback. `error_model="numpy"`, so that it never raises.
+was inlined into an offline loop or into an audio callback. `error_model="numpy"`, so that it never raises. No
+counting of references: kernels borrow their arrays from the caller and allocate none, and a slice costs nothing.
 
-*Cache.* numba notices an edit of the file that a kernel stands in, but not of the files whose kernels it
-inlined, and would go on serving the old machine code. Here a cached kernel is valid for exactly one state of
-all kernel sources: their hash is the stamp of the cache index. What was compiled for the states of an
-estimator or a phase recovery from outside the package has an index of its own, with their sources in the stamp.
+*Cache.* numba notices an edit of the file that a kernel stands in, but not of what the kernel reaches in other
+files, and would go on serving the old machine code; `rtsep.kernels.cache` does both.
+
+*Once.* What a kernel calls is optimised where it ends up, not on every level of calls (`rtsep.kernels.inner`).
 """
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
-from contextlib import suppress
-from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numba
-from numba.core import caching
+from numba import types
 from numba.core.ccallback import CFunc
 
-PACKAGE = Path(__file__).resolve().parent.parent
-# Files and folders whose code can end up inside a compiled kernel.
-KERNEL_SOURCES = ("config.py", "separator.py", "offline.py", "kernels", "stages", "estimators", "phase", "live")
+from rtsep.errors import ConfigError
+from rtsep.kernels.cache import KernelCache
+from rtsep.kernels.inner import make_inner
 
-FOREIGN_SOURCES: dict[str, str] = {}  # module -> hash of the source of a step registered from outside
+if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
+    raise ConfigError("NUMBA_DISABLE_JIT is set, but rtsep needs the compiler: unset it")
 
-
-@cache
-def source_stamp() -> str:
-    """SHA-256 over all sources that kernels are compiled from."""
-    digest = hashlib.sha256()
-    for name in KERNEL_SOURCES:
-        path = PACKAGE / name
-        for file in [path] if path.is_file() else sorted(path.rglob("*.py")):
-            digest.update(str(file.relative_to(PACKAGE)).encode())
-            digest.update(file.read_bytes())
-    return digest.hexdigest()
-
-
-def register_source(function: Callable[..., Any]) -> None:
-    """Let the cache follow the source file of a step from outside the package."""
-    path = Path(function.__code__.co_filename)
-    if path.exists() and not path.resolve().is_relative_to(PACKAGE):
-        FOREIGN_SOURCES[function.__module__] = hashlib.sha256(path.read_bytes()).hexdigest()
-
-
-def _foreign_modules(ty: Any) -> set[str]:
-    """Modules outside the package whose NamedTuple classes are part of a numba type."""
-    module = getattr(getattr(ty, "instance_class", None), "__module__", "rtsep")
-    found = set() if module.partition(".")[0] == "rtsep" else {module}
-    return found.union(*(_foreign_modules(part) for part in getattr(ty, "types", ())))
-
-
-def _stamped(locator: type) -> Any:
-    return type(locator.__name__, (locator,), {"get_source_stamp": lambda self: source_stamp()})
-
-
-class _KernelCacheImpl(caching.CompileResultCacheImpl):
-    _locator_classes = [_stamped(locator) for locator in caching.CacheImpl._locator_classes]  # noqa: RUF012
-
-
-class _Index(caching.IndexDataCacheFile):
-    """An index that cannot be read, for whatever reason, is an empty one and is written anew."""
-
-    def _load_index(self) -> Any:
-        with suppress(Exception):
-            return super()._load_index()
-        return {}
-
-
-class KernelCache(caching.FunctionCache):
-    """numba's function cache, valid for one state of all kernel sources; whatever fails costs time only."""
-
-    _impl_class = _KernelCacheImpl
-
-    def load_overload(self, sig: Any, target_context: Any) -> Any:
-        if self._choose_index(sig):
-            with suppress(Exception):
-                return super().load_overload(sig, target_context)
-        return None
-
-    def save_overload(self, sig: Any, data: Any) -> None:
-        if self._choose_index(sig):
-            with suppress(Exception):
-                super().save_overload(sig, data)
-
-    def _choose_index(self, sig: Any) -> bool:
-        """Turn to the index for these types; false if they cannot be found again by another process."""
-        name, stamp = self._impl.filename_base, source_stamp()
-        foreign = set().union(*(_foreign_modules(ty) for ty in getattr(sig, "args", sig)))
-        if foreign:
-            name = "-".join([name, *sorted(foreign)])
-            stamp += repr(sorted(FOREIGN_SOURCES.items()))
-        self._cache_file = _Index(self._cache_path, name, stamp)
-        return "__main__" not in foreign
-
-
-def _cached(compiled: Any, function: Callable[..., Any]) -> Any:
-    with suppress(RuntimeError):  # no folder can be written to: compile in every process
-        compiled._cache = KernelCache(function)
-    return compiled
+NJIT: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "nogil": True, "no_cfunc_wrapper": True}
+CFUNC = {"error_model": "numpy", "nopython": True}
 
 
 def kernel(function: Callable[..., Any]) -> Any:
     """Compile `function` for use inside the hop: cached on disk, no GIL, never raises."""
-    return _cached(numba.njit(nogil=True, error_model="numpy")(function), function)
+    compiled = make_inner(numba.njit(**NJIT)(function))
+    compiled._cache = KernelCache(function, NJIT)
+    return compiled
 
 
 def pasted(function: Callable[..., Any]) -> Any:
-    """A part of a kernel in a function of its own: its source is pasted into the caller before that is typed.
-
-    For large parts with one or two callers, since numba optimises what is called again in every caller.
-    """
-    return numba.njit(nogil=True, error_model="numpy", inline="always")(function)
+    """A part of a kernel in a function of its own: its source is pasted into the caller before that is typed."""
+    return numba.njit(**NJIT, inline="always")(function)
 
 
 def inlined(function: Callable[..., Any]) -> Any:
     """A small building block of kernels, always inlined by LLVM into its caller."""
-    return numba.njit(nogil=True, error_model="numpy", forceinline=True)(function)
+    return make_inner(numba.njit(**NJIT, forceinline=True)(function))
+
+
+def call_kernel(typing_context: Any, called: Any, args: tuple[Any, ...]) -> tuple[Any, Any]:
+    """Signature and code generation for an intrinsic that calls a kernel, chosen by the types of its arguments."""
+    ty = types.Dispatcher(called)
+    signature = typing_context.resolve_function_type(ty, args, {})
+
+    def codegen(context: Any, builder: Any, sig: Any, values: Any) -> Any:
+        function = context.get_function(ty, sig)
+        context.add_linking_libs(getattr(function, "libs", ()))
+        return function(builder, values)
+
+    return signature, codegen
 
 
 def entry(signature: Any) -> Callable[[Callable[..., Any]], Any]:
@@ -133,8 +70,8 @@ def entry(signature: Any) -> Callable[[Callable[..., Any]], Any]:
     """
 
     def compile_entry(function: Callable[..., Any]) -> Any:
-        options = {"nopython": True, "error_model": "numpy"}
-        compiled = _cached(CFunc(function, (signature.args, signature.return_type), {}, options), function)
+        compiled: Any = CFunc(function, (signature.args, signature.return_type), {}, CFUNC)
+        compiled._cache = KernelCache(function, CFUNC)
         compiled.compile()
         return compiled
 

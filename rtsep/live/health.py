@@ -22,9 +22,11 @@ import numba
 import numpy as np
 from numba.core.registry import cpu_target
 
+import rtsep
 from rtsep.config import StreamConfig
 from rtsep.engine.hop import process_block
 from rtsep.errors import LiveError
+from rtsep.kernels.cache import folders, writable
 from rtsep.live.connection import one_clock
 from rtsep.live.cpu import X86
 from rtsep.live.devices import JACK, Device, explained, find_device, list_devices, portaudio, supports
@@ -91,8 +93,6 @@ def check_machine() -> Iterator[Finding]:
 
 
 def _versions() -> Finding:
-    import rtsep
-
     versions = {
         "rtsep": rtsep.__version__,
         "Python": platform.python_version(),
@@ -105,13 +105,17 @@ def _versions() -> Finding:
 
 
 def _cache() -> Finding:
-    path = process_block.stats.cache_path
-    values = {"path": path, "writable": path is not None}
-    if path is None:
-        text = "no folder can be written to, so every start compiles, for ten seconds or more"
-        advice = "set NUMBA_CACHE_DIR to a folder that you may write to"
-        return Finding("software", "kernel cache", "problem", text, (advice,), values)
-    return Finding("software", "kernel cache", "ok", str(path), values=values)
+    first, *own = folders(rtsep.__file__)
+    warm = "`rtsep warm` as a user who may write there compiles what is missing, for all users"
+    values: dict[str, Any] = {"path": str(first), "writable": not own}
+    if not own:
+        return Finding("software", "kernel cache", "ok", f"{first}, can be written", values=values)
+    if writable(own[0]):
+        text = f"{first}, cannot be written: what it lacks is kept in {own[0]}"
+        return Finding("software", "kernel cache", "note", text, (warm,), values)
+    text = f"{first}, cannot be written: what it lacks is compiled at every start, for ten seconds or so"
+    advice = f"{warm}; or set NUMBA_CACHE_DIR to a folder that you may write to"
+    return Finding("software", "kernel cache", "problem", text, (advice,), values)
 
 
 def _processor() -> Finding:

@@ -17,27 +17,13 @@ from numba.extending import intrinsic
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import zeros
 
-# The struct points to numba's own bookkeeping of each array, which lives as long as it is counted: storing
-# counts one reference, releasing gives it back, and loading counts one since numba drops a value after use.
+# Kernels do not count references (`rtsep.kernels.jit`): the struct is good as long as Python keeps the arrays.
 
 
 @intrinsic
 def _store(typingctx, address, state):
     def codegen(context, builder, sig, args):
-        context.nrt.incref(builder, state, args[1])
         builder.store(args[1], builder.inttoptr(args[0], args[1].type.as_pointer()))
-        return context.get_dummy_value()
-
-    return types.void(types.int64, state), codegen
-
-
-@intrinsic
-def _release(typingctx, address, state):
-    """`state` only tells the type."""
-
-    def codegen(context, builder, sig, args):
-        stored = builder.load(builder.inttoptr(args[0], args[1].type.as_pointer()))
-        context.nrt.decref(builder, state, stored)
         return context.get_dummy_value()
 
     return types.void(types.int64, state), codegen
@@ -49,9 +35,7 @@ def load_state(typingctx, pointer, state_type):
     state = state_type.instance_type
 
     def codegen(context, builder, sig, args):
-        value = builder.load(builder.bitcast(args[0], context.get_value_type(state).as_pointer()))
-        context.nrt.incref(builder, state, value)
-        return value
+        return builder.load(builder.bitcast(args[0], context.get_value_type(state).as_pointer()))
 
     return state(pointer, state_type), codegen
 
@@ -59,11 +43,6 @@ def load_state(typingctx, pointer, state_type):
 @kernel
 def _keep(address, state):
     _store(address, state)
-
-
-@kernel
-def _drop(address, state):
-    _release(address, state)
 
 
 class Handle:
@@ -87,10 +66,8 @@ class Handle:
         _keep(self.address, state)
 
     def release(self) -> None:
-        """Give the references back; harmless the second time."""
-        if self.address:
-            _drop(self.address, self.state)
-            self.address = 0
+        """Let the state go; harmless the second time."""
+        self.state, self.address = None, 0
 
 
 PROCESS = types.int64(types.voidptr, types.CPointer(types.float32), types.CPointer(types.float32), types.intp)

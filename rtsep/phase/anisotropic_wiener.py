@@ -14,7 +14,7 @@ what the magnitudes rose, sum_k max(0, V_t - V_t-1), is more than half of their 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numba import carray
@@ -100,7 +100,7 @@ class AnisotropicWiener(OnlinePhase):
     kappa: float | tuple[float, ...] = 2.0
 
     State: ClassVar[type] = WindowState
-    step: ClassVar[Any] = recover_window
+    step = recover_window
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "kappa", check_kappa(self.kappa))

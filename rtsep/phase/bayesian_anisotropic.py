@@ -13,7 +13,7 @@ which leaves out, as the paper does, a term in exp(-2 i mu), and, to stay causal
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -83,7 +83,7 @@ class BayesianAnisotropic(OnlinePhase):
     tau: float = 0.5
 
     State: ClassVar[type] = WindowState
-    step: ClassVar[Any] = recover_window
+    step = recover_window
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_iter", check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS))

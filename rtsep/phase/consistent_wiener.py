@@ -243,7 +243,7 @@ class ConsistentAnisotropicWiener(_Consistent):
         object.__setattr__(self, "kappa", check_kappa(self.kappa))
 
     @property
-    def keeps_mixture_phase(self) -> bool:
+    def keeps_mixture_phase(self) -> bool:  # type: ignore[override]
         """Never: the first phases are predicted."""
         return False
 

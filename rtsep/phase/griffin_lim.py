@@ -123,7 +123,7 @@ class GriffinLim(OfflinePhase):
     n_iter: int = 100
     init: str = "mixture"
 
-    lookahead: ClassVar[None] = None
+    lookahead = None
     window_pairs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
@@ -131,7 +131,7 @@ class GriffinLim(OfflinePhase):
         check_choice("init", self.init, ("mixture", "random"))
 
     @property
-    def keeps_mixture_phase(self) -> bool:
+    def keeps_mixture_phase(self) -> bool:  # type: ignore[override]
         """Without iterations, if the first phases are those of the mixture."""
         return self.n_iter == 0 and self.init == "mixture"
 

@@ -85,7 +85,7 @@ class MISI(Windowed):
         check_choice("order", self.order, ("paper", "published"))
 
     @property
-    def consistent(self) -> bool:
+    def consistent(self) -> bool:  # type: ignore[override]
         """Whether the output stage shares the mixing error."""
         return self.order == "paper"
 

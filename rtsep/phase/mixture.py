@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -67,9 +67,9 @@ class MixturePhase(OnlinePhase):
     mixture.
     """
 
-    keeps_mixture_phase: ClassVar[bool] = True
+    keeps_mixture_phase = True
     State: ClassVar[type] = MixtureState
-    step: ClassVar[Any] = recover_mixture
+    step = recover_mixture
 
     def prepare(self, config: StreamConfig, n_src: int) -> MixtureState:
         """Fresh state for `n_src` sources. Not real-time safe."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -325,7 +325,7 @@ class OMISI(OnlinePhase):
     order: str = "paper"
 
     State: ClassVar[type] = OMISIState
-    step: ClassVar[Any] = recover_omisi
+    step = recover_omisi
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_iter", check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS))
@@ -340,12 +340,12 @@ class OMISI(OnlinePhase):
     adjustable: ClassVar[Mapping[str, tuple[str, ...]]] = {"n_iter": ("n_iter",), "gate": ("gated",)}
 
     @property
-    def keeps_mixture_phase(self) -> bool:
+    def keeps_mixture_phase(self) -> bool:  # type: ignore[override]
         """Without iterations, if the first phases are those of the mixture."""
         return self.n_iter == 0 and self.init == "mixture"
 
     @property
-    def consistent(self) -> bool:
+    def consistent(self) -> bool:  # type: ignore[override]
         """Whether the output stage shares the mixing error."""
         return self.order == "paper"
 

@@ -17,7 +17,7 @@ the magnitudes that rose, sum_k max(0, V_t - V_t-1), are more than a share of th
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -169,7 +169,7 @@ class PUIter(OnlinePhase):
     onset: float = 0.5
 
     State: ClassVar[type] = PUIterState
-    step: ClassVar[Any] = recover_pu_iter
+    step = recover_pu_iter
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "n_iter", check_int("n_iter", self.n_iter, 0, MAX_ITERATIONS))

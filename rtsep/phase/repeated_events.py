@@ -139,7 +139,7 @@ class RepeatedEvents(OfflinePhase):
     span: int = 8
     onset: float = 0.5
 
-    lookahead: ClassVar[None] = None
+    lookahead = None
     window_pairs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -67,7 +67,7 @@ class _RTISI(Online):
         check_choice("init", self.init, ("mixture", "overlap"))
 
     @property
-    def keeps_mixture_phase(self) -> bool:
+    def keeps_mixture_phase(self) -> bool:  # type: ignore[override]
         """Without iterations, if the first phases are those of the mixture."""
         return self.n_iter == 0 and self.init == "mixture"
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -170,7 +170,7 @@ class RTPGHI(OnlinePhase):
     tolerance: float = 1e-6
 
     State: ClassVar[type] = RTPGHIState
-    step: ClassVar[Any] = recover_rtpghi
+    step = recover_rtpghi
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lookahead", check_int("lookahead", self.lookahead, 0, 1, " hops"))

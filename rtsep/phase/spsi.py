@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -94,7 +94,7 @@ class SPSI(OnlinePhase):
     """
 
     State: ClassVar[type] = SPSIState
-    step: ClassVar[Any] = recover_spsi
+    step = recover_spsi
 
     def prepare(self, config: StreamConfig, n_src: int) -> SPSIState:
         """Fresh state for `n_src` sources. Not real-time safe."""

@@ -83,7 +83,7 @@ class Unwrapping(OfflinePhase):
 
     onset: float = 0.5
 
-    lookahead: ClassVar[None] = None
+    lookahead = None
     window_pairs: ClassVar[bool] = False
 
     def __post_init__(self) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 
@@ -43,9 +43,9 @@ class Wiener(OnlinePhase):
     magnitudes it is about as good.
     """
 
-    keeps_mixture_phase: ClassVar[bool] = True
+    keeps_mixture_phase = True
     State: ClassVar[type] = WindowState
-    step: ClassVar[Any] = recover_window
+    step = recover_window
 
     def prepare(self, config: StreamConfig, n_src: int) -> WindowState:
         """Fresh state for `n_src` sources. Not real-time safe."""

@@ -396,7 +396,7 @@ class Online(OnlinePhase):
     lookahead: int | None = 0
 
     State: ClassVar[type] = WindowState
-    step: ClassVar[Any] = recover_window
+    step = recover_window
     adjustable: ClassVar[Mapping[str, tuple[str, ...]]] = {"n_iter": ("n_iter",)}
 
     def __post_init__(self) -> None:
@@ -404,7 +404,7 @@ class Online(OnlinePhase):
         object.__setattr__(self, "lookahead", check_int("lookahead", self.lookahead, 0, MAX_LOOKAHEAD, " hops"))
 
     @property
-    def keeps_mixture_phase(self) -> bool:
+    def keeps_mixture_phase(self) -> bool:  # type: ignore[override]
         """Without iterations: the first estimates are those of a mask."""
         return self.n_iter == 0
 
