@@ -100,6 +100,8 @@ class PythonEstimator(Estimator, Protocol):
 class WholeEstimator(Estimator, Protocol):
     """An estimator that needs the whole signal: for `rtsep.separate` and files, not for a stream."""
 
+    step: Any = None
+
     def estimate_all(self, config: StreamConfig, power: np.ndarray) -> np.ndarray:
         """Magnitudes of every source in all frames.
 
