@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -166,10 +166,10 @@ class KAM(CompiledEstimator):
 
     n_iter: int = 2
 
-    sources: ClassVar[tuple[str, ...]] = ("harmonic", "percussive")
-    phase: ClassVar[str] = "mixture"
+    sources = ("harmonic", "percussive")
+    phase = "mixture"
     State: ClassVar[type] = KAMState
-    step: ClassVar[Any] = estimate_kam
+    step = estimate_kam
 
     def __post_init__(self) -> None:
         check_int("n_iter", self.n_iter, 1, 6)

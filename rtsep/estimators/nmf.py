@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -236,10 +236,11 @@ class NMF(CompiledEstimator):
     model: str | Path | Dictionary | None = None
     n_iter: int = 10
 
-    phase: ClassVar[str] = "mixture"
+    phase = "mixture"
     State: ClassVar[type] = NMFState
-    step: ClassVar[Any] = estimate_nmf
+    step = estimate_nmf
     dictionary: Dictionary = field(init=False, repr=False, compare=False)
+    sources: tuple[str, ...] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_int("n_iter", self.n_iter, 1, 100)
@@ -247,11 +248,7 @@ class NMF(CompiledEstimator):
             raise ConfigError("estimator='nmf' needs a model: rtsep learn makes one, of recordings of each sound")
         dictionary = self.model if isinstance(self.model, Dictionary) else read_dictionary(self.model)
         object.__setattr__(self, "dictionary", dictionary)
-
-    @property
-    def sources(self) -> tuple[str, ...]:
-        """Names of the sounds, as they were learned."""
-        return self.dictionary.sources
+        object.__setattr__(self, "sources", dictionary.sources)
 
     @classmethod
     def example(cls, references: np.ndarray) -> NMF:

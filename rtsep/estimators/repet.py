@@ -7,7 +7,6 @@ better than the usual 16.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 
@@ -36,8 +35,8 @@ class Repet(WholeEstimator):
     longest_s: float = 10.0
     cutoff_hz: float = 100.0
 
-    sources: ClassVar[tuple[str, ...]] = ("foreground", "background")
-    phase: ClassVar[str] = "mixture"
+    sources = ("foreground", "background")
+    phase = "mixture"
 
     def __post_init__(self) -> None:
         check_real("longest_s", self.longest_s, 0.1, 60, " s")

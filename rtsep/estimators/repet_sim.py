@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -211,10 +211,10 @@ class RepetSim(CompiledEstimator):
     number: int = 20
     cutoff_hz: float = 100.0
 
-    sources: ClassVar[tuple[str, ...]] = ("foreground", "background")
-    phase: ClassVar[str] = "mixture"
+    sources = ("foreground", "background")
+    phase = "mixture"
     State: ClassVar[type] = RepetSimState
-    step: ClassVar[Any] = estimate_repet_sim
+    step = estimate_repet_sim
 
     def __post_init__(self) -> None:
         check_real("buffer_s", self.buffer_s, 0.1, 60, " s")
