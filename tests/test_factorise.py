@@ -450,7 +450,7 @@ def test_hrnmf_recovers_two_damped_sinusoids_a_bin():
 
 
 def test_hrnmf_of_known_notes_is_better_than_a_wiener_filter_by_their_nmf():
-    """Two synthetic notes about an octave apart, each struck twice: all partials of one fall beside those of the other."""
+    """Two synthetic notes about an octave apart, each struck twice: partials of one fall beside those of the other."""
 
     def note(pitch, strikes):
         late = np.arange(9600)[None] / 8000 - np.array(strikes)[:, None]
