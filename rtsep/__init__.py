@@ -4,14 +4,15 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from rtsep import estimators, phase
+    from rtsep import estimators, factorise, phase
     from rtsep.choose import list_estimators, list_phases
     from rtsep.config import StreamConfig
     from rtsep.engine.output import Output
-    from rtsep.engine.protocols import CompiledEstimator, OfflinePhase, OnlinePhase, PythonEstimator
+    from rtsep.engine.protocols import CompiledEstimator, OfflinePhase, OnlinePhase, PythonEstimator, WholeEstimator
     from rtsep.engine.registry import register_estimator, register_phase
     from rtsep.errors import ConfigError
     from rtsep.offline import separate
+    from rtsep.restoration import restore
     from rtsep.separator import Separator
 
 __all__ = [
@@ -23,12 +24,15 @@ __all__ = [
     "PythonEstimator",
     "Separator",
     "StreamConfig",
+    "WholeEstimator",
     "estimators",
+    "factorise",
     "list_estimators",
     "list_phases",
     "phase",
     "register_estimator",
     "register_phase",
+    "restore",
     "separate",
 ]
 __version__ = "0.1.0"
@@ -43,13 +47,15 @@ _HOMES = {
     "PythonEstimator": "rtsep.engine.protocols",
     "Separator": "rtsep.separator",
     "StreamConfig": "rtsep.config",
+    "WholeEstimator": "rtsep.engine.protocols",
     "list_estimators": "rtsep.choose",
     "list_phases": "rtsep.choose",
     "register_estimator": "rtsep.engine.registry",
     "register_phase": "rtsep.engine.registry",
+    "restore": "rtsep.restoration",
     "separate": "rtsep.offline",
 }
-_PARTS = ("estimators", "phase")
+_PARTS = ("estimators", "factorise", "phase")
 
 
 def __getattr__(name: str) -> Any:

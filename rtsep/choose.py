@@ -9,6 +9,7 @@ import hashlib
 import importlib.util
 import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import fields, is_dataclass, replace
 from importlib.metadata import entry_points
 from pathlib import Path
@@ -27,6 +28,8 @@ from rtsep.engine.registry import (
     register_phase,
 )
 from rtsep.estimators import default_estimator
+from rtsep.estimators.dictionary_file import FORMAT as DICTIONARY
+from rtsep.models import kind_of
 from rtsep.phase import OMISI
 
 _NAMES = {"estimator": ESTIMATORS, "phase": PHASES}
@@ -77,7 +80,7 @@ def choose(
     options = dict(phase_options or {})
     if estimator is None:
         # Who gives a model means an estimator that takes one.
-        estimator = "speech" if model is not None else default_estimator(window_s, hop_s)
+        estimator = default_estimator(window_s, hop_s) if model is None else _reader_of(model)
     chosen = _create("estimator", estimator, {} if model is None else {"model": model})
     label = f"estimator {chosen.name}"
     sources = check_sources(label, chosen.sources)
@@ -97,6 +100,14 @@ def choose(
     if type(fitting) is not type(chosen):
         raise ConfigError(f"{label}: for_phase returned {fitting!r}, not settings of its class")
     return Chosen(fitting, recovery, sources)
+
+
+def _reader_of(model: str) -> str:
+    """The estimator for a model file."""
+    with suppress(ConfigError):
+        if kind_of(model) == DICTIONARY:
+            return "nmf"
+    return "speech"  # which says what is wrong with a file that is none
 
 
 def takes(kind: str, name: str, option: str) -> bool:

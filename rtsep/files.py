@@ -25,6 +25,7 @@ from rtsep.audio_files import (
 from rtsep.choose import choose
 from rtsep.config import MAX_SR, ConfigError, StreamConfig
 from rtsep.engine.output import Output, finish
+from rtsep.engine.registry import is_whole
 from rtsep.offline import separate
 from rtsep.plain import describe
 from rtsep.separator import Separator
@@ -175,7 +176,7 @@ class FileSeparator:
             sr, n_channels, n_samples = file.samplerate, file.channels, file.frames
             config = StreamConfig.from_ms(sr, n_channels=n_channels, **self._times)
             counts: dict[str, int] = {}
-            if self.phase.lookahead is None:
+            if self.phase.lookahead is None or is_whole(self.estimator):
                 pieces = self._separate_whole(file, config, n_samples, counts)
             else:
                 pieces = _separate_stream(file, self._separator(config), n_samples, counts)
@@ -206,9 +207,12 @@ class FileSeparator:
         """As `_separate_stream`, by an algorithm that needs the whole signal."""
         needed = memory_of_whole(config, len(self.sources), n_samples)
         if needed > MAX_MEMORY:
+            whole, other = f"phase {self.phase.name!r}", "use --phase omisi"
+            if is_whole(self.estimator):
+                whole, other = f"estimator {self.estimator.name!r}", "use an estimator of streams"
             raise FileError(
-                f"phase {self.phase.name!r} needs the whole signal, here about {needed / 1e9:.1f} GB of memory, more "
-                f"than {MAX_MEMORY / 1e9:.0f} GB; use --phase omisi, or a shorter file"
+                f"{whole} needs the whole signal, here about {needed / 1e9:.1f} GB of memory, more "
+                f"than {MAX_MEMORY / 1e9:.0f} GB; {other}, or a shorter file"
             )
         x = np.concatenate(list(read_blocks(file, n_samples)), 1)
         counts["replaced"] = x.size - int(np.count_nonzero(np.isfinite(x)))

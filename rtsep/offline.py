@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import cast
 
 import numpy as np
@@ -13,9 +14,16 @@ from rtsep.engine.analysis import analyse, prepare_analysis
 from rtsep.engine.channels import share_of_channel
 from rtsep.engine.line import MAX_SAMPLE, prepare_line, take_in
 from rtsep.engine.output import Output, finish
-from rtsep.engine.protocols import CompiledEstimator, Estimator, OfflinePhase, PhaseRecovery, PythonEstimator
+from rtsep.engine.protocols import (
+    CompiledEstimator,
+    Estimator,
+    OfflinePhase,
+    PhaseRecovery,
+    PythonEstimator,
+    WholeEstimator,
+)
 from rtsep.engine.python_step import PythonStep
-from rtsep.engine.registry import estimate, is_compiled
+from rtsep.engine.registry import estimate, is_compiled, is_whole
 from rtsep.engine.spectral import check_windows, prepared
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import zeros
@@ -85,11 +93,37 @@ def separate(
         raise ConfigError(f"config is for {config.sr} Hz, {config.n_channels} channels; {sr=}, {n_channels=}")
     samples = check_audio(x, n_channels) if np.ndim(x) != 2 or n_channels > 1 else check_audio(x[0], 1)
     chosen = choose(estimator, phase, config.window_s, config.hop_s)
+    if is_whole(chosen.estimator):
+        chosen = chosen._replace(estimator=_Played(cast(WholeEstimator, chosen.estimator), config, samples))
     if chosen.phase.lookahead is None:
         sources = _separate_offline(samples, config, chosen, output)
     else:
         sources = _separate_stream(samples, Separator(config, chosen.estimator, chosen.phase, output))
     return sources if np.ndim(x) == 2 else sources[:, 0]
+
+
+class _Played(PythonEstimator):
+    """What an estimator of the whole signal has found, frame by frame."""
+
+    sources: tuple[str, ...] = ()
+
+    def __init__(self, estimator: WholeEstimator, config: StreamConfig, x: np.ndarray) -> None:
+        self.sources = estimator.sources
+        lead = config.analysis - config.hop
+        n_frames = -(-(x.shape[1] + lead) // config.hop)
+        line = np.zeros((len(x), lead + n_frames * config.hop))
+        line[:, lead : lead + x.shape[1]] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
+        frames = np.lib.stride_tricks.sliding_window_view(line, config.analysis, 1)[:, :: config.hop]
+        power = np.zeros((n_frames, config.n_bins))
+        for channel in frames:
+            power += np.abs(np.fft.rfft(channel * config.windows.analysis, config.n_fft)) ** 2 / len(x)
+        self.magnitudes = estimator.estimate_all(config, power)
+
+    def prepare(self, config: StreamConfig) -> Iterator[np.ndarray]:
+        return iter(self.magnitudes)
+
+    def step(self, state: Iterator[np.ndarray], mixture: np.ndarray, power: np.ndarray, magnitudes: np.ndarray) -> None:
+        magnitudes[:] = next(state, 0)  # nothing after the last frame that hears the signal
 
 
 def _separate_stream(x: np.ndarray, separator: Separator) -> np.ndarray:

@@ -10,6 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from rtsep.audio_files import open_audio
+from rtsep.estimators.dictionary_file import Dictionary
 
 MAX_COLUMNS = 1600  # frames in a picture; more would be narrower than its pixels
 MAX_ROWS = 512  # of frequencies; the loudest of neighbouring bins counts
@@ -58,6 +59,36 @@ def spectrogram(path: Path, n_samples: int) -> tuple[np.ndarray, int]:
             columns.append(power[: power.size // pooled * pooled].reshape(-1, pooled).max(1).astype(np.float32))
     power = np.array(columns).T
     return 10 * np.log10(np.maximum(power, 1e-20)), sr
+
+
+def plot_dictionary(path: Path, dictionary: Dictionary) -> None:
+    """Draw the atoms of a dictionary as one PNG, those of each sound beside each other, lowest first."""
+    framing, start, columns = dictionary.framing, 0, []
+    hz = np.arange(framing.n_bins)[:, None] * framing.sr / framing.n_fft
+    for n in dictionary.n_atoms:
+        w = dictionary.atoms[: framing.n_bins, start : start + n]
+        columns.append(w[:, np.argsort((hz * w).sum(0) / w.sum(0))])
+        start += n
+    level = (10 if framing.powers else 20) * np.log10(np.concatenate([w / w.max(0) for w in columns], 1).clip(1e-10))
+    edges = np.cumsum([0, *dictionary.n_atoms])
+    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
+    FigureCanvasAgg(figure)
+    axis = figure.subplots()
+    image = axis.imshow(
+        level,
+        origin="lower",
+        aspect="auto",
+        extent=(0, edges[-1], 0, framing.sr / 2000),
+        cmap="magma",
+        vmin=-60,
+        vmax=0,
+    )
+    for edge in edges[1:-1]:
+        axis.axvline(edge, color="white", linewidth=1)
+    axis.set_xticks((edges[:-1] + edges[1:]) / 2, dictionary.sources)
+    axis.set_ylabel("frequency in kHz")
+    figure.colorbar(image, ax=axis, label="dB below the peak of the atom", fraction=0.03, pad=0.01)
+    figure.savefig(path, format="png")
 
 
 def plot_files(path: Path, signals: dict[str, Path], n_samples: int) -> None:

@@ -15,10 +15,12 @@ from rtsep.phase import MISI, OMISI, BregmanGradient, MixturePhase, Wiener
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
 import algorithms
+import known_sounds
 import latency
 import learned_page
 import oracle
 import pages
+import restoration
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -44,6 +46,12 @@ def test_the_oracle_study_is_the_one_that_was_measured():
 
 def test_the_page_of_latencies_is_the_one_that_was_measured():
     assert (DOCS / "latency.md").read_text() == latency.render(json.loads((DOCS / "latency.json").read_text()))
+
+
+def test_the_pages_of_known_sounds_and_restoration_are_what_was_measured():
+    for study in (known_sounds, restoration):
+        name = study.__name__
+        assert (DOCS / f"{name}.md").read_text() == study.render(json.loads((DOCS / f"{name}.json").read_text()))
 
 
 def test_the_page_of_the_learned_estimators_is_the_one_that_was_measured():

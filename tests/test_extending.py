@@ -502,8 +502,14 @@ def test_the_page_on_extending_works_as_it_is_printed(tmp_path, monkeypatch):
     modules = [importlib.import_module(name) for name in names]
     for name in names:
         del sys.modules[name]
-    low_and_high, _, split, fast, mask, whole = (list(vars(module).values())[-1] for module in modules)
+    low_and_high, _, split, fast, steady, mask, whole = (list(vars(module).values())[-1] for module in modules)
     parts = [separate(X, 16_000, kind(), "mixture") for kind in (low_and_high, split, fast)]
     assert all(np.abs(part - parts[0]).max() < 1e-6 for part in parts)
+    hum = 0.1 * np.sin(np.arange(16_000))
+    click = np.zeros_like(hum)
+    click[8_000] = 1
+    always, rest = separate(hum + click, 16_000, steady())
+    assert np.abs(always - hum)[1_000:-1_000].max() < 0.06
+    assert rest[8_000] > 0.8
     assert np.abs(separate(X, 16_000, "hpss", mask()) - separate(X, 16_000, "hpss", "mixture")).max() < 1e-5
     assert np.abs(separate(X, 16_000, "hpss", whole()) - separate(X, 16_000, "hpss", MISI(n_iter=0))).max() < 1e-5

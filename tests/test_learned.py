@@ -551,7 +551,7 @@ def test_nothing_is_written_that_would_not_be_read(name, change, message, tmp_pa
     ],
 )
 def test_a_header_that_does_not_fit_is_refused_even_with_a_right_sha256(shape, sources, message, tmp_path):
-    from rtsep.estimators.model_file import _digest
+    from rtsep.models import _digest
 
     arrays = content(REFERENCE)
     header = json.loads(str(arrays.pop("header")))

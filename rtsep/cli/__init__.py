@@ -31,6 +31,8 @@ COMMANDS = (
     "mix",
     "evaluate",
     "train",
+    "learn",
+    "restore",
 )
 
 EXIT_ERROR = 2

@@ -25,7 +25,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="what tells the sources apart, also FILE.py:CLASS (default: speech; denoise for other windows and hops)",
     )
     group.add_argument(
-        "--model", metavar="FILE", help="model file for `speech` or `talkers`, from `rtsep train`; network for `onnx`"
+        "--model", metavar="FILE", help="model file from `rtsep train` or `rtsep learn`; network for `onnx`"
     )
     group.add_argument("--phase", metavar="NAME", help="phase-recovery algorithm (default: what suits the estimator)")
     group.add_argument("--iterations", type=int, metavar="N", help="iterations of the phase recovery")

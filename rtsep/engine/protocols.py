@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple, Protocol
 import numpy as np
 
 from rtsep.config import StreamConfig
+from rtsep.errors import ConfigError
 
 
 class Settings(Protocol):
@@ -95,6 +96,38 @@ class PythonEstimator(Estimator, Protocol):
     def reset(self, state: Any, config: StreamConfig) -> Any:
         """The state with which a stream begins anew, by default a fresh one; None for `state`, put back in place."""
         return self.prepare(config)
+
+
+class WholeEstimator(Estimator, Protocol):
+    """An estimator that needs the whole signal: for `rtsep.separate` and files, not for a stream."""
+
+    step: Any = None
+
+    def estimate_all(self, config: StreamConfig, power: np.ndarray) -> np.ndarray:
+        """Magnitudes of every source in all frames.
+
+        Parameters
+        ----------
+        config : StreamConfig
+        power : ndarray, float64, (n_frames, n_bins)
+            Squared magnitudes, mean over the channels. Read only.
+
+        Returns
+        -------
+        magnitudes : ndarray, real, (n_frames, n_src, n_bins)
+        """
+        raise NotImplementedError
+
+    def prepare(self, config: StreamConfig) -> Any:
+        """No stream can be begun: raises `ConfigError`."""
+        raise ConfigError(
+            f"estimator={self.name!r} needs the whole signal: for files and rtsep.separate, not for streams"
+        )
+
+    @classmethod
+    def example(cls, references: np.ndarray) -> Estimator:
+        """What the engine promises of streams is not promised here: raises `ConfigError`."""
+        raise ConfigError(f"{cls.__name__} has no stream")
 
 
 class Shedding(NamedTuple):

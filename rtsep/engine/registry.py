@@ -26,6 +26,7 @@ from rtsep.engine.protocols import (
     OnlinePhase,
     PhaseRecovery,
     PythonEstimator,
+    WholeEstimator,
 )
 from rtsep.kernels.jit import call_kernel
 
@@ -98,6 +99,11 @@ def _members(protocol: type) -> set[str]:
     }
 
 
+def is_whole(settings: Any) -> bool:
+    """Whether an estimator needs the whole signal."""
+    return inspect.getattr_static(settings, "estimate_all", None) is not None
+
+
 def is_compiled(settings: Any) -> bool:
     """Whether a class, or an instance, says that its step is a kernel."""
     return inspect.getattr_static(settings, "State", None) is not None
@@ -116,11 +122,12 @@ def check_declared(kind: str, settings: Any) -> None:
     if kind == "estimator":
         compiled |= CompiledEstimator in ancestors
         protocol, parameters = CompiledEstimator if compiled else PythonEstimator, ESTIMATOR_STEP
+        protocol = WholeEstimator if is_whole(settings) else protocol
     else:
         whole = inspect.getattr_static(settings, "lookahead", 0) is None and not compiled
         compiled |= OnlinePhase in ancestors and not whole
         protocol, parameters = OnlinePhase if compiled else OfflinePhase, PHASE_STEP
-    own = {"sources", "prepare", "step", "run", "State"}
+    own = {"sources", "estimate_all"} if is_whole(settings) else {"sources", "prepare", "step", "run", "State"}
     later = {"name"} | ({"sources"} if isinstance(settings, type) else set())  # may be made with the instance
     for member in sorted(_members(protocol) - later):
         found = inspect.getattr_static(settings, member, _MISSING)
@@ -130,7 +137,7 @@ def check_declared(kind: str, settings: Any) -> None:
                 raise ConfigError(f"{label} has no `{member}`")
             raise ConfigError(f"{label} has no `{member}`; inherit from rtsep.{protocol.__name__}, which has a default")
     if not compiled:
-        if kind == "estimator":
+        if kind == "estimator" and not is_whole(settings):
             _check_python_step(label, settings.step)
     else:
         state = settings.State

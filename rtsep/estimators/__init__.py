@@ -2,12 +2,29 @@
 
 from rtsep.estimators.denoise import Denoise
 from rtsep.estimators.hpss import HPSS
+from rtsep.estimators.kam import KAM
 from rtsep.estimators.learned import Speech, Talkers, trained_for
+from rtsep.estimators.nmf import NMF
 from rtsep.estimators.onnx import Onnx
 from rtsep.estimators.oracle import Oracle
 from rtsep.estimators.passthrough import Passthrough
+from rtsep.estimators.repet import AdaptiveRepet, Repet
+from rtsep.estimators.repet_sim import RepetSim
 
-__all__ = ["HPSS", "Denoise", "Onnx", "Oracle", "Passthrough", "Speech", "Talkers"]
+__all__ = [
+    "HPSS",
+    "KAM",
+    "NMF",
+    "AdaptiveRepet",
+    "Denoise",
+    "Onnx",
+    "Oracle",
+    "Passthrough",
+    "Repet",
+    "RepetSim",
+    "Speech",
+    "Talkers",
+]
 
 
 def default_estimator(window_s: float, hop_s: float) -> str:

@@ -1,15 +1,12 @@
-"""Model files: the weights of a learned estimator in an .npz without pickles, with everything needed to trust them.
+"""Model files of networks: the weights of a learned estimator, in the container of `rtsep.models`.
 
 A file holds the arrays of `Model.weights` (float16 or float32, named and oriented as PyTorch has them, (n_out,
-n_in)), a golden vector (`golden_spectra`, `golden_heads`) and `header`, a JSON text: format, version, shape, names
-of the sources, training manifest, and the SHA-256 of all else.
+n_in)), a golden vector (`golden_spectra`, `golden_heads`) and, in its header, shape, names of the sources and training
+manifest.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,10 +16,10 @@ import numpy as np
 from rtsep.config import ConfigError, check_choice, check_int
 from rtsep.estimators.bands import MAX_BANDS
 from rtsep.kernels.simd import LANES
+from rtsep.models import checked_arrays, one_line, read_container, refusal, write_container
 
 FORMAT = "rtsep-gru"
 VERSION = 2  # of the format, the features and the network; a change of any of their constants is a new version
-MAX_BYTES = 64 << 20
 
 LEAK = 0.2  # slope of the dense layer for negative values
 MAX_RATIO = 4.0  # |S| / |X|: at 2 a quarter of what phase recovery can gain is lost, at 1 all but a third
@@ -181,24 +178,9 @@ def write_model(
     golden_heads: np.ndarray,
 ) -> None:
     """Write a model file at once: it is complete or not there. Raises `ConfigError` for what `read_model` refuses."""
-    if path.suffix != ".npz":
-        raise ConfigError(f"{path} does not end in .npz")
-    header = {
-        "format": FORMAT,
-        "version": VERSION,
-        "shape": asdict(shape),
-        "sources": list(sources),
-        "manifest": manifest,
-    }
-    content: dict[str, Any] = {**weights, "golden_spectra": golden_spectra, "golden_heads": golden_heads}
-    header["sha256"] = _digest(header, content)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
-    try:
-        np.savez_compressed(part, header=np.array(json.dumps(header)), **content)
-        read_model(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    header = {"shape": asdict(shape), "sources": list(sources), "manifest": manifest}
+    content: dict[str, np.ndarray] = {**weights, "golden_spectra": golden_spectra, "golden_heads": golden_heads}
+    write_container(path, FORMAT, VERSION, header, content, check=read_model)
 
 
 def read_model(path: Path | str) -> Model:
@@ -209,78 +191,23 @@ def read_model(path: Path | str) -> Model:
     ConfigError
         One line with the name of the file and what is wrong with it.
     """
-    path = Path(path)
-
-    def refuse(reason: str) -> ConfigError:
-        return ConfigError(f"{path} cannot be used as a model: {reason}")
-
-    if not path.is_file():
-        raise refuse("it is no file" if path.exists() else "there is no such file")
-    if path.stat().st_size > MAX_BYTES:
-        raise refuse(f"it has {path.stat().st_size} bytes, more than {MAX_BYTES}")
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            n_bytes = sum(entry.file_size for entry in file.zip.infolist())
-            if n_bytes > MAX_BYTES:
-                raise refuse(f"its arrays have {n_bytes} bytes, more than {MAX_BYTES}")
-            content = {name: file[name] for name in file.files}
-    except ConfigError:
-        raise
-    except Exception as error:  # NumPy, zipfile and zlib raise many kinds
-        # NumPy recommends to allow pickles for whatever is no file of its own.
-        reason = "not plain arrays" if "pickle" in str(error) else _one_line(error)
-        raise refuse(f"it is damaged or no .npz file ({reason})") from None
-    try:
-        header = json.loads(str(content.pop("header")))
-        kind, version = header["format"], header["version"]
-    except (KeyError, TypeError, ValueError):
-        raise refuse("it has no header") from None
-    if kind != FORMAT:
-        raise refuse(f"its format is {kind!r}, not {FORMAT!r}")
-    if version != VERSION:
-        raise refuse(f"its version is {version!r}; this rtsep reads {VERSION}")
-    sha256 = header.pop("sha256", None)
-    if sha256 != _digest(header, content):
-        raise refuse("its content does not match its SHA-256")
+    header, content, sha256 = read_container(path, FORMAT, VERSION)
     try:
         shape = Shape(**header["shape"])
         sources, manifest = header["sources"], header["manifest"]
     except (ConfigError, KeyError, TypeError) as error:
-        raise refuse(f"its header is wrong ({_one_line(error)})") from None
+        raise refusal(path, f"its header is wrong ({one_line(error)})") from None
     if not (
         isinstance(sources, list) and all(isinstance(name, str) for name in sources) and isinstance(manifest, dict)
     ):
-        raise refuse("its header is wrong (sources are a list of names, the manifest is a table)")
+        raise refusal(path, "its header is wrong (sources are a list of names, the manifest is a table)")
     n_frames = content["golden_spectra"].size // (2 * 257) if "golden_spectra" in content else 0
     expected = shape.weights | {
         "golden_spectra": (n_frames, 2, 257),
         "golden_heads": (n_frames, shape.n_heads, shape.bands_out),
     }
     if len(sources) != shape.n_src:
-        raise refuse(f"it names {len(sources)} sources and has heads for {shape.n_src}")
-    if set(content) != set(expected):
-        raise refuse(f"it has other arrays: {', '.join(sorted(set(content) ^ set(expected)))}")
-    for name, array in content.items():
-        if array.shape != expected[name]:
-            raise refuse(f"{name} has shape {array.shape}, not {expected[name]}")
-        if array.dtype not in (np.float16, np.float32):
-            raise refuse(f"{name} is {array.dtype}, neither float16 nor float32")
-        if not array.size or not np.isfinite(array).all():
-            raise refuse(f"{name} is {'not finite' if array.size else 'empty'}")
-    content = {name: array.astype(np.float32) for name, array in content.items()}
+        raise refusal(path, f"it names {len(sources)} sources and has heads for {shape.n_src}")
+    content = checked_arrays(path, content, expected)
     golden = content.pop("golden_spectra"), content.pop("golden_heads")
     return Model(shape, tuple(sources), manifest, content, *golden, sha256)
-
-
-def _digest(header: dict[str, Any], content: dict[str, np.ndarray]) -> str:
-    """SHA-256 of the header, and of name, type, shape and bytes of every array in the order of the names."""
-    digest = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    for name in sorted(content):
-        array = np.ascontiguousarray(content[name])
-        digest.update(f"{name} {array.dtype.str} {array.shape}".encode())
-        digest.update(array.tobytes())
-    return digest.hexdigest()
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split()) or type(error).__name__

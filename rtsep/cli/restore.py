@@ -1,0 +1,112 @@
+"""`rtsep restore`: recordings without their clicks."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from rtsep.cli.inputs import given_path
+from rtsep.cli.progress import progress_bar
+from rtsep.errors import ConfigError
+
+DESCRIPTION = """\
+Take the clicks out of a recording, or fill its gaps. Nothing is separated: one file goes in, one comes out, of the same
+length, rate and channels; samples that are not damaged stay as they are.
+"""
+EPILOG = """\
+examples:
+  rtsep restore record.flac -o clean.wav
+  rtsep restore record.flac -o clean.wav --threshold 8          # finds smaller clicks, and takes more for one
+  rtsep restore stream.wav -o filled.wav --missing 3.2 3.25     # seconds; may be given several times
+
+Exit status: 0 if it is done, 2 if not, 129, 130 or 143 if interrupted.
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "restore",
+        help="take clicks out of a recording, fill its gaps",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("input", type=given_path, metavar="INPUT", help="an audio file that libsndfile reads")
+    parser.add_argument(
+        "-o", "--output", type=given_path, required=True, metavar="FILE", help="a .wav (32-bit float) or .flac (24-bit)"
+    )
+    parser.add_argument(
+        "--missing",
+        type=float,
+        nargs=2,
+        action="append",
+        metavar=("FROM", "TO"),
+        help="a gap, in seconds; then no clicks are looked for",
+    )
+    parser.add_argument(
+        "--method",
+        choices=("autoregressive", "unwrapping"),
+        default="autoregressive",
+        help="what missing samples are made by (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--threshold",
+        type=float,
+        default=12.0,
+        metavar="X",
+        help="how many times larger than usual an unpredicted sample must be, to be a click (default: %(default)g)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    parser.set_defaults(run=run, modules=("rtsep.restoration", "rtsep.audio_files"))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Read, restore, write."""
+    import numpy as np
+
+    from rtsep.audio_files import FORMATS, StagedFiles, make_folder, read_audio, write_sources
+    from rtsep.restoration import find_clicks, restore
+
+    suffix = args.output.suffix.lower()
+    if suffix not in (".wav", ".flac"):
+        raise ConfigError(f"{args.output} ends neither in .wav nor in .flac")
+    if args.output.resolve() == args.input.resolve():
+        raise ConfigError(f"{args.output} is the input; choose another name")
+    staged = StagedFiles([args.output], args.overwrite)
+    x, sr = read_audio(args.input)
+    missing = _gaps(args.missing, sr, x.shape[1]) if args.missing else find_clicks(x, sr, threshold=args.threshold)
+    restored = np.empty_like(x)
+    with progress_bar(args.input.name) as progress:
+        for c, channel in enumerate(x):
+            gap = np.broadcast_to(missing, x.shape)[c]
+            restored[c] = restore(channel, sr, missing=gap, method=args.method)
+            if progress:
+                progress(c + 1, len(x))
+    make_folder(args.output.parent)
+    with staged:
+        format = FORMATS["wav" if suffix == ".wav" else "flac"]
+        write_sources(staged, {"": args.output}, iter([restored[None]]), sr, len(x), x.shape[1], format)
+        staged.commit()
+    print(_summary(args.output, np.broadcast_to(missing, x.shape), bool(args.missing), sr))
+    return 0
+
+
+def _gaps(spans: list[list[float]], sr: int, n_samples: int) -> Any:
+    import numpy as np
+
+    missing = np.zeros(n_samples, bool)
+    for start, stop in spans:
+        if not 0 <= start < stop <= n_samples / sr + 1e-9:
+            raise ConfigError(f"--missing {start:g} {stop:g} is no span within {n_samples / sr:.3f} s")
+        missing[round(start * sr) : round(stop * sr)] = True
+    return missing
+
+
+def _summary(path: Path, missing: Any, given: bool, sr: int) -> str:
+    import numpy as np
+
+    count = int((np.diff(missing.astype(np.int8), prepend=0, axis=1) == 1).sum())
+    what = ("gap" if given else "click") + ("" if count == 1 else "s")
+    return f"{path}: {count} {what}, {missing.sum()} samples ({1e3 * missing.sum() / sr:.1f} ms) made anew"

@@ -1,0 +1,135 @@
+"""Model files of dictionaries: the atoms of every source, in the container of `rtsep.models`.
+
+A file holds `dictionary`, float32 (n_features, n_atoms), the atoms of the first source first, each summing to one. The
+header says what they are of: names of the sources, atoms of each, divergence, rate, window, hop, FFT size, spans of
+context, and how they were learned.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rtsep.config import ConfigError, StreamConfig, check_choice, check_int
+from rtsep.models import checked_arrays, one_line, read_container, refusal, write_container
+
+FORMAT = "rtsep-nmf"
+VERSION = 1  # of the format and the features; a change of any of their constants is a new version
+DIVERGENCES = ("kl", "is", "euclidean", "levy")
+CONTEXT_BANDS = 64
+CONTEXT_WEIGHT = 0.25  # of a frame of context, beside 1 for the newest frame
+MAX_ATOMS = 4096
+
+
+@dataclass(frozen=True)
+class Framing:
+    """What features are made of.
+
+    Parameters
+    ----------
+    sr, analysis, synthesis, hop, n_fft : int
+        As in `StreamConfig`.
+    divergence : str
+        "kl" or "euclidean", of magnitudes; "is" or "levy", of powers.
+    context_hops : tuple of int
+        Also look at the spectra so many hops ago, in bands; up to 1024 hops.
+    """
+
+    sr: int
+    analysis: int
+    synthesis: int
+    hop: int
+    n_fft: int
+    divergence: str = "kl"
+    context_hops: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_choice("divergence", self.divergence, DIVERGENCES)
+        object.__setattr__(self, "context_hops", tuple(self.context_hops))
+        for hops in self.context_hops:
+            check_int("context_hops", hops, 1, 1024)
+
+    @property
+    def config(self) -> StreamConfig:
+        """The stream that they are for."""
+        return StreamConfig(self.sr, self.analysis, self.hop, self.n_fft, synthesis=self.synthesis)
+
+    @property
+    def n_bins(self) -> int:
+        """Bins of a spectrum."""
+        return self.n_fft // 2 + 1
+
+    @property
+    def n_features(self) -> int:
+        """Values for each frame: the bins, then the bands of each frame of context."""
+        return self.n_bins + CONTEXT_BANDS * len(self.context_hops)
+
+    @property
+    def powers(self) -> bool:
+        """Whether features are powers instead of magnitudes."""
+        return self.divergence in ("is", "levy")
+
+    @property
+    def band_edges(self) -> np.ndarray:
+        """First bin of each band, evenly spaced in mel, and the end of the last: int64 (CONTEXT_BANDS + 1,)."""
+        mel = np.linspace(0, np.log1p(self.sr / 2 / 700), CONTEXT_BANDS + 1)
+        edges = np.round(700 * np.expm1(mel) * self.n_fft / self.sr).astype(np.int64)
+        # At least a bin for each band.
+        for i in range(1, CONTEXT_BANDS + 1):
+            edges[i] = max(edges[i], edges[i - 1] + 1)
+        edges[-1] = self.n_bins
+        return edges
+
+
+@dataclass(frozen=True, eq=False)
+class Dictionary:
+    """What a model file holds.
+
+    Attributes
+    ----------
+    framing : Framing
+    sources : tuple of str
+    n_atoms : tuple of int
+        Of each source.
+    atoms : ndarray, float32, (n_features, sum of n_atoms)
+    manifest : dict
+        How they were learned.
+    """
+
+    framing: Framing
+    sources: tuple[str, ...]
+    n_atoms: tuple[int, ...]
+    atoms: np.ndarray
+    manifest: dict[str, Any]
+
+
+def write_dictionary(path: Path, dictionary: Dictionary) -> None:
+    """Write a model file at once. Raises `ConfigError` for what `read_dictionary` refuses."""
+    header = {
+        "framing": asdict(dictionary.framing),
+        "sources": list(dictionary.sources),
+        "n_atoms": list(dictionary.n_atoms),
+        "manifest": dictionary.manifest,
+    }
+    write_container(path, FORMAT, VERSION, header, {"dictionary": dictionary.atoms}, check=read_dictionary)
+
+
+def read_dictionary(path: Path | str) -> Dictionary:
+    """Read a model file and check all of it. Raises `ConfigError`, one line."""
+    header, content, _ = read_container(path, FORMAT, VERSION)
+    try:
+        framing, sources, n_atoms = Framing(**header["framing"]), header["sources"], header["n_atoms"]
+        manifest = header["manifest"]
+        numbers = [check_int("n_atoms", n, 1, MAX_ATOMS) for n in n_atoms]
+        if len(numbers) != len(sources) or not all(isinstance(name, str) for name in sources):
+            raise ConfigError("sources and n_atoms do not fit")
+        _ = framing.config
+    except (ConfigError, KeyError, TypeError) as error:
+        raise refusal(path, f"its header is wrong ({one_line(error)})") from None
+    atoms = checked_arrays(path, content, {"dictionary": (framing.n_features, sum(numbers))})["dictionary"]
+    if atoms.min() < 0 or not atoms.sum(0).all():
+        raise refusal(path, "an atom is silent or negative somewhere")
+    return Dictionary(framing, tuple(sources), tuple(numbers), atoms, manifest)
