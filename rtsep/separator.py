@@ -287,13 +287,15 @@ class Separator:
 def _reason(problem: NumbaError) -> str:
     """What a message of numba says is wrong, and in which line."""
     told = str(problem)
-    found = re.search(r"(?:Error: (?!Failed in)|(?=Unknown |Untyped |Cannot |Invalid |Undecided ))([^\n]+)", told)
-    if found is None:
-        return told.strip().partition("\n")[0]
-    places = re.findall(r'File "([^"]+)", line (\d+)', told)
-    # Of the lines that numba names, one outside the package is the one to look at.
-    path, line = next((p for p in places if "rtsep/engine/" not in p[0].replace("\\", "/")), ("", ""))
-    return found[1].strip() + (f" ({path}, line {line})" if path else "")
+    if "NRT required" in told:
+        reason = "it allocates memory, as array expressions do, which a kernel must not: write a loop"
+    else:
+        found = re.search(r"(?:Error: (?!Failed in)|(?=Unknown |Untyped |Cannot |Invalid |Undecided ))([^\n]+)", told)
+        reason = found[1].strip() if found else told.strip().partition("\n")[0]
+    # Of the lines that numba names, one outside itself and the engine is the one to look at.
+    places = re.findall(r'(?:File "|at )([^"\s]+)"?(?:, line | \()(\d+)', told)
+    ours = [(path, line) for path, line in places if not re.search(r"site-packages|numba/|rtsep.engine", path)]
+    return reason + (f" ({ours[0][0]}, line {ours[0][1]})" if ours else "")
 
 
 def check_audio(x: Any, n_channels: int) -> np.ndarray:

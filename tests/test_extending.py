@@ -158,6 +158,11 @@ def untyped(state, mixture, power, magnitudes):
 
 
 @kernel
+def allocating(state, mixture, power, magnitudes):
+    magnitudes[0] = np.sqrt(power)
+
+
+@kernel
 def constant_written(state, mixture, power, magnitudes):
     state.share[0] = 1
 
@@ -193,6 +198,10 @@ def read_only() -> ShareState:
         (
             lambda: with_(step=constant_written, prepare=lambda self, config: read_only()),
             "Own [+] mixture cannot be compiled: Cannot modify readonly array",
+        ),
+        (
+            lambda: with_(step=allocating),
+            r"Own [+] mixture cannot be compiled: it allocates memory.*test_extending.py, line",
         ),
         (lambda: with_(State=dict), "State=<class 'dict'> is not a NamedTuple class"),
         (lambda: with_(prepare=lambda self, config: [1]), "prepare returned list, not its State, ShareState"),
