@@ -58,7 +58,7 @@ def test_a_file_becomes_a_file_per_source_and_the_summary_names_them(tmp_path):
         (["--lookahead", "all"], "--phase='omisi' does not take --lookahead=all"),
         (["--lookahead", "99"], "--lookahead=99 is not between 0 and 32"),
         (["--window-ms", "nan"], "--window-ms=nan is not between 0.005 and 1000 ms"),
-        (["--window-ms", "16", "--hop-ms", "20"], "hop_ms=20 is too long for a window of 16 ms"),
+        (["--window-ms", "16", "--hop-ms", "20"], "--hop-ms=20 is too long for a window of 16 ms"),
         (["--hop-ms", "0"], "--hop-ms=0.0 is not between"),
         (["--strength", "-3"], "--strength=-3.0 is not between 0 and inf dB"),
         (["--estimator", "magic"], "--estimator='magic' is not one of"),

@@ -377,8 +377,12 @@ def test_every_rate_is_taken_in_the_default_framing(sr):
 @pytest.mark.parametrize(
     ("hop_ms", "config", "message"),
     [
-        (4, StreamConfig(16_000, 256, 128), "window 16 ms, hop 8 ms: this network needs 16 ms and 4 ms "),
-        (8, StreamConfig(16_000, 128, 64), "window 8 ms, hop 4 ms: this network needs 16 ms and 4 or 8 ms "),
+        (
+            4,
+            StreamConfig(16_000, 256, 128),
+            "analysis window 16 ms, hop 8 ms: this network needs 16 ms and 0.5, 1, 2, 4 ms ",
+        ),
+        (8, StreamConfig(16_000, 128, 64), "window 8 ms, hop 4 ms: this network needs 16 ms and 0.5, 1, 2, 4, 8 ms "),
         (8, StreamConfig(48_000, 768, 180), "window 16 ms, hop 3.75 ms: this"),
     ],
 )

@@ -266,7 +266,7 @@ class _Learned(CompiledEstimator):
         shape, window_s = model.shape, config.window_s
         if not trained_for(window_s, config.hop_s, shape.hop_ms):
             raise ConfigError(
-                f"window {1e3 * window_s:.4g} ms, hop {1e3 * config.hop_s:.4g} ms: this network needs "
+                f"analysis window {1e3 * window_s:.4g} ms, hop {1e3 * config.hop_s:.4g} ms: this network needs "
                 f"{1e3 * WINDOW_S:g} ms and {', '.join(f'{ms:g}' for ms in hops_ms(shape.hop_ms))} ms "
                 "(estimator='denoise' takes any)"
             )
