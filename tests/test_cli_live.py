@@ -25,7 +25,7 @@ def server():
 
 
 def said(stderr: str) -> list[str]:
-    return [line for line in stderr.splitlines() if line.startswith("rtsep: ") or "Traceback" in line]
+    return [line for line in stderr.splitlines() if line.startswith(("rtsep: ", "rtsep live: ")) or "Traceback" in line]
 
 
 def devices(*options: str, home: Path | None = None) -> subprocess.CompletedProcess[str]:

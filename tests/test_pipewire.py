@@ -33,6 +33,7 @@ def test_the_default_is_that_of_the_desktop_and_its_rate_that_of_the_graph(serve
 def test_the_delay_of_the_graph_is_promised_as_it_is_measured(server, asked, period):
     # What is played on a null sink comes in at its monitor.
     latency = ["env", *([f"PIPEWIRE_LATENCY={asked}"] if asked else []), "pw-jack", *RTSEP, "latency", *PLAIN, "--json"]
+    latency += ["--latency-ms", "16"]
     report = json.loads(server.run(*latency, "--repeats", "2", timeout=180).stdout)
     assert report["promised"]["devices"] == period
     assert report["measured"]["devices"]["median"] == pytest.approx(period, abs=0.1)
