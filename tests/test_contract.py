@@ -344,6 +344,8 @@ def test_a_signal_with_its_axes_exchanged_is_recognised():
         ValueError, match=r"shape \(8000, 2\); if that is \(n_samples, n_channels\), pass its transpose"
     ):
         separate(np.zeros((8_000, 2)), SR, "passthrough")
+    with pytest.raises(ValueError, match=r"shape \(480, 2\); if that is \(n_samples, n_channels\), pass its transpose"):
+        separate(np.zeros((480, 2)), SR, "passthrough")
 
 
 def test_many_sources_are_no_trouble():
