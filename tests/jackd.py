@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import itertools
 import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +16,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numba import carray, cfunc, types
+from numba.core import cgutils
+from numba.extending import intrinsic
 
 from rtsep.live.devices import DEVICES, rescan
 
@@ -160,42 +163,79 @@ class JackServer:
                 client.connect(source, target)
 
 
+# Places in what the process callback of a player works on.
+N_CHANNELS, TOTAL, PLAYED, RUNNING, BREATH, PADDED, HEARD, PORTS = range(8)
+
+
+@functools.cache
+def _process() -> Any:
+    """The process callback of players, compiled.
+
+    In Python it could be in the interpreter when libjack ends its thread, which would then keep the interpreter's lock
+    for ever: at periods of a millisecond that happens.
+    """
+    libjack, libc = ctypes.CDLL("libjack.so.0"), ctypes.CDLL(None)
+    buffer_of, sleep_us = libjack.jack_port_get_buffer, libc.usleep
+    buffer_of.argtypes, buffer_of.restype = (ctypes.c_void_p, ctypes.c_uint32), ctypes.c_void_p
+    sleep_us.argtypes, sleep_us.restype = (ctypes.c_uint32,), ctypes.c_int
+
+    @cfunc(types.int32(types.uint32, types.CPointer(types.int64)))
+    def process(n_frames, player):
+        n_channels, total, at = player[N_CHANNELS], player[TOTAL], player[PLAYED]
+        plays = player[RUNNING] != 0 and at < total
+        padded = carray(address_as_void_pointer(player[PADDED]), (n_channels, total), np.float32)
+        heard = carray(address_as_void_pointer(player[HEARD]), (n_channels, total), np.float32)
+        for c in range(n_channels):
+            port_out, port_in = player[PORTS + 2 * c], player[PORTS + 2 * c + 1]
+            data_out = address_as_void_pointer(buffer_of(address_as_void_pointer(port_out), n_frames))
+            data_in = address_as_void_pointer(buffer_of(address_as_void_pointer(port_in), n_frames))
+            out, come = carray(data_out, (n_frames,), np.float32), carray(data_in, (n_frames,), np.float32)
+            for i in range(n_frames):
+                inside = plays and at + i < total
+                out[i] = padded[c, at + i] if inside else np.float32(0)
+                if inside:
+                    heard[c, at + i] = come[i]
+        if plays:
+            if (at + n_frames) % player[BREATH] < n_frames:
+                sleep_us(1000)  # at most 40 times as fast as it plays: a recording has to keep up
+            player[PLAYED] = at + n_frames
+        return 0
+
+    return process
+
+
+@intrinsic
+def address_as_void_pointer(typingctx, address):
+    def codegen(context, builder, sig, args):
+        return builder.inttoptr(args[0], cgutils.voidptr_t)
+
+    return types.voidptr(address), codegen
+
+
 class Player:
     """A JACK client that plays an array into the stream under test and records what that plays.
 
-    Both start with the same period; `finished` is set when the array has been played and `tail` more recorded.
-    In freewheel the stream under test waits for it, so what is recorded does not depend on the machine.
+    Both start with the same period. In freewheel the stream under test waits for it, so what is recorded does not
+    depend on the machine.
     """
 
     def __init__(self, server: JackServer, x: np.ndarray, tail: int = 0) -> None:
-        """`x` is (n_channels, n_samples), float32."""
+        """`x` is (n_channels, n_samples), float32; `tail` more samples are recorded."""
+        import jack
+
         n_channels, n_samples = x.shape
-        self.played, self.breath = 0, server.sr // 25
         self.total = -(-(n_samples + tail) // server.period) * server.period
-        self.heard = np.zeros((n_channels, self.total), np.float32)
-        self.finished = threading.Event()
-        padded = np.zeros((n_channels, self.total), np.float32)
-        padded[:, :n_samples] = x
+        self.heard, self._padded = np.zeros((2, n_channels, self.total), np.float32)
+        self._padded[:, :n_samples] = x
         self.client = client = open_client("player", server)
         outs = [client.outports.register(f"out_{c}") for c in range(n_channels)]
         ins = [client.inports.register(f"in_{c}") for c in range(n_channels)]
-        self.running = False
-
-        @client.set_process_callback
-        def process(frames: int) -> None:
-            at = self.played
-            if not self.running or at >= self.total:
-                for port in outs:
-                    port.get_array()[:] = 0
-                return
-            for c in range(n_channels):
-                outs[c].get_array()[:] = padded[c, at : at + frames]
-                self.heard[c, at : at + frames] = ins[c].get_array()
-            self.played = at + frames
-            if self.played % self.breath < frames:
-                time.sleep(0.001)  # at most 40 times as fast as it plays: a recording has to keep up
-            if self.played >= self.total:
-                self.finished.set()
+        ports = [int(jack._ffi.cast("intptr_t", port._ptr)) for pair in zip(outs, ins, strict=True) for port in pair]
+        arrays = (self._padded.ctypes.data, self.heard.ctypes.data)
+        self._state = np.array([n_channels, self.total, 0, 0, server.sr // 25, *arrays, *ports])
+        function = jack._ffi.cast("JackProcessCallback", _process().address)
+        state = jack._ffi.cast("void *", self._state.ctypes.data)
+        assert jack._lib.jack_set_process_callback(client._ptr, function, state) == 0
 
         client.activate()
         for port in client.get_ports("PortAudio"):
@@ -210,9 +250,12 @@ class Player:
         """Play everything, in freewheel or by the server's clock, and return what was recorded."""
         if freewheel:
             self.client.set_freewheel(True)
-        self.running = True
+        self._state[RUNNING] = 1
+        end = time.monotonic() + timeout
         try:
-            assert self.finished.wait(timeout), f"played {self.played} of {self.total} samples"
+            while self._state[PLAYED] < self.total:
+                assert time.monotonic() < end, f"played {self._state[PLAYED]} of {self.total} samples"
+                time.sleep(0.002)
         finally:
             if freewheel:
                 self.client.set_freewheel(False)
