@@ -77,7 +77,8 @@ def test_the_page_of_a_machine_with_sound(server):
     assert "speech + mixture at 16000 Hz, window 128, hop 32" in run.stdout
     assert "2500 hops" in run.stdout
     assert run.stdout.splitlines()[-1].startswith("`rtsep live` can run; ")
-    assert max(map(len, run.stdout.splitlines())) <= 80
+    # A path is in one piece, however long it is.
+    assert max(len(line) for line in run.stdout.splitlines() if os.sep not in line) <= 80
 
 
 def test_json_says_the_same_as_the_page(server):

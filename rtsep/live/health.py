@@ -105,7 +105,11 @@ def _versions() -> Finding:
 
 
 def _cache() -> Finding:
-    first, *own = folders(rtsep.__file__)
+    places = folders(rtsep.__file__)
+    if not places:  # a folder above the package is closed to this user
+        text = f"{rtsep.__file__} cannot be read by this user: nothing is kept"
+        return Finding("software", "kernel cache", "problem", text, ("install rtsep where you may read it",))
+    first, *own = places
     warm = "`rtsep warm` as a user who may write there compiles what is missing, for all users"
     values: dict[str, Any] = {"path": str(first), "writable": not own}
     if not own:
