@@ -84,7 +84,9 @@ def separate(
     True
     """
     n_channels = np.shape(x)[0] if np.ndim(x) == 2 else 1
-    if n_channels > MAX_CHANNELS or (np.ndim(x) == 2 and n_channels > np.shape(x)[1] > 0):
+    # Who gives a configuration has said how many channels there are.
+    reversed_axes = config is None and np.ndim(x) == 2 and n_channels > np.shape(x)[1] > 0
+    if n_channels > MAX_CHANNELS or reversed_axes:
         raise ValueError(f"audio has shape {np.shape(x)}; if that is (n_samples, n_channels), pass its transpose")
     if config is None:
         config = StreamConfig(sr, n_channels=n_channels)
