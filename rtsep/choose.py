@@ -23,7 +23,7 @@ from rtsep.engine.registry import (
     PHASES,
     check_declared,
     check_sources,
-    create,
+    checked,
     register_estimator,
     register_phase,
 )
@@ -36,7 +36,7 @@ _NAMES = {"estimator": ESTIMATORS, "phase": PHASES}
 _GROUPS = {"estimator": "rtsep.estimators", "phase": "rtsep.phases"}
 _REGISTER = {"estimator": register_estimator, "phase": register_phase}
 
-LOADED_FILES: dict[str, str] = {}  # name of the module -> file of estimators or phase recoveries
+LOADED_FILES: list[str] = []  # of estimators or phase recoveries
 
 
 class Chosen(NamedTuple):
@@ -95,7 +95,7 @@ def choose(
             phase = replace(suits, **options)
         else:  # who asks for iterations wants a phase recovery that has some
             phase = "omisi"
-    recovery = _create("phase", phase, options) if isinstance(phase, str) else create("phase", phase)
+    recovery = _create("phase", phase, options) if isinstance(phase, str) else checked("phase", phase)
     fitting = chosen.for_phase(recovery)
     if type(fitting) is not type(chosen):
         raise ConfigError(f"{label}: for_phase returned {fitting!r}, not settings of its class")
@@ -136,7 +136,7 @@ def find(kind: str, name: str) -> type:
 
 def _create(kind: str, choice: Any, options: dict[str, Any]) -> Any:
     if not isinstance(choice, str):
-        return create(kind, choice)
+        return checked(kind, choice)
     settings = find(kind, choice)
     for option, value in options.items():
         if not takes(kind, choice, option):
@@ -149,7 +149,7 @@ def _create(kind: str, choice: Any, options: dict[str, Any]) -> Any:
         if options.get("lookahead", 0) is None:
             raise ConfigError(f"{kind}={choice!r} does not take lookahead=all") from None
         raise
-    return create(kind, made)
+    return checked(kind, made)
 
 
 def _load_entry_point(kind: str, point: Any) -> None:
@@ -170,20 +170,19 @@ def load_file(path: str | Path) -> Any:
         if (getattr(loaded, "__file__", None) or "") == str(path):
             return loaded
     module = f"_rtsep_{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
-    if module not in sys.modules:
-        spec = importlib.util.spec_from_file_location(module, path)
-        if spec is None or spec.loader is None or not path.is_file():
-            raise ConfigError(f"{path} is no file of Python")
-        sys.modules[module] = loaded = importlib.util.module_from_spec(spec)
-        try:
-            spec.loader.exec_module(loaded)
-        except BaseException as problem:
-            del sys.modules[module]
-            if not isinstance(problem, Exception):
-                raise
-            raise ConfigError(f"{path} cannot be loaded: {type(problem).__name__}: {problem}") from problem
-        LOADED_FILES[module] = str(path)
-    return sys.modules[module]
+    spec = importlib.util.spec_from_file_location(module, path)
+    if spec is None or spec.loader is None or not path.is_file():
+        raise ConfigError(f"{path} is no file of Python")
+    sys.modules[module] = loaded = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(loaded)
+    except BaseException as problem:
+        del sys.modules[module]
+        if not isinstance(problem, Exception):
+            raise
+        raise ConfigError(f"{path} cannot be loaded: {type(problem).__name__}: {problem}") from problem
+    LOADED_FILES.append(str(path))
+    return loaded
 
 
 def _from_file(kind: str, path: Path, attribute: str) -> type:

@@ -37,7 +37,6 @@ _BOUND: dict[str, type] = {}  # name of a class of states -> the class
 
 ESTIMATOR_STEP = ("state", "mixture", "power", "magnitudes")
 PHASE_STEP = ("state", "mixture", "power", "line", "magnitudes", "hop_out")
-CORE_STEP = ("state", "line", "hop_out")
 
 NUMBERS = {"bool", "float32", "float64", *(f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64))}
 MAX_LOOKAHEAD = 1000  # hops
@@ -185,13 +184,8 @@ def _label(settings: Any) -> str:
     return vars(_class(settings)).get("name", "") or _class(settings).__name__
 
 
-def create(kind: str, choice: Any, options: dict[str, Any] | None = None) -> Any:
-    """Settings from a name and options, or the settings themselves if `choice` is no name. Raises `ConfigError`."""
-    names = {"estimator": ESTIMATORS, "phase": PHASES}[kind]
-    if isinstance(choice, str):
-        if choice not in names:
-            raise ConfigError(f"{kind}={choice!r} is not one of {', '.join(sorted(names))}")
-        return names[choice](**(options or {}))
+def checked(kind: str, choice: Any) -> Any:
+    """The settings of an estimator or a phase recovery, checked and with a name. Raises `ConfigError`."""
     if isinstance(choice, type):
         raise ConfigError(f"{kind}={choice.__name__} is a class; pass settings, {choice.__name__}(...)")
     # What can be nothing but the other kind, or nothing at all, is told at once.

@@ -150,7 +150,7 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
     """Processes with one thread each: they are as many as there are cores."""
     before = {name: os.environ.get(name) for name in ONE_THREAD}
     os.environ.update(ONE_THREAD)
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (tuple(LOADED_FILES.values()),))
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), _begin, (tuple(LOADED_FILES),))
     try:
         yield pool
     finally:
