@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import shutil
 import subprocess
-from pathlib import Path
 
 import numpy as np
 import pytest
+from signals import voices
 
 import rtsep
-from rtsep.cli import main
 from rtsep.export.library import write_library
 from rtsep.export.target import Target
 from rtsep.phase import OMISI
-
-from signals import voices
 
 # Reads samples, and writes those of all sources, in blocks of 1 to 1000: `main in out`.
 PROGRAM = r"""
@@ -59,7 +56,9 @@ def exported(separator, folder, target, compiler, runner, x):
     line = [*compiler, "-O1", "-static", "main.c", "-L.", "-lrtsep", "-lm", "-o", "main"]
     made = subprocess.run(line, cwd=folder, capture_output=True, text=True)
     assert made.returncode == 0, made.stderr
-    sent = np.int32(x.shape[1]).tobytes() + b"".join(np.ascontiguousarray(x[:, a:b]).tobytes() for a, b in blocks(x.shape[1]))
+    sent = np.int32(x.shape[1]).tobytes() + b"".join(
+        np.ascontiguousarray(x[:, a:b]).tobytes() for a, b in blocks(x.shape[1])
+    )
     ran = subprocess.run([*runner, "./main"], cwd=folder, input=sent, capture_output=True)
     assert ran.returncode == 0, ran.stderr
     y = np.frombuffer(ran.stdout, np.float32)
@@ -93,7 +92,11 @@ def test_the_library_computes_the_same_bits(estimator, phase, sr, n_channels, tm
 
 CROSS = {
     "aarch64": ("aarch64-linux-gnu", "aarch64-linux-gnu-gcc", "qemu-aarch64"),
-    "armv7": ("armv7-linux-gnueabi", "arm-linux-gnueabi-gcc -mcpu=cortex-a8 -mfpu=neon -mfloat-abi=softfp", "qemu-arm -cpu cortex-a8"),
+    "armv7": (
+        "armv7-linux-gnueabi",
+        "arm-linux-gnueabi-gcc -mcpu=cortex-a8 -mfpu=neon -mfloat-abi=softfp",
+        "qemu-arm -cpu cortex-a8",
+    ),
 }
 
 

@@ -9,7 +9,7 @@ SETTERS = {
     "strength_db": (
         "rtsep_set_strength",
         "float db",
-        "Lower what does not belong to a source by so many dB in its output, from 0 (the mixture) on; others are ignored.",
+        "Lower what does not belong to a source in its output by so many dB, 0 (the mixture) or more; others are ignored.",
     ),
     "ceiling_db": ("rtsep_set_ceiling", "float db", "No sample exceeds this level, -60 to 0 dBFS; others are ignored."),
     "n_iter": (
@@ -28,7 +28,15 @@ def setters(program: Program) -> list[str]:
 def public(program: Program) -> list[str]:
     """Names of the functions that can be called from outside."""
     numbers = [f"rtsep_{name}" for name in _numbers(program)]
-    return [RUN, INIT, "rtsep_process", "rtsep_reset", "rtsep_source", *numbers, *(SETTERS[n][0] for n in setters(program))]
+    return [
+        RUN,
+        INIT,
+        "rtsep_process",
+        "rtsep_reset",
+        "rtsep_source",
+        *numbers,
+        *(SETTERS[n][0] for n in setters(program)),
+    ]
 
 
 def _numbers(program: Program) -> dict[str, int]:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from rtsep.config import ConfigError
 from rtsep.export.archive import archive
-from rtsep.export.interface import example, framing, header, interface, public, setters, title
-from rtsep.export.program import Program, program
+from rtsep.export.interface import example, framing, header, interface, public, title
+from rtsep.export.program import program
 from rtsep.export.target import Machine, Sizes, Target
 from rtsep.separator import Separator
 
