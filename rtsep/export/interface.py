@@ -9,7 +9,7 @@ SETTERS = {
     "strength_db": (
         "rtsep_set_strength",
         "float db",
-        "Lower what does not belong to a source in its output by so many dB, 0 (the mixture) or more; others are ignored.",
+        "Lower what does not belong to a source in its output by so many dB, 0 (the mixture) or more.",
     ),
     "ceiling_db": ("rtsep_set_ceiling", "float db", "No sample exceeds this level, -60 to 0 dBFS; others are ignored."),
     "n_iter": (

@@ -122,7 +122,7 @@ def _sizes(content: bytes) -> Sizes:
     code = constants = 0
     for section in llvm.ObjectFileRef.from_data(content).sections():
         name = section.name() or b""
-        name = name.decode() if isinstance(name, bytes) else name
+        name = name.decode("latin-1") if isinstance(name, bytes) else name
         if section.is_text():
             code += section.size()
         elif name.startswith((".rodata", ".data", "__const")):
