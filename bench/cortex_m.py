@@ -30,6 +30,22 @@ class Board(NamedTuple):
 
 # The C libraries of the tool chain that pass floats as the objects of LLVM expect them are those for `softfp`.
 BOARDS = {
+    "Cortex-M4": Board(
+        "thumbv7em-none-eabi",
+        "cortex-m4",
+        "mps2-an386",
+        "-mcpu=cortex-m4 -mfpu=fpv4-sp-d16",
+        "ORIGIN = 0, LENGTH = 4M",
+        "ORIGIN = 0x20000000, LENGTH = 4M",
+    ),
+    "Cortex-M33": Board(
+        "thumbv8m.main-none-eabi",
+        "cortex-m33",
+        "mps2-an505",
+        "-mcpu=cortex-m33",
+        "ORIGIN = 0x10000000, LENGTH = 4M",
+        "ORIGIN = 0x38000000, LENGTH = 4M",
+    ),
     "Cortex-M7": Board(
         "thumbv7em-none-eabi",
         "cortex-m7",
@@ -60,7 +76,8 @@ int main(void);
 /* Reset: the loader has filled the memory; floating point is switched on before anything that was compiled for it. */
 __attribute__((naked, used)) void reset(void)
 {
-    __asm__ volatile("ldr r0, =0xE000ED88\n ldr r1, [r0]\n orr r1, r1, #0xF00000\n str r1, [r0]\n dsb\n isb\n bl begin");
+    __asm__ volatile("ldr r0, =0xE000ED88\n ldr r1, [r0]\n orr r1, r1, #0xF00000\n str r1, [r0]\n"
+                     "dsb\n isb\n bl begin");
 }
 __attribute__((used)) void begin(void)
 {
@@ -140,8 +157,8 @@ def run(separator: Separator, board: Board, x: np.ndarray, folder: Path) -> Run:
     (folder / "board.ld").write_text(MEMORY.format(code=board.code, data=board.data, constants=constants))
     x[: x.size // hop * hop].astype(np.float32).tofile(folder / "in.f32")
     line = (
-        f"{COMPILER} {board.flags} -mthumb -mfloat-abi=softfp -O2 -nostartfiles -specs=rdimon.specs -T board.ld board.c "
-        "-L. -lrtsep -lm -o board.elf"
+        f"{COMPILER} {board.flags} -mthumb -mfloat-abi=softfp -O2 -nostartfiles -specs=rdimon.specs -T board.ld "
+        "board.c -L. -lrtsep -lm -o board.elf"
     )
     made = subprocess.run(line.split(), cwd=folder, capture_output=True, text=True)
     if made.returncode:
