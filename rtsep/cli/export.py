@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
 
@@ -17,7 +18,8 @@ EPILOG = """\
 examples:
   rtsep export speech -o out
   rtsep export speech -o out --target aarch64-linux-gnu
-  rtsep export denoise -o out --target thumbv7em-none-eabihf --cpu cortex-m7 --rate 16000 --latency-ms 8
+  rtsep export denoise -o out --target thumbv7em-none-eabi --cpu cortex-m7 --rate 16000 --latency-ms 8
+  rtsep export speech -o out --target thumbv8.1m.main-none-eabi --rate 16000 --hop-ms 8 --weights int8
 """
 
 
@@ -36,6 +38,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--cpu", default="", metavar="NAME", help="the processor more closely")
     parser.add_argument("--rate", type=int, default=48_000, metavar="HZ", help="sample rate (default: %(default)s)")
     parser.add_argument("--channels", type=int, default=1, metavar="N", help="channels (default: %(default)s)")
+    parser.add_argument(
+        "--weights",
+        choices=("float32", "int8"),
+        default="float32",
+        help="of a network: int8 takes a quarter of the memory (default: %(default)s)",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier export")
     add_engine_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.export.library",))
@@ -54,6 +62,10 @@ def run(args: argparse.Namespace) -> int:
         args.estimator = args.what
     target = Target(args.target, args.cpu)
     estimator, phase, output = engine_settings(args)
+    if args.weights != "float32":
+        if not hasattr(estimator, "weights"):
+            raise ConfigError(f"--weights {args.weights} is for networks; estimator={estimator.name!r} has none")
+        estimator = replace(cast(Any, estimator), weights=args.weights)
     config = StreamConfig.from_ms(args.rate, n_channels=args.channels, **times_ms(args))
     separator = Separator(config, estimator, phase, output)
     sizes = write_library(separator, target, args.output, args.overwrite)

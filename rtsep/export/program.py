@@ -228,9 +228,7 @@ def _kind(ty: Any) -> str:
     """The LLVM type of an argument of an `entry`."""
     if isinstance(ty, types.CPointer) or ty == types.voidptr:
         return "ptr"
-    if isinstance(ty, types.Integer):
-        return f"i{ty.bitwidth}"
-    return {types.float32: "float", types.float64: "double"}[ty]
+    return {types.int64: "i64", types.float32: "float", types.float64: "double"}[ty]
 
 
 def _bytes(name: str, array: np.ndarray) -> str:

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
+import tempfile
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +55,8 @@ class Target:
         except RuntimeError:
             raise ConfigError(f"target {self.triple!r} is not known; aarch64-linux-gnu is one, for example") from None
         object.__setattr__(self, "cpu", self.cpu or self._default(PROCESSORS, "generic"))
+        if "not a recognized" in _said(self._machine):
+            raise ConfigError(f"target {self.triple!r}: cpu {self.cpu!r} is not known")
 
     def _default(self, table: dict[str, str], otherwise: str) -> str:
         return next((value for start, value in table.items() if self.triple.startswith(start)), otherwise)
@@ -116,6 +122,21 @@ class Machine:
     program: Program
     object: bytes
     sizes: Sizes
+
+
+def _said(function: Callable[[], object]) -> str:
+    """What a function writes to standard error; LLVM says only there that it does not know a processor."""
+    with tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        try:
+            os.dup2(said.fileno(), 2)
+            function()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        said.seek(0)
+        return said.read().decode(errors="replace")
 
 
 def _sizes(content: bytes) -> Sizes:
