@@ -92,7 +92,7 @@ class Host:
         self.plugin.activate(self.instance)
 
     def run(self, x, sizes=(1, 1000, 64, 7, 480)):
-        y, at, k = np.ascontiguousarray(x), 0, 0
+        y, at, k = np.array(x, order="C"), 0, 0
         while at < x.shape[1]:
             n = min(sizes[k % len(sizes)], x.shape[1] - at)
             for c in range(self.n_channels):
@@ -243,8 +243,8 @@ HOST = r"""
 #include <dlfcn.h>
 #include <ladspa.h>
 int main(int argc, char **argv) {
-    LADSPA_Descriptor_Function function = (LADSPA_Descriptor_Function)dlsym(dlopen(argv[1], RTLD_NOW), "ladspa_descriptor");
-    const LADSPA_Descriptor *d = function(0);
+    void *library = dlopen(argv[1], RTLD_NOW);
+    const LADSPA_Descriptor *d = ((LADSPA_Descriptor_Function)dlsym(library, "ladspa_descriptor"))(0);
     static float data[8][1000];
     int k, i;
     data[2][0] = 12;
