@@ -19,7 +19,7 @@ from typing import Any
 from latency import plus_minus
 from study import table
 
-from rtsep.evaluation.summary import summary_text
+from rtsep.evaluation.overview import overview_text
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (ROOT / "README.md", ROOT / "docs" / "evaluation.md")
@@ -55,7 +55,7 @@ def peers() -> list[str]:
 
 def evaluation() -> list[str]:
     """What `rtsep evaluate` printed."""
-    return ["```", summary_text(load("evaluation")), "```"]
+    return ["```", overview_text(load("evaluation")), "```"]
 
 
 def cost() -> list[str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsep.cli.inputs import given_path
+from rtsep.cli.machine import add_json_option
 from rtsep.cli.progress import progress_bar
 from rtsep.errors import ConfigError
 
@@ -67,6 +68,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another start (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dictionary")
     parser.add_argument("--plot", action="store_true", help="draw the atoms, too: FILE.png")
+    add_json_option(parser)
     parser.set_defaults(run=run, modules=("rtsep.learn",))
 
 
@@ -98,6 +100,8 @@ def run(args: argparse.Namespace) -> int:
     write_dictionary(args.output, dictionary)
     learned = ", ".join(f"{name} from {dictionary.manifest[name]['seconds']:g} s" for name in dictionary.sources)
     framing = dictionary.framing
+    args.report = {"model": str(args.output), "sources": dictionary.manifest, "atoms": args.atoms}
+    args.report |= {"sr": framing.sr, "hop": framing.hop, "plot": None}
     print(
         f"{args.output}: {learned}; {args.atoms} atoms each, for streams of {framing.sr} Hz with hops of {framing.hop}"
     )
@@ -106,6 +110,7 @@ def run(args: argparse.Namespace) -> int:
 
         picture = args.output.with_suffix(".png")
         plot_dictionary(picture, dictionary)
+        args.report["plot"] = str(picture)
         print(f"{picture}: the atoms, lowest first")
     return 0
 
