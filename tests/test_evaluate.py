@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import signals
 import soundfile as sf
+from test_apart import wait_for_end
 from test_files import posix, write
 
 from rtsep import ConfigError, separate
@@ -343,6 +344,80 @@ def test_an_interrupted_run_says_so_and_is_completed_by_the_next(corpus, tmp_pat
     assert run.returncode == 0
     assert "are done from before" in stderr
     assert len({(row["id"], row["source"]) for row in rows(out)}) == len(rows(out)) == 180
+
+
+@posix
+def test_workers_end_with_their_parent_however_it_ends(corpus, tmp_path):
+    lines = (corpus / "manifest.jsonl").read_text().splitlines()
+    many = [json.loads(line) | {"id": f"{k}-{i}"} for k in range(50) for i, line in enumerate(lines)]
+    (corpus / "manifest.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in many))
+    run = start(corpus, "-o", tmp_path / "out", "--phase", "mixture", "--jobs", "2")
+    done = tmp_path / "out" / "done.jsonl"
+    try:
+        while not (done.exists() and done.stat().st_size > 1_000):
+            assert run.poll() is None
+            time.sleep(0.01)
+        children = descendants(run.pid)
+    finally:
+        run.kill()
+        run.communicate()
+    assert len(children) >= 2
+    wait_for_end(children)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes below one; Linux tells them."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *descendants(child)]
+    if not found and not Path("/proc/self/task").exists():
+        pytest.skip("needs /proc")
+    return found
+
+
+@pytest.mark.parametrize(("text", "reason"), [("", "is empty"), ("{", "is not JSON: ")])
+def test_a_damaged_record_of_the_run_is_named_and_can_be_replaced(mixtures, tmp_path, capsys, text, reason):
+    (tmp_path / "run.json").write_text(text)
+    assert evaluate(mixtures, tmp_path, *QUICK) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"rtsep: {tmp_path / 'run.json'} {reason}")
+    assert "(--overwrite begins anew)" in line
+    assert evaluate(mixtures, tmp_path, *QUICK, "--overwrite") == 0
+
+
+@posix
+def test_what_no_longer_fits_is_one_line_with_the_file(mixtures, tmp_path):
+    code = "import resource, sys; from rtsep.cli import main; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); "
+    code += "sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "evaluate", mixtures, "-o", tmp_path, *QUICK]
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = tmp_path / "done.jsonl"
+    assert run.returncode == 2
+    assert re.fullmatch(rf"rtsep: {re.escape(str(done))} cannot be written: (File too large|No space.*)\n", run.stderr)
+    assert evaluate(mixtures, tmp_path, *QUICK) == 0  # with room it goes on
+    assert len(done.read_text().splitlines()) == 6
+
+
+def test_dask_without_its_package_is_one_line(mixtures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rtsep.cli.evaluate.find_spec", lambda name: None)
+    assert evaluate(mixtures, tmp_path / "out", "--dask", "tcp://127.0.0.1:9") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == 'rtsep: --dask needs the package distributed: pip install "rtsep[dask]"'
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_exist_is_named_without_a_number(tmp_path, capsys):
+    assert evaluate(tmp_path / "nowhere", tmp_path / "out") == 2
+    assert capsys.readouterr().err == f"rtsep: {tmp_path / 'nowhere'}: No such file or directory\n"
+
+
+def test_the_report_for_machines_is_json_alone(mixtures, tmp_path, capsys):
+    assert evaluate(mixtures, tmp_path, *QUICK, "--json") == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert report["summary"]["finding"] in captured.err
+    assert Path(report["files"]["report.html"]).exists()
 
 
 # --- the page

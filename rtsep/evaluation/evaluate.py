@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -281,9 +282,10 @@ class Evaluation:
             for key, result in results(evaluate_item, tasks):
                 self._take(key, result)
                 if not isinstance(result, Failure):
-                    entry = {"key": key, "rows": plain(result)}
+                    line = json.dumps({"key": key, "rows": plain(result)}, allow_nan=False).encode() + b"\n"
                     with writing(done):
-                        lines.write(json.dumps(entry, allow_nan=False).encode() + b"\n")
+                        if lines.write(line) < len(line):  # the disk took a part of it
+                            raise OSError(ENOSPC, os.strerror(ENOSPC))
                 if progress:
                     progress(len(self.rows) + len(self.failed), total)
             with writing(done):
