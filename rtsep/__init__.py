@@ -35,7 +35,7 @@ __all__ = [
     "restore",
     "separate",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported when first used: numba takes 0.3 s, in which the command line could not say why it was interrupted.
 _HOMES = {

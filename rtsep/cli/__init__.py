@@ -56,7 +56,7 @@ OPTIONS = {
 }
 
 
-class _Misused(Exception):
+class Misused(Exception):
     """Arguments that no command takes; the message is the whole line."""
 
 
@@ -64,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
     """Errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        raise _Misused(f"{self.prog}: {message} (see {self.prog} --help)")
+        raise Misused(f"{self.prog}: {message} (see {self.prog} --help)")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> int:
             return ended(EXIT_INTERRUPTED, WORDS[EXIT_INTERRUPTED])
         except BrokenPipeError:
             return _ended(EXIT_UNHEARD, None)
-        except _Misused as problem:
+        except Misused as problem:
             return ended(EXIT_ERROR, problem, "")
         except ConfigError as problem:
             return ended(EXIT_ERROR, _as_options(str(problem), args))
