@@ -131,7 +131,7 @@ def make_overview(summary: dict[str, Any], entries: Sequence[Entry] | None = Non
         cells.setdefault((entry["source"], entry["group"]), {})[entry["setup"], entry["column"]] = entry
     # What the user wants first: speech, if there is any.
     order = sorted(cells, key=lambda key: not is_speech(key[0]))
-    parts = []
+    parts: list[Part] = []
     for source, group in order:
         found = cells[source, group]
         remarks = _remarks(summary, source, found, measures) if marked else {}
