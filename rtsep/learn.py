@@ -16,7 +16,6 @@ from rtsep.factorise.factors import EPS
 from rtsep.factorise.levy_nmf import levy_nmf
 from rtsep.factorise.nmf import nmf
 
-BETA = {"kl": 1.0, "is": 0.0, "euclidean": 2.0}
 N_ITER = 80
 MOST_FRAMES = 4000  # of each sound; they are taken evenly from all of it
 NORMALISED = 1.0
@@ -66,7 +65,7 @@ def learn(
     hop_ms: float | None = None,
     latency_ms: float | None = None,
     n_atoms: int = 50,
-    divergence: str = "kl",
+    divergence: str | float = "kl",
     context_ms: Sequence[float] = (16.0, 32.0),
     exemplars: bool = False,
     seed: int = 0,
@@ -77,15 +76,15 @@ def learn(
     Parameters
     ----------
     recordings : mapping of str to sequence of Path
-        Names of the sounds, at least two, and audio files of each alone.
+        Names of the sounds, and audio files of each alone. One alone can be told from the rest.
     sr : int, optional
         Rate in Hz of the streams that it is for. Default: that of the recordings, which then all have the same.
     window_ms, hop_ms, latency_ms : float, optional
         Of these streams, as in `StreamConfig.from_ms`.
     n_atoms : int
         For each sound, 1 to 4096.
-    divergence : str
-        "kl", "is", "euclidean" or "levy".
+    divergence : str or float
+        "kl", "is", "euclidean" or "levy", or beta, -2 to 4.
     context_ms : sequence of float
         How long ago the frames are that an atom also knows of; none for atoms of one frame.
     exemplars : bool
@@ -107,8 +106,6 @@ def learn(
         If a file cannot be read.
     """
     names = check_sources("a dictionary", tuple(recordings))
-    if len(names) < 2:
-        raise ConfigError(f"{names[0]!r} alone: a dictionary tells sounds apart, so it needs two at least")
     check_int("n_atoms", n_atoms, 1, MAX_ATOMS)
     for ms in context_ms:
         check_real("context_ms", ms, 1, 1000, " ms")
@@ -133,10 +130,10 @@ def learn(
         if exemplars:
             chosen = frames[:, np.linspace(0, frames.shape[1] - 1, n_atoms).round().astype(int)]
             w = chosen / chosen.sum(0)
-        elif divergence == "levy":
+        elif framing.beta is None:
             w = levy_nmf(frames, n_atoms, n_iter=N_ITER, seed=seed, progress=told).dictionary
         else:
-            w = nmf(frames, n_atoms, beta=BETA[divergence], n_iter=N_ITER, seed=seed, progress=told).dictionary
+            w = nmf(frames, n_atoms, beta=framing.beta, n_iter=N_ITER, seed=seed, progress=told).dictionary
         atoms.append((w + EPS) / (w + EPS).sum(0))
         seconds = sum(x.size for x, _, _ in group) / config.sr
         manifest[name] = {"files": len(group), "seconds": round(seconds, 3), "frames": frames.shape[1]}

@@ -13,12 +13,15 @@ from typing import Any
 
 import numpy as np
 
-from rtsep.config import ConfigError, StreamConfig, check_choice, check_int
+from rtsep.config import ConfigError, StreamConfig, check_choice, check_int, check_real
 from rtsep.models import checked_arrays, one_line, read_container, refusal, write_container
 
 FORMAT = "rtsep-nmf"
 VERSION = 1  # of the format and the features; a change of any of their constants is a new version
-DIVERGENCES = ("kl", "is", "euclidean", "levy")
+BETAS = {"kl": 1.0, "is": 0.0, "euclidean": 2.0}
+DIVERGENCES = (*BETAS, "levy")
+LEAST_BETA, MOST_BETA = -2.0, 4.0
+REST = "rest"  # the source of whatever is not known
 CONTEXT_BANDS = 64
 CONTEXT_WEIGHT = 0.25  # of a frame of context, beside 1 for the newest frame
 MAX_ATOMS = 4096
@@ -32,8 +35,8 @@ class Framing:
     ----------
     sr, analysis, synthesis, hop, n_fft : int
         As in `StreamConfig`.
-    divergence : str
-        "kl" or "euclidean", of magnitudes; "is" or "levy", of powers.
+    divergence : str or float
+        "kl" or "euclidean", of magnitudes; "is" or "levy", of powers; a number from -2 to 4: beta, of magnitudes.
     context_hops : tuple of int
         Also look at the spectra so many hops ago, in bands; up to 1024 hops.
     """
@@ -43,11 +46,14 @@ class Framing:
     synthesis: int
     hop: int
     n_fft: int
-    divergence: str = "kl"
+    divergence: str | float = "kl"
     context_hops: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        check_choice("divergence", self.divergence, DIVERGENCES)
+        if isinstance(self.divergence, str):
+            check_choice("divergence", self.divergence, DIVERGENCES)
+        else:
+            check_real("divergence", self.divergence, LEAST_BETA, MOST_BETA)
         object.__setattr__(self, "context_hops", tuple(self.context_hops))
         for hops in self.context_hops:
             check_int("context_hops", hops, 1, 1024)
@@ -66,6 +72,11 @@ class Framing:
     def n_features(self) -> int:
         """Values for each frame: the bins, then the bands of each frame of context."""
         return self.n_bins + CONTEXT_BANDS * len(self.context_hops)
+
+    @property
+    def beta(self) -> float | None:
+        """Of the divergence; None for Levy NMF, which is none of them."""
+        return BETAS.get(self.divergence) if isinstance(self.divergence, str) else float(self.divergence)
 
     @property
     def powers(self) -> bool:
