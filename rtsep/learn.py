@@ -9,7 +9,7 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from rtsep.audio_files import FileError, read_audio
-from rtsep.config import ConfigError, StreamConfig, check_int, check_real
+from rtsep.config import USUAL_MS, ConfigError, StreamConfig, check_int, check_real
 from rtsep.engine.registry import check_sources
 from rtsep.estimators.dictionary_file import CONTEXT_BANDS, CONTEXT_WEIGHT, MAX_ATOMS, Dictionary, Framing
 from rtsep.factorise.factors import EPS
@@ -17,6 +17,7 @@ from rtsep.factorise.levy_nmf import levy_nmf
 from rtsep.factorise.nmf import nmf
 
 N_ITER = 80
+WINDOW_MS = 64.0  # of analysis; 16 costs 1.6 dB (docs/known_sounds.md)
 MOST_FRAMES = 4000  # of each sound; they are taken evenly from all of it
 NORMALISED = 1.0
 QUIET_DB = 50.0  # frames so far below the loudest teach nothing
@@ -66,7 +67,7 @@ def learn(
     latency_ms: float | None = None,
     n_atoms: int = 50,
     divergence: str | float = "kl",
-    context_ms: Sequence[float] = (16.0, 32.0),
+    context_ms: Sequence[float] = (64.0,),
     exemplars: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -80,7 +81,8 @@ def learn(
     sr : int, optional
         Rate in Hz of the streams that it is for. Default: that of the recordings, which then all have the same.
     window_ms, hop_ms, latency_ms : float, optional
-        Of these streams, as in `StreamConfig.from_ms`.
+        Of these streams, as in `StreamConfig.from_ms`, but that the window is 64 ms, and latency 16, where they are
+        not given: partials of tones that are near each other need a longer look than speech.
     n_atoms : int
         For each sound, 1 to 4096.
     divergence : str or float
@@ -114,6 +116,9 @@ def learn(
     if len(rates) > 1:
         one, other = list(rates.items())[:2]
         raise ConfigError(f"{one[1]} has {one[0]} Hz, {other[1]} has {other[0]} Hz; which one should it be for? Say sr")
+    if window_ms is None:
+        window_ms = max(WINDOW_MS, latency_ms or 0)
+        latency_ms = latency_ms or USUAL_MS
     config = StreamConfig.from_ms(next(iter(rates)), window_ms, hop_ms, latency_ms=latency_ms)
     context = tuple(max(1, round(ms / 1e3 / config.hop_s)) for ms in context_ms)
     framing = Framing(config.sr, config.analysis, config.synthesis, config.hop, config.n_fft, divergence, context)

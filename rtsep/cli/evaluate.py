@@ -109,6 +109,8 @@ def _setup(args: argparse.Namespace, text: str | None) -> Setup:
         wanted.estimator, phase_name, iterations, lookahead = found.groups()
         if not takes("estimator", wanted.estimator, "model"):
             wanted.model = None  # it is for the others
+        if not takes("estimator", wanted.estimator, "with_rest"):
+            wanted.with_rest = False
         if phase_name is not None:
             wanted.phase = phase_name
             wanted.iterations = None if iterations is None else int(iterations)
@@ -121,4 +123,4 @@ def _setup(args: argparse.Namespace, text: str | None) -> Setup:
         wanted.estimator, wanted.phase = "passthrough", wanted.phase or "omisi"
     estimator, phase, output = engine_settings(wanted)
     label = text or f"{estimator.name}+{phase.name}"
-    return Setup(label, ORACLE if oracle else estimator, phase, output, **times_ms(args))
+    return Setup(label, ORACLE if oracle else estimator, phase, output, **times_ms(wanted))

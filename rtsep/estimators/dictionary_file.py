@@ -117,6 +117,26 @@ class Dictionary:
     manifest: dict[str, Any]
 
 
+def check_stream(dictionary: Dictionary, config: StreamConfig) -> None:
+    """Raise `ConfigError` for another rate or framing than that of the dictionary."""
+    for name in ("sr", "analysis", "synthesis", "hop", "n_fft"):
+        here, there = getattr(config, name), getattr(dictionary.framing, name)
+        if here != there:
+            raise ConfigError(f"the model is for {name}={there}, the stream has {name}={here}; learn one for it")
+
+
+def spectral_atoms(dictionary: Dictionary, powers: bool) -> list[np.ndarray]:
+    """Magnitudes or powers of the atoms of each source, float64 (n_bins, n_atoms), without context.
+
+    Those of another kind become it by square or root; with Levy NMF atoms are magnitudes.
+    """
+    here = dictionary.framing.divergence == "is"
+    w = dictionary.atoms[: dictionary.framing.n_bins].astype(float)
+    w = w**2 if powers and not here else np.sqrt(w) if here and not powers else w
+    w = w + np.finfo(float).eps
+    return np.split(w / w.sum(0), np.cumsum(dictionary.n_atoms)[:-1], axis=1)
+
+
 def write_dictionary(path: Path, dictionary: Dictionary) -> None:
     """Write a model file at once. Raises `ConfigError` for what `read_dictionary` refuses."""
     header = {

@@ -23,6 +23,7 @@ Phase recovery gains nothing with such magnitudes (it was measured), so the mixt
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -39,6 +40,7 @@ from rtsep.estimators.dictionary_file import (
     REST,
     Dictionary,
     Framing,
+    check_stream,
     read_dictionary,
 )
 from rtsep.estimators.free_atoms import FreeAtoms, add_free, prepare_free, project_free, renew_free
@@ -281,24 +283,28 @@ class NMF(CompiledEstimator):
     with_rest: bool = False
 
     phase = "mixture"
+    blind: ClassVar[str] = "blind_nmf"  # by that name, without a model
     State: ClassVar[type] = NMFState
     step = estimate_nmf
     dictionary: Dictionary = field(init=False, repr=False, compare=False)
     sources: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    times_ms: Mapping[str, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_int("n_iter", self.n_iter, 1, 100)
         if self.model is None:
             raise ConfigError(
-                f"estimator={self.name!r} needs a model: rtsep learn makes one, of recordings of each sound"
+                f"estimator={self.name!r} needs a model: rtsep learn makes one, of recordings of each sound "
+                "(or, for whole signals, --components)"
             )
         dictionary = self.model if isinstance(self.model, Dictionary) else read_dictionary(self.model)
         known = dictionary.sources
         if len(known) < 2 and not self.with_rest:
-            raise ConfigError(f"the model knows {known[0]!r} alone, nothing to tell it from; add the rest (--with-rest)")
+            raise ConfigError(f"the model knows {known[0]!r} alone, nothing to tell it from; use --with-rest")
         if self.with_rest and REST in known:
             raise ConfigError(f"with_rest: the model has a sound of its own that is called {REST!r}")
         object.__setattr__(self, "dictionary", dictionary)
+        object.__setattr__(self, "times_ms", dictionary.framing.config.times_ms)
         object.__setattr__(self, "sources", (*known, REST) if self.with_rest else known)
 
     @classmethod
@@ -309,10 +315,7 @@ class NMF(CompiledEstimator):
     def prepare(self, config: StreamConfig) -> NMFState:
         """Fresh state. Not real-time safe. Raises `ConfigError` for another rate or framing than that of the model."""
         framing = self.dictionary.framing
-        for name in ("sr", "analysis", "synthesis", "hop", "n_fft"):
-            here, there = getattr(config, name), getattr(framing, name)
-            if here != there:
-                raise ConfigError(f"the model is for {name}={there}, the stream has {name}={here}; learn one for it")
+        check_stream(self.dictionary, config)
         w = self.dictionary.atoms
         n_features, n_atoms = w.shape
         n_padded, n_free = padded(n_features), N_FREE if self.with_rest else 0
@@ -353,12 +356,15 @@ class LevyNMF(NMF):
         As for `NMF`.
     """
 
+    blind: ClassVar[str] = "blind_levy_nmf"
+
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.dictionary.framing.divergence != "levy":
+        divergence = self.dictionary.framing.divergence
+        if divergence != "levy":
             raise ConfigError(
-                f"estimator={self.name!r}: the model was learned with --divergence {self.dictionary.framing.divergence}, "
-                "not levy; learn another, or use estimator='nmf', which takes it"
+                f"estimator={self.name!r}: the model was learned with --divergence {divergence}, not levy; "
+                "learn another, or use estimator='nmf', which takes it"
             )
 
     @classmethod
