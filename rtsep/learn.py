@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.signal import resample_poly
@@ -11,18 +12,17 @@ from scipy.signal import resample_poly
 from rtsep.audio_files import FileError, read_audio
 from rtsep.config import USUAL_MS, ConfigError, StreamConfig, check_int, check_real
 from rtsep.engine.registry import check_sources
-from rtsep.estimators.dictionary_file import CONTEXT_BANDS, CONTEXT_WEIGHT, MAX_ATOMS, Dictionary, Framing
-from rtsep.factorise.factors import EPS
+from rtsep.estimators.dictionary_file import CONTEXT_BANDS, CONTEXT_WEIGHT, MAX_ATOMS, Dictionary, Framing, Lesson
+from rtsep.factorise.factors import EPS, Progress
 from rtsep.factorise.levy_nmf import levy_nmf
 from rtsep.factorise.nmf import nmf
 
 N_ITER = 80
+EXEMPLAR_ITER = 20  # of the activations alone, for pictures
 WINDOW_MS = 64.0  # of analysis; 16 costs 1.6 dB (docs/known_sounds.md)
 MOST_FRAMES = 4000  # of each sound; they are taken evenly from all of it
 NORMALISED = 1.0
 QUIET_DB = 50.0  # frames so far below the loudest teach nothing
-
-Progress = Callable[[int, int], None]
 
 
 def features_of(x: np.ndarray, framing: Framing, places: np.ndarray) -> np.ndarray:
@@ -94,7 +94,7 @@ def learn(
     seed : int
         Of what the factorisation starts from.
     progress : callable, optional
-        Called with iterations done and iterations in all.
+        Called with iterations done, iterations in all, and the cost.
 
     Returns
     -------
@@ -122,7 +122,7 @@ def learn(
     config = StreamConfig.from_ms(next(iter(rates)), window_ms, hop_ms, latency_ms=latency_ms)
     context = tuple(max(1, round(ms / 1e3 / config.hop_s)) for ms in context_ms)
     framing = Framing(config.sr, config.analysis, config.synthesis, config.hop, config.n_fft, divergence, context)
-    atoms, manifest = [], {}
+    atoms, manifest, lessons = [], {}, {}
     for i, (name, group) in enumerate(clips.items()):
         frames = _frames([x for x, _, _ in group], framing, name)
         if n_atoms > frames.shape[1]:
@@ -130,20 +130,22 @@ def learn(
 
         def told(done: int, total: int, cost: float, i: int = i) -> None:
             if progress:
-                progress(i * N_ITER + done, len(clips) * N_ITER)
+                progress(i * total + done, len(clips) * total, cost)
 
+        given: dict[str, Any] = {"atoms": n_atoms}
         if exemplars:
             chosen = frames[:, np.linspace(0, frames.shape[1] - 1, n_atoms).round().astype(int)]
-            w = chosen / chosen.sum(0)
-        elif framing.beta is None:
-            w = levy_nmf(frames, n_atoms, n_iter=N_ITER, seed=seed, progress=told).dictionary
-        else:
-            w = nmf(frames, n_atoms, beta=framing.beta, n_iter=N_ITER, seed=seed, progress=told).dictionary
-        atoms.append((w + EPS) / (w + EPS).sum(0))
+            given = {"dictionary": (chosen + EPS) / (chosen + EPS).sum(0)}
+        given |= {"n_iter": EXEMPLAR_ITER if exemplars else N_ITER, "seed": seed, "progress": told}
+        found = levy_nmf(frames, **given) if framing.beta is None else nmf(frames, beta=framing.beta, **given)
+        w = found.dictionary + EPS
+        atoms.append(w / w.sum(0))
+        lessons[name] = Lesson(frames.astype(np.float32), found.activations.astype(np.float32), found.cost)
         seconds = sum(x.size for x, _, _ in group) / config.sr
         manifest[name] = {"files": len(group), "seconds": round(seconds, 3), "frames": frames.shape[1]}
     w = np.concatenate(atoms, 1).astype(np.float32)
-    return Dictionary(framing, names, (n_atoms,) * len(names), w, manifest | {"exemplars": exemplars, "seed": seed})
+    manifest |= {"exemplars": exemplars, "seed": seed}
+    return Dictionary(framing, names, (n_atoms,) * len(names), w, manifest, lessons)
 
 
 def _clip(path: Path, sr: int | None) -> tuple[np.ndarray, int, Path]:

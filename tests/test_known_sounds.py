@@ -178,7 +178,10 @@ def test_the_same_recordings_and_seed_make_the_same_dictionary(takes):
 
 def test_another_rate_or_framing_is_refused_in_a_line(takes):
     estimator = NMF(learned(takes))
-    for config, words in ((StreamConfig(48_000), "sr=16000, the stream has sr=48000"), (StreamConfig(SR, 512), "analysis=1024, the stream has analysis=512")):
+    for config, words in (
+        (StreamConfig(48_000), "sr=16000, the stream has sr=48000"),
+        (StreamConfig(SR, 512), "analysis=1024, the stream has analysis=512"),
+    ):
         with pytest.raises(ConfigError) as caught:
             Separator(config, estimator)
         assert words in str(caught.value)

@@ -241,7 +241,7 @@ def test_blocks_of_any_size_give_the_same_restored_stream():
     whole = ClickRemover(SR, 2).process(both)
     for size in (1, 333, 800, 5000):
         remover = ClickRemover(SR, 2)
-        starts = range(0, SR, size) if size > 1 else range(0, 2000)
+        starts = range(0, SR, size) if size > 1 else range(2000)
         found = np.concatenate([remover.process(both[:, start : start + size]) for start in starts], 1)
         assert np.array_equal(found, whole[:, : found.shape[1]])
     one = ClickRemover(SR)

@@ -70,7 +70,9 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--hop-ms", type=float, metavar="MS", help="their hop (default: as in `rtsep separate`)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another start (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dictionary")
-    parser.add_argument("--plot", action="store_true", help="draw the atoms, too: FILE.png")
+    parser.add_argument(
+        "--plot", action="store_true", help="draw what was learned: atoms, frames, activations and cost, FILE.png"
+    )
     parser.set_defaults(run=run, modules=("rtsep.learn",))
 
 
@@ -117,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
         picture = args.output.with_suffix(".png")
         plot_dictionary(picture, dictionary)
-        print(f"{picture}: the atoms, lowest first")
+        print(f"{picture}: atoms, frames, activations and cost")
     return 0
 
 

@@ -7,9 +7,10 @@ context, and how they were learned.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -95,6 +96,14 @@ class Framing:
         return edges
 
 
+class Lesson(NamedTuple):
+    """What the atoms of a source were learned from, and how: for pictures."""
+
+    frames: np.ndarray  # float32 (n_features, n_frames): in the order of time
+    activations: np.ndarray  # float32 (n_atoms, n_frames)
+    cost: np.ndarray  # float64 (n_iter + 1,)
+
+
 @dataclass(frozen=True, eq=False)
 class Dictionary:
     """What a model file holds.
@@ -108,6 +117,8 @@ class Dictionary:
     atoms : ndarray, float32, (n_features, sum of n_atoms)
     manifest : dict
         How they were learned.
+    lessons : mapping of str to Lesson
+        Of each source, right after it was learned; not in the file.
     """
 
     framing: Framing
@@ -115,6 +126,7 @@ class Dictionary:
     n_atoms: tuple[int, ...]
     atoms: np.ndarray
     manifest: dict[str, Any]
+    lessons: Mapping[str, Lesson] = field(default_factory=dict, repr=False)
 
 
 def check_stream(dictionary: Dictionary, config: StreamConfig) -> None:

@@ -1,8 +1,8 @@
 """Clicks out of a stream: the same finding and filling as in files, on a window that moves on.
 
 The window holds what has been restored, a block, and what comes after the block, 50 ms each but for the past, which
-is 100. Once it is full, clicks are looked for in all of it, those in the block are filled from both sides, and the block
-is emitted. So a sample comes out 100 ms after it went in.
+is 100. Once it is full, clicks are looked for in all of it, those in the block are filled from both sides, and the
+block is emitted. So a sample comes out 100 ms after it went in.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ class ClickRemover:
     def reset(self) -> None:
         """As new: nothing is remembered."""
         self.n_replaced = 0
-        self._past = np.zeros((self.n_channels, 2 * self._block))  # restored
+        self._past = np.zeros((self.n_channels, 0))  # restored, up to two blocks of it
         self._ahead = np.zeros((self.n_channels, 0))  # not yet; less than two blocks of it
         self._damaged = np.zeros((self.n_channels, 0), bool)  # of `_ahead`, found with the block before
         self._ready = np.zeros((self.n_channels, self.latency))  # to be emitted
@@ -94,7 +94,7 @@ class ClickRemover:
             For another shape.
         """
         x = np.asarray(block, float)
-        expected = x.ndim == 1 and self.n_channels == 1 or x.ndim == 2 and len(x) == self.n_channels
+        expected = (x.ndim == 1 and self.n_channels == 1) or (x.ndim == 2 and len(x) == self.n_channels)
         if not expected:
             raise ValueError(f"block has shape {x.shape}, not ({self.n_channels}, n)")
         self._ahead = np.concatenate([self._ahead, np.atleast_2d(x)], 1)
@@ -132,8 +132,8 @@ class ClickRemover:
         self.n_replaced += int(known[:, past : past + n].sum())
         # What begins in the block and goes on after it was found with the whole of it in sight.
         goes_on = known[:, past + n :]
-        self._damaged = np.logical_and.accumulate(goes_on, 1) & known[:, past + n - 1 : past + n]
+        self._damaged = np.logical_and.accumulate(goes_on, 1) & known[:, past + n - 1, None]
         self._ahead = self._ahead[:, n:]
         done = window[:, past : past + n]
-        self._past = np.concatenate([self._past[:, n:], done], 1)
+        self._past = np.concatenate([self._past, done], 1)[:, -2 * n :]
         return done
