@@ -29,7 +29,7 @@ FIRST_ITERATIONS = 50
 class _Complex(Supervised, SpectraEstimator):
     """A dictionary, activations to start from, and an algorithm."""
 
-    phase = OwnPhases()
+    phase = OwnPhases()  # type: ignore[assignment]  # those that inherit from Supervised alone have a name there
     powers: ClassVar[bool]
     first_beta: ClassVar[float]  # of the NMF that the activations come from
 
@@ -112,8 +112,7 @@ class ComplexISNMF(_Complex):
     def factorise(self, x: np.ndarray, w: np.ndarray, h: np.ndarray, config: StreamConfig) -> ComplexFactors:
         """By `rtsep.factorise.complex_isnmf`."""
         advance = sinusoidal_advance(config, np.sqrt(w @ h))
-        settings = {"kappa": self.kappa, "tau": self.tau, "n_iter": self.n_iter}
-        return complex_isnmf(x, w, h, advance, progress=listener(), **settings)
+        return complex_isnmf(x, w, h, advance, kappa=self.kappa, tau=self.tau, n_iter=self.n_iter, progress=listener())
 
 
 @register_estimator("complex_beta_nmf")
@@ -140,5 +139,4 @@ class ComplexBetaNMF(_Complex):
 
     def factorise(self, x: np.ndarray, w: np.ndarray, h: np.ndarray, config: StreamConfig) -> ComplexFactors:
         """By `rtsep.factorise.complex_beta_nmf`."""
-        settings = {"kappa": self.kappa, "beta": self.beta, "n_iter": self.n_iter}
-        return complex_beta_nmf(x, w, h, progress=listener(), **settings)
+        return complex_beta_nmf(x, w, h, kappa=self.kappa, beta=self.beta, n_iter=self.n_iter, progress=listener())

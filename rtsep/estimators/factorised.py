@@ -189,13 +189,17 @@ class EMISNMF(Supervised):
         known = None if self.components else self.atoms(config, powers=True)
         if not power.any():
             return np.zeros((len(power), len(self.sources), config.n_bins))
-        settings = {"n_src": len(self.sources), "sage": self.sage, "n_iter": self.n_iter, "progress": listener()}
-        if known is None:
-            w, h, _ = em_isnmf(power.T, len(self.sources), **settings)
-            parts = np.split(w, len(self.sources), 1)
-        else:
-            parts = padded_alike(known)
-            h = em_isnmf(power.T, np.hstack(parts), fixed=True, **settings).activations
+        parts = [] if known is None else padded_alike(known)
+        w, h, _ = em_isnmf(
+            power.T,
+            np.hstack(parts) if parts else len(self.sources),
+            n_src=len(self.sources),
+            sage=self.sage,
+            fixed=known is not None,
+            n_iter=self.n_iter,
+            progress=listener(),
+        )
+        parts = parts or np.split(w, len(self.sources), 1)
         return _shares(np.sqrt(power.T), parts, h, 1.0)
 
 

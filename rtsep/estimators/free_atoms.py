@@ -9,6 +9,9 @@ multiplicative update needs is summed over the frames, with forgetting (rho to t
 The sums are taken in every hop, and one atom is renewed in every hop, in turn: all hops cost the same. What is not used
 keeps its shape, since a little of it is added to both sums.
 
+Number of atoms, memory and first weight were chosen on ten mixtures of training recordings, one sound known and the
+other not: a gain of 3.8 dB; with 4 atoms 2.4, with 20 3.0, with 1 s for the first weight 1.1; memory hardly matters.
+
 Source: A. Lefevre, F. Bach, C. Fevotte, "Online algorithms for nonnegative matrix factorization with the Itakura-Saito
 divergence", WASPAA 2011; there for g = 1/2 and batches of frames.
 """
@@ -24,8 +27,8 @@ from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import aligned, constant, zeros
 from rtsep.kernels.simd import LANES, load, multiply_add, store
 
-MEMORY_S = 5.0  # seconds after which a frame counts 1/e
-FIRST_S = 0.1  # what an atom starts from counts as so many seconds of frames
+MEMORY_S = 2.0  # seconds after which a frame counts 1/e
+FIRST_S = 0.02  # what an atom starts from counts as so many seconds of frames
 LEAK = 1e-3  # part of a frame that every atom is taken to have at least
 TINY = np.float32(1e-30)
 ZERO, ONE, HALF = np.float32(0), np.float32(1), np.float32(0.5)

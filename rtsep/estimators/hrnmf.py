@@ -67,7 +67,14 @@ class HRNMF(SpectraEstimator):
         w, h, _ = nmf(size, self.components, n_iter=50)
         for x, sources in zip(spectra.transpose(0, 2, 1), out, strict=True):
             if x.any():
-                factors = {"dictionary": w**2, "activations": h**2}
-                found = hrnmf(x, self.components, order=self.order, n_iter=self.n_iter, progress=listener(), **factors)
+                found = hrnmf(
+                    x,
+                    self.components,
+                    order=self.order,
+                    dictionary=w**2,
+                    activations=h**2,
+                    n_iter=self.n_iter,
+                    progress=listener(),
+                )
                 sources[:] = found.components.transpose(2, 0, 1)
         return out

@@ -108,15 +108,17 @@ class ClickRemover:
 
     def flush(self) -> np.ndarray:
         """End the stream: the last `latency` samples, then `reset`; float32 (latency,) or (n_channels, latency)."""
-        tail = np.zeros((self.n_channels, self.latency))
-        out = self.process(tail if self.n_channels > 1 else tail[0])
+        parts = [self._ready]
+        while self._ahead.shape[1]:
+            parts.append(self._restore_block())
+        out = np.concatenate(parts, 1).astype(np.float32)
         self.reset()
-        return out
+        return out if self.n_channels > 1 else out[0]
 
     def _restore_block(self) -> np.ndarray:
-        """The next block of every channel, which leaves `_ahead`."""
-        n, past = self._block, self._past.shape[1]
-        window = np.concatenate([self._past, self._ahead[:, : 2 * n]], 1)
+        """The next block of every channel, which leaves `_ahead`; a shorter one at the end."""
+        n, past = min(self._block, self._ahead.shape[1]), self._past.shape[1]
+        window = np.concatenate([self._past, self._ahead[:, : 2 * self._block]], 1)
         known = np.zeros(window.shape, bool)
         known[:, past : past + self._damaged.shape[1]] = self._damaged
         for c, channel in enumerate(window):
@@ -135,5 +137,5 @@ class ClickRemover:
         self._damaged = np.logical_and.accumulate(goes_on, 1) & known[:, past + n - 1, None]
         self._ahead = self._ahead[:, n:]
         done = window[:, past : past + n]
-        self._past = np.concatenate([self._past, done], 1)[:, -2 * n :]
+        self._past = np.concatenate([self._past, done], 1)[:, -2 * self._block :]
         return done
