@@ -122,9 +122,10 @@ def learn(
     config = StreamConfig.from_ms(next(iter(rates)), window_ms, hop_ms, latency_ms=latency_ms)
     context = tuple(max(1, round(ms / 1e3 / config.hop_s)) for ms in context_ms)
     framing = Framing(config.sr, config.analysis, config.synthesis, config.hop, config.n_fft, divergence, context)
-    atoms, manifest, lessons = [], {}, {}
+    atoms, lessons = [], {}
+    manifest: dict[str, Any] = {}
     for i, (name, group) in enumerate(clips.items()):
-        frames = _frames([x for x, _, _ in group], framing, name)
+        frames = _frames([x for x, _, _ in group], framing, name, n_atoms)
         if n_atoms > frames.shape[1]:
             raise ConfigError(f"{n_atoms} atoms of {name!r} need as many frames that are not quiet: {frames.shape[1]}")
 
@@ -161,12 +162,12 @@ def _clip(path: Path, sr: int | None) -> tuple[np.ndarray, int, Path]:
     return mono, rate, path
 
 
-def _frames(clips: list[np.ndarray], framing: Framing, name: str) -> np.ndarray:
+def _frames(clips: list[np.ndarray], framing: Framing, name: str, n_atoms: int) -> np.ndarray:
     """Features of frames that are not quiet, (n_features, at most 4000), evenly from all clips."""
     hop, overlap = framing.hop, framing.analysis // framing.hop
     n_hops = [x.size // hop for x in clips]
-    # Frames that overlap by half tell little more than those beside each other, but short recordings have few.
-    stride = max(overlap // 2, 1, -(-sum(n_hops) // MOST_FRAMES))
+    # Frames that overlap by more than half tell little more; but a short recording has few others.
+    stride = max(min(overlap // 2, sum(n_hops) // (4 * n_atoms)), 1, -(-sum(n_hops) // MOST_FRAMES))
     parts = [features_of(x, framing, np.arange(overlap - 1, n, stride)) for x, n in zip(clips, n_hops, strict=True)]
     frames = np.concatenate(parts, 1)
     level = frames[: framing.n_bins].sum(0)
