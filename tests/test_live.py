@@ -250,7 +250,8 @@ def test_settings_come_from_any_thread_while_it_runs(server):
         for thread in threads:
             thread.join(60)
         stream.set(solo="source2", strength=0.75, bypass=False)
-        assert stream.choice == {"solo": 1, "strength": 0.75, "bypass": False}
+        gains = {"input_gain_db": 0, "output_gain_db": 0}
+        assert stream.choice == {"solo": 1, "strength": 0.75, "bypass": False, **gains}
         wait_for(lambda: np.array_equal(stream._processor.live.gains, np.float32([0.25, 0, 0.75])))
         with pytest.raises(ConfigError, match="solo='noise' is not one of source1, source2"):
             stream.set(solo="noise")

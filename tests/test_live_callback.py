@@ -142,7 +142,7 @@ class Processed(Device):
     """The same device in front of a `Processor`."""
 
     def __init__(self, separator, late="wait"):
-        self.processor = Processor(separator, NativeDriver(separator), 1, [0], Output(), late, False, True)
+        self.processor = Processor(separator, NativeDriver(separator), 1, [0], Output(), late, False)
         self.processor.live.taps[0], self.n_out = 1, 1
         self.processor.goals[:] = 0, 1
         self.processor.pass_on(running=False)
