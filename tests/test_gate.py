@@ -25,8 +25,7 @@ def twin(config, powers, magnitudes, min_presence, hold, release_s=0.05):
     for power, m in zip(powers, magnitudes.astype(float), strict=True):
         total = power[(band >= 1) & (band <= 6)].sum()
         shares = [
-            np.minimum(m[:, band == b] ** 2, power[band == b]).sum(1)
-            / (power[band == b].sum() + 0.01 * total + floor)
+            np.minimum(m[:, band == b] ** 2, power[band == b]).sum(1) / (power[band == b].sum() + 0.01 * total + floor)
             for b in range(1, 7)
         ]
         presence = np.max(shares, 0)
@@ -104,7 +103,7 @@ def test_a_source_that_is_not_there_is_silent_with_every_phase_recovery(talk, ph
 
     chosen = choose(Leaky(), phase, 0.016, 0.004).phase
     if chosen.lookahead is None:
-        with pytest.raises(ConfigError, match="min_presence=0.5 needs a stream"):
+        with pytest.raises(ConfigError, match=r"min_presence=0\.5 needs a stream"):
             separate(talk.sum(0), SR, Leaky(), phase, gate=Gate(0.5))
         return
     x, pause = talk.sum(0), slice(SR + 3_200, 2 * SR - 800)

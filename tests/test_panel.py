@@ -146,7 +146,7 @@ def test_a_large_screen_shows_everything():
         "sum          1152 samples    24.0 ms",
         "12:00:00 the device",
         "clipped         7 samples of the input",
-        "1-2 tab ←→ source   b space bypass   ↑↓ strength   i input   o output   g gate   l latency   r record   q quit",
+        "1-2 tab ←→ source   b space bypass   ↑↓ strength   i input   o output   g gate   l latency   r record   q ",
     ):
         assert needed in screen, needed
 

@@ -151,7 +151,11 @@ def _hearing(view: View, width: int) -> Row:
     if view.stats.state != "running":
         name, style, notes = "nothing", "bold white on red", [""]
     elif choice["bypass"]:
-        notes = [f"  bypass of {name}, strength {strength}{more}", f"  bypass of {name}, strength {strength}", "  bypass"]
+        notes = [
+            f"  bypass of {name}, strength {strength}{more}",
+            f"  bypass of {name}, strength {strength}",
+            "  bypass",
+        ]
         name, style = "mixture", "bold black on yellow"
     rows = [_row((" Hearing ", ""), (f" {name} ", style), (note, "")) for note in notes]
     return _first_that_fits(rows, width)

@@ -80,7 +80,7 @@ def add_parser(commands: Any) -> None:
         type=int,
         const=0,
         metavar="PORT",
-        help="a panel in the browser of this computer, too, at an address that is printed (default port: any that is free)",
+        help="a panel in the browser, too, at an address of this computer that is printed (default port: a free one)",
     )
     parser.add_argument("--plain", action="store_true", help="print a line a second instead of the panel")
     parser.add_argument("--seconds", type=float, metavar="S", help="stop after so many seconds")

@@ -40,7 +40,7 @@ class Scope:
         live.scopes[0] = open
 
     def read(self) -> NDArray[np.float32]:
-        """What has come since the last time: (1 + n_src, n_channels, n_samples), the delayed mixture and the sources."""
+        """What has come since the last time: (1 + n_src, n_channels, n_samples), delayed mixture and sources."""
         live = self._processor.live
         ring, n_channels = live.scope, live.delayed.shape[0]
         n_rows, n = ring.data.shape[0], int(waiting(ring))

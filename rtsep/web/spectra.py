@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -32,13 +34,13 @@ class Spectra:
         self._hop = sr // RATE_HZ
         n = 2 * self._hop
         self._window = np.hanning(n + 1)[:n]
-        mel = np.linspace(*(_mel(np.array([LOWEST_HZ, min(HIGHEST_HZ, sr / 2)]))), N_BANDS + 2)
+        mel = np.linspace(_mel(LOWEST_HZ), _mel(min(HIGHEST_HZ, sr / 2)), N_BANDS + 2)
         edges = 700 * (10 ** (mel / 2595) - 1)
         self.frequencies_hz = [round(float(hz), 1) for hz in edges[1:-1]]
         bins = np.arange(n // 2 + 1) * sr / n
-        # Low bands are narrower than a bin: each reaches at least to its neighbours.
-        below = np.minimum(edges[:-2], edges[1:-1] - sr / n)[:, None]
-        above = np.maximum(edges[2:], edges[1:-1] + sr / n)[:, None]
+        # Low bands are narrower than a bin: each reaches at least over the two next to it.
+        below = np.minimum(edges[:-2], edges[1:-1] - 2 * sr / n)[:, None]
+        above = np.maximum(edges[2:], edges[1:-1] + 2 * sr / n)[:, None]
         centre = edges[1:-1, None]
         weights = np.clip(np.minimum((bins - below) / (centre - below), (above - bins) / (above - centre)), 0, 1)
         # A sine of full scale is at 0 dBFS: the window spreads it over bins whose powers add up to this.
@@ -75,5 +77,5 @@ class Spectra:
         return np.clip(np.rint(levels), FLOOR_DB, 0).astype(np.int64)
 
 
-def _mel(hz: np.ndarray) -> np.ndarray:
-    return 2595 * np.log10(1 + hz / 700)
+def _mel(hz: float) -> float:
+    return 2595 * math.log10(1 + hz / 700)
