@@ -190,7 +190,7 @@ def test_the_scope_gets_the_samples_of_the_tap_and_nothing_that_finds_no_room_is
     read(live.tap, tap, 3_000)
     assert np.array_equal(scope.read()[:, 0], tap.reshape(2, -1)[:, 500:])
     device.play(np.tile(x, 4))
-    assert scope.read().shape[2] == 8_192  # half a second, in whole blocks: the rest is missed
+    assert scope.read().shape[2] == 4_096  # a quarter of a second, in whole blocks: the rest is missed
     assert live.counts[cb.TAP_LOST] == 0
     scope.open = False
     device.play(x)

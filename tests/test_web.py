@@ -354,7 +354,7 @@ def test_ten_thousand_messages_are_refused_and_every_sample_is_heard(tmp_path, m
     x = voices(5 * SR).sum(0, keepdims=True)
     texts = ['{"set": {"gate_hold_ms": 100}}', '{"record": false}', '{"watch": ["spectra", "state"]}', "x" * 4_000]
     with (
-        JackServer(SR, 512) as server,
+        JackServer(SR, 1024) as server,
         LiveStream(Separator(StreamConfig(SR), Passthrough()), late="wait", howling=False, fade_in_ms=0) as stream,
         Server(stream) as panel,
         ThreadPoolExecutor(1) as pool,

@@ -99,7 +99,7 @@ def prepare_live(
     delay: int,
     monitor: Output,
     tap_capacity: int,
-    scope_capacity: int = 1,
+    scope_capacity: int = 1 << 14,
 ) -> LiveState:
     """State for devices of `n_in` and `n_out` channels; `delay` is that of the sources. Not real-time safe."""
     n_channels, hop, sr = config.n_channels, config.hop, config.sr

@@ -19,7 +19,7 @@ from rtsep.separator import Separator
 
 TAP_S = 4.0  # how long the disk may be busy before a recording loses samples;
 TAP_BYTES = 1 << 24  # with many channels, less
-SCOPE_S = 0.5  # how long who looks on may be busy
+SCOPE_S = 0.25  # how long who looks on may be busy; longer, and the ring would not stay in the cache
 PHASE_SHARE = 0.7  # of a hop, after which the phase recovery starts no further iteration
 FOREVER = 1 << 62  # ns
 
