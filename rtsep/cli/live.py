@@ -144,17 +144,13 @@ def run(args: argparse.Namespace) -> int:
         stream.start()
         # From here on the first signal ends the stream, and no other one disturbs the ending. Ctrl-C is how a stream
         # ends; SIGTERM and SIGHUP are passed on as such.
-        with (
-            suppress(KeyboardInterrupt),
-            gently(insist=False) as stopped,
-            _unless_hung_up(stopped),
-            _served(stream, args.web),
-        ):
-            if in_panel:
-                _run_panel(Panel(stream), stream, stopped, args.seconds)
-            else:
-                _print_start(stream)
-                _print_lines(stream, stopped, args.seconds)
+        with suppress(KeyboardInterrupt), gently(insist=False) as stopped, _unless_hung_up(stopped):
+            with _served(stream, args.web):
+                if in_panel:
+                    _run_panel(Panel(stream), stream, stopped, args.seconds)
+                else:
+                    _print_start(stream)
+                    _print_lines(stream, stopped, args.seconds)
             stats = stream.stats
             stream.close()
             _print_summary(stats)

@@ -60,10 +60,11 @@ class Server:
     """
 
     def __init__(self, stream: LiveStream, port: int = 0) -> None:
-        self.token, self.url = secrets.token_urlsafe(24), ""
+        self.token, self.url = secrets.token_urlsafe(16), ""
         self._stream, self._port = stream, port
         self._remote = Remote(stream)
         self._clients: set[_Client] = set()
+        self._hosts: set[str] = set()  # names of this host that a request may be for
         self._started = threading.Event()
         self._problem: str | None = None
         # One looks, one acts: what takes its time, as a new latency does, keeps nobody else waiting.
