@@ -35,6 +35,7 @@ COMMANDS = (
     "train",
     "learn",
     "restore",
+    "export",
 )
 
 EXIT_ERROR = 2
@@ -53,6 +54,9 @@ OPTIONS = {
     "snr_db": "snr",
     "score": "scores",
     "n_atoms": "atoms",
+    "min_presence": "gate",
+    "input_gain_db": "input_gain",
+    "output_gain_db": "output_gain",
 }
 
 

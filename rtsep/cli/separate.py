@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
+from rtsep.cli.engine import add_engine_options, add_gate_options, engine_settings, gate_settings, times_ms
 from rtsep.cli.inputs import given_path
 from rtsep.cli.progress import progress_bar
 from rtsep.errors import ConfigError
@@ -60,12 +60,14 @@ def add_parser(commands: Any) -> None:
     files.add_argument("--plot", action="store_true", help="draw the spectrograms of mixture and sources: STEM.png")
     files.add_argument("--json", action="store_true", help="print a machine-readable report")
     add_engine_options(parser)
+    add_gate_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.files",))
 
 
 def run(args: argparse.Namespace) -> int:
     """Separate the files, report those that failed at the end."""
     from rtsep.cli.inputs import find_jobs
+    from rtsep.factorise.factors import told_to
     from rtsep.files import FileSeparator
     from rtsep.plain import plain
 
@@ -74,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         estimator,
         phase,
         output,
+        gate_settings(args),
         **times_ms(args),
         format=args.format,
         overwrite=args.overwrite,
@@ -85,7 +88,7 @@ def run(args: argparse.Namespace) -> int:
     for number, job in enumerate(jobs, 1):
         label = f"{number}/{len(jobs)} {job.path.name}" if len(jobs) > 1 else job.path.name
         try:
-            with progress_bar(label) as progress:
+            with progress_bar(label) as progress, told_to(progress):
                 report = separator.separate(*job, progress)
         except (ConfigError, OSError) as problem:
             failed[job.path] = str(problem)
