@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsep.channels import check_channels, limit
 from rtsep.choose import Chosen, choose
 from rtsep.config import MAX_CHANNELS, ConfigError, StreamConfig, check_type
 from rtsep.engine.analysis import analyse, prepare_analysis
@@ -40,14 +43,14 @@ def separate(
     *,
     config: StreamConfig | None = None,
     output: Output | None = None,
+    channels: str = "linked",
 ) -> NDArray[np.float32]:
     """Separate a whole signal: what a live stream would give, aligned with the input.
 
     Parameters
     ----------
     x : ndarray, real, (n_samples,) or (n_channels, n_samples)
-        Mixture, full scale is 1. Channels are linked: one mask for all. Values that are not finite count as
-        zero.
+        Mixture, full scale is 1 (`rtsep.from_pcm` makes that of integers). Values that are not finite count as zero.
     sr : int
         Sample rate in Hz, 8000 to 192000.
     estimator : str, Estimator or None
@@ -57,12 +60,15 @@ def separate(
     config : StreamConfig, optional
         Window, hop and FFT size, if not the default ones; its rate and channels must be those of `x`.
     output : Output, optional
-        Strength, ceiling and fade-in.
+        Strength, ceiling and fade-in. Default: no ceiling, so that the sources add up whatever the level.
+    channels : {"linked", "independent"}
+        One mask for all channels, made from their mean power, which keeps the stereo image; or each channel for itself,
+        for channels that have nothing in common, such as two speakers with a microphone each.
 
     Returns
     -------
     sources : ndarray, float32, (n_src, n_samples) or (n_src, n_channels, n_samples)
-        For one dimension or two dimensions of `x`. They add up to `x` unless the limiter worked,
+        For one dimension or two dimensions of `x`. They add up to `x` unless a limiter worked,
         `Output.strength_db` is finite, or the phase recovery has the published order.
 
     Raises
@@ -72,8 +78,8 @@ def separate(
 
     Notes
     -----
-    Bit by bit the output of `Separator.process` on the same machine, without its first `latency` samples, for
-    every phase recovery that has a stream. Not real-time safe.
+    Bit by bit the output of `Separator.process` on the same machine, with the same `output`, without its first
+    `latency` samples, for every phase recovery that has a stream. Not real-time safe.
 
     Examples
     --------
@@ -93,8 +99,12 @@ def separate(
     check_type("config", config, StreamConfig)
     if (config.sr, config.n_channels) != (sr, n_channels):
         raise ConfigError(f"config is for {config.sr} Hz, {config.n_channels} channels; {sr=}, {n_channels=}")
+    check_channels(channels)
+    output = Output(ceiling_db=math.inf) if output is None else output
     samples = check_audio(x, n_channels) if np.ndim(x) != 2 or n_channels > 1 else check_audio(x[0], 1)
     chosen = choose(estimator, phase, config.window_s, config.hop_s)
+    if channels == "independent" and n_channels > 1:
+        return _separate_each(samples, config, chosen, output)
     if is_whole(chosen.estimator):
         chosen = chosen._replace(estimator=_Played(cast(WholeEstimator, chosen.estimator), config, samples))
     if chosen.phase.lookahead is None:
@@ -102,6 +112,16 @@ def separate(
     else:
         sources = _separate_stream(samples, Separator(config, chosen.estimator, chosen.phase, output))
     return sources if np.ndim(x) == 2 else sources[:, 0]
+
+
+def _separate_each(x: np.ndarray, config: StreamConfig, chosen: Chosen, output: Output) -> np.ndarray:
+    mono, unlimited = replace(config, n_channels=1), replace(output, ceiling_db=math.inf)
+    sources = np.stack(
+        [separate(c, config.sr, chosen.estimator, chosen.phase, config=mono, output=unlimited) for c in x], 1
+    )
+    if output.ceiling_db != math.inf:
+        limit(config, output, sources)
+    return sources
 
 
 class _Played(PythonEstimator):
@@ -156,7 +176,7 @@ def _collect(line, analysis, estimator, hops, magnitudes, scratch):
             share_of_channel(analysis.mixture, c, analysis.power, scratch, magnitudes[c, t])
 
 
-def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, output: Output | None) -> np.ndarray:
+def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, output: Output) -> np.ndarray:
     """For algorithms that need all frames at once."""
     estimator, phase = chosen.estimator, cast(OfflinePhase, chosen.phase)
     check_windows(config, phase)
@@ -184,7 +204,7 @@ def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, outpu
     sources = np.stack([_run(phase, config, line[c], magnitudes[c]) for c in range(n_channels)], 1)
     sources = np.ascontiguousarray(sources[:, :, lead : lead + n_samples])
     finish(
-        (Output() if output is None else output).prepare(config, phase.consistent),
+        output.prepare(config, phase.consistent),
         np.ascontiguousarray(line[:, lead:]),
         sources,
     )
