@@ -69,7 +69,7 @@ class MediaReader(AudioReader):
         try:
             self._container = av.open(source if hasattr(source, "read") else str(source))
         except (av.FFmpegError, UnicodeError) as problem:
-            raise FileError(f"is not an audio file that libsndfile or FFmpeg reads ({_reason(problem)})") from None
+            raise FileError(f"is not an audio file that libsndfile or FFmpeg reads: {_reason(problem)}") from None
         try:
             tracks = self._container.streams.audio
             if not tracks:
@@ -152,7 +152,8 @@ class MediaReader(AudioReader):
         if n_bad:
             self.remarks.append(f"is damaged: {n_bad} packets cannot be decoded and are left out")
         elif self._track.duration and end < 0.98 * self._track.duration:
-            said, there = (float(n * self._track.time_base) for n in (self._track.duration, end))
+            unit = float(self._track.time_base or 1)
+            said, there = self._track.duration * unit, end * unit
             self.remarks.append(f"ends early: {there:.1f} of {said:.1f} s are there")
         yield None, None
 
@@ -186,7 +187,7 @@ class MediaWriter:
             assert format.codec is not None
             rates = av.Codec(format.codec, "w").audio_rates or [sr]
             rate = sr if sr in rates else min((r for r in rates if r > sr), default=max(rates))
-            self._track = self._container.add_stream(format.codec, rate=rate, layout=self._layout)
+            self._track: Any = self._container.add_stream(format.codec, rate=rate, layout=self._layout)
             if format.bit_rate:
                 self._track.bit_rate = format.bit_rate * n_channels
             self._container.metadata.update(tags)

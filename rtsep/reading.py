@@ -194,12 +194,12 @@ class SndfileReader(AudioReader):
 
     def _mpeg_blocks(self) -> Iterator[np.ndarray]:
         """Of MP3s that follow one another, and beyond what is damaged."""
+        assert self._view is not None
         file, view, part, total = self._first, self._view, 1, 0
-        assert view is not None
         while True:
             declared = file.frames if file.frames < ENDLESS // 8 else None
             before = len(self.remarks)
-            done, start = 0, view.start
+            start, done = view.start, 0
 
             def reopen(start: int = start) -> sf.SoundFile:
                 return self._open(View(self._file, start, self._size, endless=True))
