@@ -1,8 +1,8 @@
 """Audio files as libsndfile reads them whole: it believes headers, and of a chain it reads the first link alone.
 
 What a file says of its length may be wrong: an MP3 without a Xing header says nothing, and libsndfile guesses; a
-program that was killed leaves sizes of zero; who joins two files has one header for both. Here a file becomes parts, each of
-which libsndfile reads to its end, and remarks on what is missing.
+program that was killed leaves sizes of zero; who joins two files has one header for both. Here a file becomes parts,
+each of which libsndfile reads to its end, and remarks on what is missing.
 """
 
 from __future__ import annotations

@@ -16,6 +16,7 @@ from rtsep.config import MAX_CHANNELS, ConfigError, StreamConfig, check_type
 from rtsep.engine.analysis import analyse, prepare_analysis
 from rtsep.engine.channels import share_of_channel
 from rtsep.engine.line import MAX_SAMPLE, prepare_line, take_in
+from rtsep.engine.offset import prepare_offset, set_aside
 from rtsep.engine.output import Output, finish
 from rtsep.engine.protocols import (
     CompiledEstimator,
@@ -135,6 +136,7 @@ class _Played(PythonEstimator):
         n_frames = -(-(x.shape[1] + lead) // config.hop)
         line = np.zeros((len(x), lead + n_frames * config.hop))
         line[:, lead : lead + x.shape[1]] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
+        line[:, lead:] = _without_offset(line[:, lead:], config)
         frames = np.lib.stride_tricks.sliding_window_view(line, config.analysis, 1)[:, :: config.hop]
         power = np.zeros((n_frames, config.n_bins))
         for channel in frames:
@@ -164,6 +166,16 @@ def _separate_stream(x: np.ndarray, separator: Separator) -> np.ndarray:
     return sources
 
 
+def _without_offset(x: np.ndarray, config: StreamConfig) -> np.ndarray:
+    """A whole number of hops (n_channels, n_samples) as the core hears them, float32."""
+    state, hop = prepare_offset(len(x), config.hop, config.sr), config.hop
+    heard = np.empty(x.shape, np.float32)
+    for start in range(0, x.shape[1], hop):
+        set_aside(state, np.ascontiguousarray(x[:, start : start + hop], np.float32), hop)
+        heard[:, start : start + hop] = state.samples
+    return heard
+
+
 @kernel
 def _collect(line, analysis, estimator, hops, magnitudes, scratch):
     """Magnitudes of all frames, for every channel: (n_channels, n_frames, n_src, n_bins)."""
@@ -187,6 +199,8 @@ def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, outpu
     line = np.zeros((n_channels, lead + n_frames * hop), np.float32)
     line[:, lead : lead + n_samples] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
     np.clip(line, -MAX_SAMPLE, MAX_SAMPLE, out=line)
+    mixture = line[:, lead:].copy()
+    line[:, lead:] = _without_offset(mixture, config)
     hops = np.ascontiguousarray(line[:, lead:].reshape(n_channels, n_frames, hop).transpose(1, 0, 2))
     magnitudes, scratch = zeros((n_channels, n_frames, n_src, config.n_bins)), zeros((n_src, config.n_bins))
     python = None if is_compiled(estimator) else PythonStep(cast(PythonEstimator, estimator), chosen.sources)
@@ -203,9 +217,10 @@ def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, outpu
         python.check()
     sources = np.stack([_run(phase, config, line[c], magnitudes[c]) for c in range(n_channels)], 1)
     sources = np.ascontiguousarray(sources[:, :, lead : lead + n_samples])
+    sources[-1] += (mixture - line[:, lead:])[:, :n_samples]
     finish(
         output.prepare(config, phase.consistent),
-        np.ascontiguousarray(line[:, lead:]),
+        mixture,
         sources,
     )
     return sources

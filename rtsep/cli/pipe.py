@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 SAMPLES = {"wav": "f32le", "wav24": "s24le", "wav16": "s16le"}  # of the formats that a pipe can have
 
 
-def run_pipe(args: argparse.Namespace, separator: FileSeparator) -> int:
-    """Read a pipe or a file, write a source to standard output."""
+def run_pipe(args: argparse.Namespace, separator: FileSeparator, engine: str) -> int:
+    """Read a pipe or a file, write a source to standard output; `engine` is what to say of the engine."""
     from rtsep.files import INTEGER_CEILING_DB
     from rtsep.pipes import PipeReader, PipeWriter, Raw
     from rtsep.reading import read_from
@@ -36,6 +36,7 @@ def run_pipe(args: argparse.Namespace, separator: FileSeparator) -> int:
         raise ConfigError("-o - writes sound to standard output, which is a terminal here: connect a pipe or a file")
     raw = Raw.parse(args.raw) if args.raw else None
     path = args.inputs[0]
+    print(engine, file=sys.stderr, flush=True)
     try:
         opened: Any = nullcontext(PipeReader(sys.stdin.buffer, raw)) if path == Path("-") else read_from(path)
         with opened as reader:

@@ -138,13 +138,12 @@ def run(args: argparse.Namespace) -> int:
         overwrite=args.overwrite,
         plot=args.plot,
     )
-    said = sys.stderr if args.output == PIPE else sys.stdout
-    if not args.json:
-        print(_engine(separator, args), file=said, flush=True)
     if args.output == PIPE:
         from rtsep.cli.pipe import run_pipe
 
-        return run_pipe(args, separator)
+        return run_pipe(args, separator, _engine(separator, args))
+    if not args.json:
+        print(_engine(separator, args), flush=True)
     return _separate_files(args, separator)
 
 
