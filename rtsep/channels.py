@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rtsep.config import StreamConfig, check_choice
+from rtsep.engine.gate import Gate
 from rtsep.engine.output import Output, finish
 from rtsep.separator import Separator
 
@@ -26,15 +27,17 @@ class IndependentSeparator:
 
     Parameters
     ----------
-    config, estimator, phase, output
+    config, estimator, phase, output, gate
         As in `Separator`; an estimator that knows the channels apart cannot be used.
     """
 
-    def __init__(self, config: StreamConfig, estimator: Any, phase: Any, output: Output) -> None:
+    def __init__(
+        self, config: StreamConfig, estimator: Any, phase: Any, output: Output, gate: Gate | None = None
+    ) -> None:
         self.config, self._output = config, output
         unlimited = replace(output, ceiling_db=math.inf)
         mono = replace(config, n_channels=1)
-        self._each = [Separator(mono, estimator, phase, unlimited) for _ in range(config.n_channels)]
+        self._each = [Separator(mono, estimator, phase, unlimited, gate) for _ in range(config.n_channels)]
         self.sources, self.latency, self.n_src = self._each[0].sources, self._each[0].latency, self._each[0].n_src
         self.reset()
 
@@ -60,12 +63,12 @@ class IndependentSeparator:
 
 
 def make_separator(
-    config: StreamConfig, estimator: Any, phase: Any, output: Output, channels: str
+    config: StreamConfig, estimator: Any, phase: Any, output: Output, gate: Gate | None, channels: str
 ) -> Separator | IndependentSeparator:
     """A separator of linked or independent channels."""
     if channels == "independent" and config.n_channels > 1:
-        return IndependentSeparator(config, estimator, phase, output)
-    return Separator(config, estimator, phase, output)
+        return IndependentSeparator(config, estimator, phase, output, gate)
+    return Separator(config, estimator, phase, output, gate)
 
 
 def limit(config: StreamConfig, output: Output, sources: np.ndarray) -> dict[str, int]:

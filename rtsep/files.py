@@ -15,8 +15,9 @@ import numpy as np
 
 from rtsep.audio_files import FORMATS, SUFFIXES, FileFormat, StagedFiles, make_folder, write_sources
 from rtsep.channels import IndependentSeparator, check_channels, limit, make_separator
-from rtsep.choose import choose
+from rtsep.choose import choose, usual_times
 from rtsep.config import MAX_SR, ConfigError, StreamConfig, check_choice
+from rtsep.engine.gate import Gate
 from rtsep.engine.output import Output
 from rtsep.engine.registry import is_compiled, is_whole
 from rtsep.errors import FileError
@@ -104,6 +105,8 @@ class FileSeparator:
     output : Output, optional
         Strength, ceiling and fade-in. Default: no ceiling, so that sources add up to the input whatever its level. For
         formats of whole numbers an infinite ceiling becomes -1 dBFS.
+    gate : Gate, optional
+        When a source is taken for absent.
     window_ms, hop_ms, latency_ms : float, optional
         As in `StreamConfig.from_ms`.
     channels : {"linked", "independent"}
@@ -137,6 +140,7 @@ class FileSeparator:
         estimator: Any = None,
         phase: Any = None,
         output: Output | None = None,
+        gate: Gate | None = None,
         *,
         window_ms: float | None = None,
         hop_ms: float | None = None,
@@ -152,12 +156,15 @@ class FileSeparator:
             raise ConfigError(f"{format=} is not one of {', '.join(formats)}, same")
         check_channels(channels)
         self._times: dict[str, Any] = {"window_ms": window_ms, "hop_ms": hop_ms, "latency_ms": latency_ms}
+        if all(value is None for value in self._times.values()):
+            self._times.update(usual_times(estimator))
         self._finest = StreamConfig.from_ms(MAX_SR, **self._times)
         self.estimator, self.phase, self.sources = choose(estimator, phase, self._finest.window_s, self._finest.hop_s)
         self.written = self.sources if source is None else (source,)
         if source is not None:
             check_choice("source", source, self.sources)
         self.output = Output(ceiling_db=math.inf) if output is None else output
+        self.gate = Gate() if gate is None else gate
         self.channels, self.overwrite, self.plot = channels, overwrite, plot
         self.format = formats.get(format)
         if self.format is not None and self.format.codec is not None:
@@ -177,6 +184,7 @@ class FileSeparator:
             "estimator": describe(self.estimator),
             "phase": describe(self.phase),
             "output": asdict(self.output),
+            "gate": asdict(self.gate),
             "channels": self.channels,
             **self._finest.times_ms,
         }
@@ -300,7 +308,11 @@ class FileSeparator:
                 self._idle.remove(found)
             else:
                 self._idle.clear()  # of another rate
-        separator = found[1] if found else make_separator(config, self.estimator, self.phase, output, self.channels)
+        separator = (
+            found[1]
+            if found
+            else make_separator(config, self.estimator, self.phase, output, self.gate, channels=self.channels)
+        )
         try:
             yield separator
         finally:
@@ -326,7 +338,14 @@ class FileSeparator:
             # The limiter comes after, for its counts.
             unlimited = replace(output, ceiling_db=math.inf)
             sources = separate(
-                x, config.sr, self.estimator, self.phase, config=config, output=unlimited, channels=self.channels
+                x,
+                config.sr,
+                self.estimator,
+                self.phase,
+                config=config,
+                output=unlimited,
+                gate=self.gate,
+                channels=self.channels,
             )
             counts.update(limit(config, output, sources))
             for start in range(0, x.shape[1], BLOCK):

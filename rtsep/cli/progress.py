@@ -6,21 +6,31 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
-from typing import Any
+from typing import Any, Protocol
 
-Progress = Callable[[int, int], None]
-File = Callable[[str], AbstractContextManager[Progress | None]]
+
+class Moves(Protocol):
+    """Shows what is done of all, and the cost that iterations have reached."""
+
+    def __call__(self, done: int, total: int, cost: float | None = None) -> None: ...
+
+
+File = Callable[[str], AbstractContextManager[Moves | None]]
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Progress | None]:
+def progress_bar(label: str) -> Iterator[Moves | None]:
     """A bar on the terminal, if there is one: the function that moves it."""
     with _bars() as bars:
         if bars is None:
             yield None
             return
         task = bars.add_task(label, total=None)
-        yield lambda done, total: bars.update(task, completed=done, total=total)
+
+        def move(done: int, total: int, cost: float | None = None) -> None:
+            bars.update(task, completed=done, total=total, description=_with_cost(label, cost))
+
+        yield move
 
 
 @contextmanager
@@ -33,16 +43,16 @@ def progress_of_files(n_files: int) -> Iterator[File]:
         whole = bars.add_task(f"{n_files} files", total=n_files) if bars is not None and n_files > 1 else None
 
         @contextmanager
-        def of_file(label: str) -> Iterator[Progress | None]:
+        def of_file(label: str) -> Iterator[Moves | None]:
             if bars is None:
                 yield None
                 return
             task = bars.add_task(label, total=None)
             before = 0.0
 
-            def move(done: int, total: int) -> None:
+            def move(done: int, total: int, cost: float | None = None) -> None:
                 nonlocal before
-                bars.update(task, completed=done, total=total)
+                bars.update(task, completed=done, total=total, description=_with_cost(label, cost))
                 if whole is not None and total:
                     bars.advance(whole, done / total - before)
                     before = done / total
@@ -55,6 +65,10 @@ def progress_of_files(n_files: int) -> Iterator[File]:
                     bars.advance(whole, 1 - before)
 
         yield of_file
+
+
+def _with_cost(label: str, cost: float | None) -> str:
+    return label if cost is None else f"{label}, {cost:.5g}"
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
+from rtsep.cli.engine import add_engine_options, add_gate_options, engine_settings, gate_settings, times_ms
 from rtsep.cli.inputs import given_path
 from rtsep.cli.jobs import run_jobs
 from rtsep.cli.progress import progress_of_files
@@ -97,6 +97,7 @@ def add_parser(commands: Any) -> None:
         metavar="DB",
         help="a limiter turns down what would exceed DB dBFS, -60 to 0 (default: none for 32-bit float, else -1)",
     )
+    add_gate_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.files",))
 
 
@@ -131,6 +132,7 @@ def run(args: argparse.Namespace) -> int:
         estimator,
         phase,
         output,
+        gate_settings(args),
         **times_ms(args),
         channels=args.channels,
         format=args.format or "wav",
@@ -170,6 +172,7 @@ def _separate_files(args: argparse.Namespace, separator: FileSeparator) -> int:
 
 
 def _work(args: argparse.Namespace, separator: FileSeparator, jobs: list[Job]) -> Outcome:
+    from rtsep.factorise.factors import told_to
     from rtsep.pipes import PipeReader, Raw
 
     outcome = Outcome({}, {}, [])
@@ -188,15 +191,16 @@ def _work(args: argparse.Namespace, separator: FileSeparator, jobs: list[Job]) -
             try:
                 with of_file(job.path.name) as progress:
 
-                    def moved(done: int, total: int) -> None:
+                    def moved(done: int, total: int, cost: float | None = None) -> None:
                         alive()
                         if progress:
-                            progress(done, total)
+                            progress(done, total, cost)
 
                     reader = None
                     if job.path == PIPE:
                         reader = PipeReader(sys.stdin.buffer, Raw.parse(args.raw) if args.raw else None)
-                    return separator.separate(job.path, job.folder, moved, stem=job.stem, reader=reader)
+                    with told_to(moved):
+                        return separator.separate(job.path, job.folder, moved, stem=job.stem, reader=reader)
             except (ConfigError, OSError) as problem:
                 return problem
 
