@@ -33,6 +33,7 @@ COMMANDS = (
     "train",
     "learn",
     "restore",
+    "export",
 )
 
 EXIT_ERROR = 2
