@@ -19,6 +19,7 @@ import pytest
 import soundfile as sf
 from jackd import JackServer, Player, require_audio
 from signals import voices
+from test_panel import Terminal
 
 from rtsep import Separator, StreamConfig
 from rtsep.estimators import Oracle, Passthrough
@@ -485,6 +486,23 @@ def test_the_page_shows_the_stream_and_its_buttons_change_it(live, tmp_path):
     (folder,) = tmp_path.glob("rtsep-*")
     assert sf.info(folder / "noise.wav").duration > 0.5
     assert process.poll() is None
+
+
+def test_the_panel_in_the_terminal_says_where_the_page_is_and_goes_on(server):
+    command = [sys.executable, "-m", "rtsep", "live", "--estimator", "denoise", "--phase", "mixture", "--web"]
+    with Terminal(command) as terminal:
+        terminal.until("panel: http://127.0.0.1:", "?token=", "q quit")
+        url = re.search(r"http://127\.0\.0\.1:\d+/\?token=\S{22}(?=\s)", terminal.text)[0]
+
+        async def run():
+            async with aiohttp.ClientSession() as session, session.ws_connect(url.replace("/?", "/ws?")) as socket:
+                assert (await Client(socket).ask(set={"solo": "noise", "input_gain_db": 5}))["done"]
+
+        asyncio.run(run())
+        terminal.until("Hearing  noise", "in +5 dB")
+        terminal.type("q")
+        assert terminal.finish()[0] == 0
+        terminal.assert_restored()
 
 
 def test_the_demo_is_a_remote_control(live):
