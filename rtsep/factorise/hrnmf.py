@@ -78,7 +78,7 @@ def _expect(x: np.ndarray, w: np.ndarray, h: np.ndarray, a: np.ndarray, noise: f
         covariance = step @ covariance @ back
         covariance[:, newest, newest] += w * h[:, t]
         seen = covariance[:, :, newest].sum(2)  # covariance of the state with the sum of the components
-        variances[t] = seen[:, newest].sum(1).real + noise
+        variances[t] = seen[:, newest].sum(1).real.clip(0) + noise  # rounding may make it negative
         surprises[t] = x[:, t] - mean[:, newest].sum(1)
         gains[t] = seen / variances[t, :, None]
         means[t], covariances[t] = mean, covariance
@@ -187,22 +187,29 @@ def hrnmf(
 
 
 def _first_guess(x: np.ndarray, w: np.ndarray, h: np.ndarray, a: np.ndarray, least: float) -> None:
-    """Coefficients and variances, in place, as if the Wiener estimates by `w` and `h` were the components themselves.
+    """Coefficients and variances, in place, as if the mixture were each component where `w` and `h` say so.
 
-    From a = 0 the likelihood rises slowly: the Wiener filter is nearly a fixed point.
+    Frames count by the fourth power of the component's share, so that its coefficients come from where it is alone:
+    those of Wiener estimates are the mixture's, the same for all. From a = 0 the likelihood rises slowly.
     """
-    n_frames, n_parts, order = x.shape[1], len(a), a.shape[2]
+    n_parts, order = len(a), a.shape[2]
     if order == 0:
         return
     v = w.T[:, :, None] * h[:, None, :]
-    c = v / v.sum(0) * x
+    share = v / v.sum(0)
     for k in range(n_parts):
-        lags = np.stack([np.pad(c[k], ((0, 0), (p, 0)))[:, :n_frames] for p in range(order + 1)])
-        a[k] = _regression(np.einsum("ft,ift,jft->fij", 1 / v[k], lags, lags.conj()))
+        lags = _lagged(x, order)
+        a[k] = _regression(np.einsum("ft,ift,jft->fij", share[k] ** 4 / v[k], lags, lags.conj()))
+        lags = _lagged(share[k] * x, order)
         drive = np.abs(lags[0] - np.einsum("fp,pft->ft", a[k], lags[1:])) ** 2
         for _ in range(10):
             w[:, k] = np.maximum((drive / h[k]).mean(1), least)
             h[k] = np.maximum((drive / w[:, k, None]).mean(0), least)
+
+
+def _lagged(x: np.ndarray, order: int) -> np.ndarray:
+    """The frames, those one before, ..., `order` before: (order + 1, n_bins, n_frames)."""
+    return np.stack([np.pad(x, ((0, 0), (p, 0)))[:, : x.shape[1]] for p in range(order + 1)])
 
 
 def _regression(moment: np.ndarray) -> np.ndarray:
