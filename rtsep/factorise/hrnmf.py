@@ -199,7 +199,7 @@ def _first_guess(x: np.ndarray, w: np.ndarray, h: np.ndarray, a: np.ndarray, lea
     share = v / v.sum(0)
     for k in range(n_parts):
         lags = _lagged(x, order)
-        a[k] = _regression(np.einsum("ft,ift,jft->fij", share[k] ** 4 / v[k], lags, lags.conj()))
+        a[k] = _stable(_regression(np.einsum("ft,ift,jft->fij", share[k] ** 4 / v[k], lags, lags.conj())))
         lags = _lagged(share[k] * x, order)
         drive = np.abs(lags[0] - np.einsum("fp,pft->ft", a[k], lags[1:])) ** 2
         for _ in range(10):
@@ -210,6 +210,21 @@ def _first_guess(x: np.ndarray, w: np.ndarray, h: np.ndarray, a: np.ndarray, lea
 def _lagged(x: np.ndarray, order: int) -> np.ndarray:
     """The frames, those one before, ..., `order` before: (order + 1, n_bins, n_frames)."""
     return np.stack([np.pad(x, ((0, 0), (p, 0)))[:, : x.shape[1]] for p in range(order + 1)])
+
+
+def _stable(a: np.ndarray) -> np.ndarray:
+    """Coefficients (n_bins, P) without poles outside the unit circle: those are put on it."""
+    n_bins, order = a.shape
+    companion = np.zeros((n_bins, order, order), complex)
+    companion[:, 0] = a
+    companion[:, 1:, :-1] += np.eye(order - 1)
+    poles = np.linalg.eigvals(companion)
+    poles /= np.maximum(np.abs(poles), 1)
+    polynomial = np.ones((n_bins, 1), complex)
+    for p in range(order):
+        polynomial = np.pad(polynomial, ((0, 0), (0, 1)))
+        polynomial[:, 1:] -= poles[:, p, None] * polynomial[:, :-1].copy()
+    return -polynomial[:, 1:]
 
 
 def _regression(moment: np.ndarray) -> np.ndarray:
