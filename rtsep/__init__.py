@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from rtsep import estimators, factorise, phase
     from rtsep.choose import list_estimators, list_phases
     from rtsep.config import StreamConfig
+    from rtsep.dds import dictionary_search
     from rtsep.engine.output import Output
     from rtsep.engine.protocols import CompiledEstimator, OfflinePhase, OnlinePhase, PythonEstimator, WholeEstimator
     from rtsep.engine.registry import register_estimator, register_phase
@@ -25,6 +26,7 @@ __all__ = [
     "Separator",
     "StreamConfig",
     "WholeEstimator",
+    "dictionary_search",
     "estimators",
     "factorise",
     "list_estimators",
@@ -48,6 +50,7 @@ _HOMES = {
     "Separator": "rtsep.separator",
     "StreamConfig": "rtsep.config",
     "WholeEstimator": "rtsep.engine.protocols",
+    "dictionary_search": "rtsep.dds",
     "list_estimators": "rtsep.choose",
     "list_phases": "rtsep.choose",
     "register_estimator": "rtsep.engine.registry",

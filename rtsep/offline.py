@@ -104,6 +104,31 @@ def separate(
     return sources if np.ndim(x) == 2 else sources[:, 0]
 
 
+def power_of(x: np.ndarray, config: StreamConfig) -> np.ndarray:
+    """Squared magnitudes of all frames that hear a signal, mean over its channels.
+
+    Parameters
+    ----------
+    x : ndarray, real, (n_channels, n_samples)
+        Values that are not finite count as zero.
+    config : StreamConfig
+
+    Returns
+    -------
+    power : ndarray, float64, (n_frames, n_bins)
+        Frame t ends with hop t.
+    """
+    lead = config.analysis - config.hop
+    n_frames = -(-(x.shape[1] + lead) // config.hop)
+    line = np.zeros((len(x), lead + n_frames * config.hop))
+    line[:, lead : lead + x.shape[1]] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
+    frames = np.lib.stride_tricks.sliding_window_view(line, config.analysis, 1)[:, :: config.hop]
+    power = np.zeros((n_frames, config.n_bins))
+    for channel in frames:
+        power += np.abs(np.fft.rfft(channel * config.windows.analysis, config.n_fft)) ** 2 / len(x)
+    return power
+
+
 class _Played(PythonEstimator):
     """What an estimator of the whole signal has found, frame by frame."""
 
@@ -111,15 +136,7 @@ class _Played(PythonEstimator):
 
     def __init__(self, estimator: WholeEstimator, config: StreamConfig, x: np.ndarray) -> None:
         self.sources = estimator.sources
-        lead = config.analysis - config.hop
-        n_frames = -(-(x.shape[1] + lead) // config.hop)
-        line = np.zeros((len(x), lead + n_frames * config.hop))
-        line[:, lead : lead + x.shape[1]] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
-        frames = np.lib.stride_tricks.sliding_window_view(line, config.analysis, 1)[:, :: config.hop]
-        power = np.zeros((n_frames, config.n_bins))
-        for channel in frames:
-            power += np.abs(np.fft.rfft(channel * config.windows.analysis, config.n_fft)) ** 2 / len(x)
-        self.magnitudes = estimator.estimate_all(config, power)
+        self.magnitudes = estimator.estimate_all(config, power_of(x, config))
 
     def prepare(self, config: StreamConfig) -> Iterator[np.ndarray]:
         return iter(self.magnitudes)

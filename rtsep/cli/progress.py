@@ -8,8 +8,8 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A bar on the terminal, if there is one: the function that moves it."""
+def progress_bar(label: str) -> Iterator[Callable[..., None] | None]:
+    """A bar on the terminal, if there is one: the function that moves it, `(done, total)` and a word to stand beside."""
     if not sys.stderr.isatty():
         yield None
         return
@@ -24,4 +24,8 @@ def progress_bar(label: str) -> Iterator[Callable[[int, int], None] | None]:
     )
     with Progress(*columns, console=Console(stderr=True), transient=True, redirect_stdout=False) as bar:
         task = bar.add_task(label, total=None)
-        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+        def move(done: int, total: int, said: str = "") -> None:
+            bar.update(task, completed=done, total=total, description=f"{label} {said}".strip())
+
+        yield move
