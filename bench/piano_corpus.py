@@ -20,6 +20,8 @@ import numpy as np
 import soundfile as sf
 from scipy.signal import resample_poly
 
+from rtsep.notes import pitch_name
+
 FONTS = (Path("/usr/share/sounds/sf2"), Path("/usr/share/sounds/sf3"))
 PIANOS = {  # soundfont, General MIDI program: acoustic grands, bright and honky-tonk pianos
     "fluid-grand": ("FluidR3_GM.sf2", 0),
@@ -32,7 +34,6 @@ PIANOS = {  # soundfont, General MIDI program: acoustic grands, bright and honky
 TEST = {"timgm-grand": ("TimGM6mb.sf2", 0)}
 RENDERED = 44_100  # Hz; then resampled, because fluidsynth does not limit the band of its samples
 TICKS = 1000  # in a second
-NAMES = ("c", "c#", "d", "d#", "e", "f", "f#", "g", "g#", "a", "a#", "b")
 
 
 @dataclass(frozen=True)
@@ -43,11 +44,6 @@ class Note:
     offset: float  # s
     pitch: int  # MIDI
     velocity: int  # 1 to 127
-
-
-def pitch_name(pitch: int) -> str:
-    """60 is c4."""
-    return f"{NAMES[pitch % 12]}{pitch // 12 - 1}"
 
 
 def render(piano: tuple[str, int], notes: list[Note], seconds: float, sr: int) -> np.ndarray:
@@ -115,7 +111,7 @@ def _length(value: int) -> bytes:
 
 def main() -> None:
     options = ArgumentParser(description=__doc__.splitlines()[0])
-    options.add_argument("-o", "--output", type=Path, required=True, help="folder for notes/PITCH/*.wav and chords/*.wav")
+    options.add_argument("-o", "--output", type=Path, required=True, help="folder for notes and chords")
     options.add_argument("--pitches", type=int, nargs=2, default=(60, 71), metavar="MIDI", help="first and last")
     options.add_argument("--rate", type=int, default=16_000, metavar="HZ")
     options.add_argument("--seed", type=int, default=0)

@@ -9,7 +9,7 @@ import numpy as np
 
 NAMES = ("c", "c#", "d", "d#", "e", "f", "f#", "g", "g#", "a", "a#", "b")
 _PITCH = re.compile(r"(?:([a-g])(#|s|b|)(-?\d)|(\d{1,3}))(?![0-9a-z#])", re.IGNORECASE)
-SHORTEST = 2  # frames of a note
+SHORTEST = 5  # frames of a note: four, as long as a window, is the edge of another
 
 
 class Note(NamedTuple):
@@ -39,9 +39,7 @@ def pitch_name(midi: int) -> str:
     return f"{NAMES[midi % 12]}{midi // 12 - 1}"
 
 
-def find_notes(
-    activations: np.ndarray, times: np.ndarray, sources: tuple[str, ...], least: float = 0.1
-) -> list[Note]:
+def find_notes(activations: np.ndarray, times: np.ndarray, sources: tuple[str, ...], least: float = 0.1) -> list[Note]:
     """Which sources sound when, by onset.
 
     Parameters
@@ -51,8 +49,8 @@ def find_notes(
         Middle of each frame in seconds, evenly spaced.
     sources : tuple of str
     least : float
-        A source sounds in frames where it has at least so much of the largest activation of all. One frame alone is
-        no note.
+        A source sounds in frames where it has at least so much of the largest activation of all. Fewer than
+        five frames are no note: a window that sees the edge of a sound.
     """
     top = activations.max()
     if top == 0:

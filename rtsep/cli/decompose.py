@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli.inputs import given_path
@@ -55,7 +54,7 @@ def add_parser(commands: Any) -> None:
         help="what to search by (default: what the model was learned for; dds1 and dds2 share theirs)",
     )
     parser.add_argument("--atoms", type=int, metavar="N", help="for each source, dds2 and dds3 (default: 10)")
-    parser.add_argument("--iterations", type=int, metavar="N", help="of the search, at most (default: 1000)")
+    parser.add_argument("--iterations", type=int, metavar="N", help="of the search, at most (default: 300)")
     parser.add_argument("--squared", action="store_true", help="square the norm of what is left of the mixture")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another start (default: 0)")
     parser.add_argument("--phase", default="mixture", metavar="NAME", help="phase recovery (default: %(default)s)")

@@ -53,7 +53,7 @@ def add_parser(commands: Any) -> None:
         "of notes named by pitch",
     )
     parser.add_argument("-o", "--output", type=given_path, required=True, metavar="FILE", help="the dictionary, *.npz")
-    parser.add_argument("--atoms", type=int, default=STREAMS["atoms"], metavar="N", help="for each sound (default: %(default)s)")
+    parser.add_argument("--atoms", type=int, default=50, metavar="N", help="for each sound (default: %(default)s)")
     parser.add_argument(
         "--divergence",
         choices=("kl", "is", "euclidean", "levy"),
@@ -86,7 +86,7 @@ def add_parser(commands: Any) -> None:
     )
     group.add_argument("--epochs", type=int, metavar="N", help="passes through the recordings, at most")
     group.add_argument("--band", type=float, metavar="HZ", help="look up to this frequency (default: 4000)")
-    group.add_argument("--paper", action="store_true", help="flows and band of the paper's size: for a GPU, or for days")
+    group.add_argument("--paper", action="store_true", help="flows and band of the paper's size: takes days")
     parser.set_defaults(run=run, modules=("rtsep.learn",))
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def progress_bar(label: str) -> Iterator[Callable[..., None] | None]:
-    """A bar on the terminal, if there is one: the function that moves it, `(done, total)` and a word to stand beside."""
+    """A bar on the terminal, if there is one: `(done, total, said)` moves it; what is said stands beside."""
     if not sys.stderr.isatty():
         yield None
         return

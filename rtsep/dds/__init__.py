@@ -1,4 +1,4 @@
-"""Differentiable dictionary search: sounds as normalizing flows, searched through a linear mixture; offline, by PyTorch.
+"""Differentiable dictionary search: sounds as normalizing flows, searched through a linear mixture.
 
 L. S. Martak, R. Kelz, G. Widmer, "Differentiable dictionary search: integrating linear mixing with deep non-linear
 modelling for audio source separation", 2022. A flow for each source, or one for all, learns which spectra a source can

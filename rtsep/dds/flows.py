@@ -11,12 +11,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
 
 LARGEST_LOG_SCALE = 2.0  # of a coupling: keeps the inverse exact enough in float32
-LEAST_SPREAD = 0.02  # of a feature, in the standardisation: bins that are always silent are not blown up
+RIDGE = 1e-2  # of the regression on labels, of the mean power of a white feature
+LABEL_SUM = 0.05  # of a white feature, for the sum of the labels, which has no spread
+LEAST_SPREAD = 0.02  # of a feature or a component: what never changes is not blown up
 
 
 @dataclass(frozen=True)
@@ -53,23 +56,27 @@ class Dense(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-class Standardise(nn.Module):
-    """Mean zero and spread one for every feature of the training data; fixed."""
+class Whiten(nn.Module):
+    """Principal components of the training data, each of mean zero and spread one; fixed."""
 
     def __init__(self, n_flows: int, n_features: int) -> None:
         super().__init__()
         self.register_buffer("mean", torch.zeros(n_flows, 1, n_features))
         self.register_buffer("spread", torch.ones(n_flows, 1, n_features))
+        self.register_buffer("basis", torch.eye(n_features).repeat(n_flows, 1, 1))
 
     def start(self, x: Tensor) -> None:
         self.mean.copy_(x.mean(1, keepdim=True))
-        self.spread.copy_(x.std(1, keepdim=True).clamp_min(LEAST_SPREAD))
+        moved = (x - self.mean).double()
+        power, basis = torch.linalg.eigh(moved.mT @ moved / x.shape[1])
+        self.spread.copy_((power.clamp_min(0) + LEAST_SPREAD**2).sqrt()[:, None])
+        self.basis.copy_(basis)
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        return (x - self.mean) / self.spread, -self.spread.log().sum(2)
+        return (x - self.mean) @ self.basis / self.spread, -self.spread.log().sum(2)
 
     def inverse(self, y: Tensor) -> Tensor:
-        return y * self.spread + self.mean
+        return (y * self.spread) @ self.basis.mT + self.mean
 
 
 class ActNorm(nn.Module):
@@ -108,20 +115,43 @@ class Permutation(nn.Module):
         return y[..., self.order.argsort()]
 
 
+def _factorised(matrix: Tensor) -> tuple[Tensor, ...]:
+    """Order of the rows, signs and logarithms of the diagonal, and both triangles of matrices (n_flows, n, n)."""
+    order, lower, upper = torch.linalg.lu(matrix)
+    diagonal = upper.diagonal(dim1=1, dim2=2)
+    # The matrix P moves feature order[i] to place i.
+    return order.argmax(2), diagonal.sign(), diagonal.abs().log(), lower.tril(-1), upper.triu(1)
+
+
 class LUMixing(nn.Module):
     """A matrix as the product P L (U + diag s): starts as a random rotation; its determinant is that of s."""
 
     def __init__(self, n_flows: int, n_features: int) -> None:
         super().__init__()
-        rotation = torch.linalg.qr(torch.randn(n_flows, n_features, n_features))[0]
-        order, lower, upper = torch.linalg.lu(rotation)
-        diagonal = upper.diagonal(dim1=1, dim2=2)
-        # The matrix P moves feature order[i] to place i.
-        self.register_buffer("order", order.argmax(2))
-        self.register_buffer("sign", diagonal.sign().clone())
-        self.log_diagonal = nn.Parameter(diagonal.abs().log())
-        self.lower = nn.Parameter(lower.tril(-1))
-        self.upper = nn.Parameter(upper.triu(1))
+        order, sign, log_diagonal, lower, upper = _factorised(
+            torch.linalg.qr(torch.randn(n_flows, n_features, n_features))[0]
+        )
+        self.register_buffer("order", order)
+        self.register_buffer("sign", sign)
+        self.log_diagonal = nn.Parameter(log_diagonal)
+        self.lower, self.upper = nn.Parameter(lower), nn.Parameter(upper)
+
+    @torch.no_grad()
+    def aim(self, x: Tensor, labels: Tensor) -> None:
+        """Let the first outputs be what a linear regression finds of the labels, less their means; the others are
+        orthogonal to it. Labels add up to one: their sum is a direction in which nothing is to be found, any other one.
+        """
+        wanted = (labels - labels.mean(0)).expand(len(x), *labels.shape).double()
+        white = x.double()
+        ridge = RIDGE * x.shape[1] * torch.eye(x.shape[2], dtype=torch.double)
+        first = torch.linalg.solve(white.mT @ white + ridge, white.mT @ wanted)
+        n_labels = first.shape[2]
+        free = torch.linalg.qr(first[..., 1:], mode="complete")[0][..., n_labels - 1 :]
+        first = first + LABEL_SUM * free[..., :1]
+        rest = free[..., 1:]
+        made = _factorised(torch.cat([first, rest], 2).mT)
+        for mine, new in zip((self.order, self.sign, self.log_diagonal, self.lower, self.upper), made, strict=True):
+            mine.copy_(new)
 
     def _factors(self) -> tuple[Tensor, Tensor]:
         one = torch.eye(self.lower.shape[1], device=self.lower.device)
@@ -152,7 +182,7 @@ class AffineCoupling(nn.Module):
         self.n_kept = shape.n_features // 2
         sizes = [self.n_kept, *[shape.width] * shape.depth]
         layers: list[nn.Module] = []
-        for n_in, n_out in zip(sizes[:-1], sizes[1:], strict=True):
+        for n_in, n_out in pairwise(sizes):
             layers += [Dense(n_flows, n_in, n_out), activation()]
         n_moved = shape.n_features - self.n_kept
         self.network = nn.Sequential(*layers, Dense(n_flows, sizes[-1], 2 * n_moved, zero=True))
@@ -192,7 +222,7 @@ class Flow(nn.Module):
     def __init__(self, n_flows: int, shape: FlowShape) -> None:
         super().__init__()
         self.n_flows, self.shape = n_flows, shape
-        steps: list[nn.Module] = [Standardise(n_flows, shape.n_features)]
+        steps: list[nn.Module] = [Whiten(n_flows, shape.n_features)]
         for _ in range(shape.n_steps):
             if shape.kind == "realnvp":
                 steps += [Permutation(shape.n_features), AffineCoupling(n_flows, shape, nn.SELU)]
@@ -202,10 +232,21 @@ class Flow(nn.Module):
         self.steps = nn.ModuleList(steps)
 
     @torch.no_grad()
-    def start(self, x: Tensor) -> None:
-        """Set what depends on the first data, from spectra as for `forward`."""
-        for step in self.steps:
+    def start(self, x: Tensor, labels: Tensor | None = None) -> None:
+        """Set what depends on the first data, from spectra as for `forward`; with labels (n, n_labels), which the first
+        codes of a Glow are to be, its last mixing, too.
+        """
+        last = max((i for i, step in enumerate(self.steps) if isinstance(step, LUMixing)), default=-1)
+        for i, step in enumerate(self.steps):
             step.start(x)
+            if i == last and labels is not None:
+                step.aim(x, labels)
+                missing = step.inverse(
+                    nn.functional.pad(labels.mean(0), (0, x.shape[2] - labels.shape[1])).expand(len(x), 1, -1)
+                )
+                norm = self.steps[i - 1]
+                norm.offset -= missing * (-norm.log_scale).exp()
+                x = x + missing
             x = step(x)[0]
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:

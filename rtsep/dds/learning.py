@@ -24,7 +24,7 @@ from scipy.signal import resample_poly
 from torch import Tensor, nn
 
 from rtsep.audio_files import FileError, read_audio
-from rtsep.config import ConfigError, check_choice, check_int, check_real
+from rtsep.config import ConfigError, check_choice, check_int
 from rtsep.dds.flows import Flow, FlowShape, log_normal
 from rtsep.dds.model import METHODS, SourceModel
 from rtsep.dds.spectra import Spectra, compress
@@ -55,8 +55,8 @@ class Size(NamedTuple):
 
 
 SIZES = {  # those of the paper are larger: see PAPER
-    "dds1": Size(6, 2, 64, 1e-3, 64, 60),
-    "dds3": Size(6, 2, 192, 5e-4, 128, 40),
+    "dds1": Size(6, 2, 64, 1e-3, 64, 20),
+    "dds3": Size(6, 2, 192, 5e-4, 128, 10),
 }
 PAPER = {"dds1": Size(16, 4, 128, 1e-3, 512, 2500), "dds3": Size(32, 3, 1024, 1e-5, 512, 2500)}
 PAPER_BAND_HZ = 8000.0
@@ -192,7 +192,7 @@ def learn_signals(
 
 
 def negative_log_likelihood(flow: Flow, x: Tensor, labels: Tensor | None = None) -> Tensor:
-    """Of spectra (n_flows, n, n_features), for a feature: (n_flows, n). With labels (n, n_src), of DDS-3 given these."""
+    """Of spectra (n_flows, n, n_features), for a feature: (n_flows, n); of DDS-3 given labels (n, n_src)."""
     z, log_det = flow(x)
     if labels is None:
         return -(log_normal(z) + log_det) / x.shape[2]
@@ -205,9 +205,7 @@ def _given_labels(z: Tensor, log_det: Tensor, labels: Tensor) -> Tensor:
     return -(named + log_normal(z[..., n_src:]) + log_det) / z.shape[2]
 
 
-def _levels(
-    signals: Mapping[str, Sequence[np.ndarray]], spectra: Spectra
-) -> tuple[list[np.ndarray], list[np.ndarray]]:
+def _levels(signals: Mapping[str, Sequence[np.ndarray]], spectra: Spectra) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """Levels of the frames of each source that are not quiet, for training and for validation."""
     found: dict[str, list[np.ndarray]] = {}
     for name, clips in signals.items():
@@ -230,7 +228,8 @@ def _levels(
         groups = clips if len(clips) >= HELD_OUT else list(np.concatenate(clips, 1).T[:, :, None])
         held = np.arange(len(groups)) % HELD_OUT == HELD_OUT - 1
         for part, wanted in ((train, False), (valid, True)):
-            part.append(compress(np.concatenate([g for g, h in zip(groups, held, strict=True) if h == wanted], 1) / top))
+            some = [group for group, out in zip(groups, held, strict=True) if out == wanted]
+            part.append(compress(np.concatenate(some, 1) / top))
     return train, valid
 
 
@@ -248,14 +247,14 @@ def _fit_each(
     def drawn(n: int) -> Tensor:
         return torch.stack([x[torch.randint(len(x), (n,))] for x in train])
 
-    flow.start(drawn(longest))
+    flow.start(_noisy(drawn(longest)))
     optimizer = torch.optim.Adam(flow.parameters(), size.lr)
     best = torch.full((len(train),), math.inf)
     kept, history, since = copy.deepcopy(flow.state_dict()), [], 0
     for epoch in range(size.epochs):
         for _ in range(-(-longest // size.batch)):
             x = drawn(size.batch)
-            _step(optimizer, negative_log_likelihood(flow, x + NOISE * torch.randn_like(x)).mean(1).sum(), flow)
+            _step(optimizer, negative_log_likelihood(flow, _noisy(x)).mean(1).sum(), flow)
         now = _validation(flow, valid)
         better = now < best
         for name, value in flow.state_dict().items():
@@ -288,7 +287,7 @@ def _fit_one(
     x, y = _labelled(train)
     held, held_y = _labelled(valid)
     held = held + NOISE * torch.randn(held.shape, generator=torch.Generator().manual_seed(0))
-    flow.start(x[torch.randperm(len(x))[:1024]][None])
+    flow.start(_noisy(x)[None], y)
     n_rest = shape.n_features - n_src
     classifier = nn.Sequential(nn.Linear(n_rest, 64), nn.LeakyReLU(), nn.Linear(64, n_src))
     optimizer = torch.optim.Adam(flow.parameters(), size.lr)
@@ -297,7 +296,7 @@ def _fit_one(
     for epoch in range(size.epochs):
         for rows in torch.randperm(len(x)).split(size.batch):
             spectra, labels = x[rows], y[rows]
-            z, log_det = flow((spectra + NOISE * torch.randn_like(spectra))[None])
+            z, log_det = flow(_noisy(spectra)[None])
             rest = z[0, :, n_src:]
             guess = nn.functional.cross_entropy(classifier(rest.detach()), labels)
             adversary.zero_grad()
@@ -321,6 +320,10 @@ def _fit_one(
 def _labelled(groups: list[Tensor]) -> tuple[Tensor, Tensor]:
     counts = torch.tensor([len(x) for x in groups])
     return torch.cat(groups), torch.eye(len(groups)).repeat_interleave(counts, 0)
+
+
+def _noisy(x: Tensor) -> Tensor:
+    return x + NOISE * torch.randn_like(x)
 
 
 def _step(optimizer: Any, loss: Tensor, flow: Flow) -> None:

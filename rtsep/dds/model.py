@@ -148,8 +148,9 @@ def _flow(path: Path | str, n_flows: int, shape: FlowShape, content: dict[str, n
 def _frames(
     path: Path | str, spectra: Spectra, sources: tuple[str, ...], content: dict[str, np.ndarray]
 ) -> tuple[np.ndarray, ...]:
-    expected = {f"frames{i}": (spectra.n_bins, *content.get(f"frames{i}", np.empty(0)).shape[1:2]) for i in range(len(sources))}
-    arrays = checked_arrays(path, content, expected)
+    names = [f"frames{i}" for i in range(len(sources))]
+    counts = {name: content[name].shape[1:2] for name in names if name in content}
+    arrays = checked_arrays(path, content, {name: (spectra.n_bins, *counts.get(name, ())) for name in names})
     if min(array.min() for array in arrays.values()) < 0:
         raise refusal(path, "a frame is negative somewhere")
-    return tuple(arrays[f"frames{i}"] for i in range(len(sources)))
+    return tuple(arrays[name] for name in names)

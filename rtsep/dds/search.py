@@ -4,36 +4,36 @@ With V the levels of the mixture, D(Z) the atoms that the flows make of the code
 
     || V - D(Z) A ||_F - weight * sum_k w_k log N(z_k; 0, 1) / dim,
 
-w_k the part of the activations that is of atom k, is made small by a step along the gradient for A, then one for Z, and so
-on. The norm is not squared, as in the code that was released with the paper; `squared` does what its text says.
-DDS-1 has an atom for each source in every frame, DDS-2 and DDS-3 some of each source for all frames, and NMF, which
-searches for A alone, all frames that were learned from.
+w_k the part of the activations that is of atom k, is made small by a step along the gradient for A, of the first term
+alone, then one for Z, and so on. Constants of the likelihood are left out. The norm is not squared, as in the code that
+was released with the paper; `squared` does what its text says. DDS-1 has an atom for each source in every frame, DDS-2
+and DDS-3 some of each source for all frames, and NMF, which searches for A alone, all frames that were learned from.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from rtsep.config import ConfigError, StreamConfig, check_int, check_real, check_type
-from rtsep.dds.flows import log_normal
 from rtsep.dds.model import SourceModel, check_method
 from rtsep.dds.spectra import compress, expand
 from rtsep.engine.protocols import WholeEstimator
+from rtsep.notes import find_notes
 
 N_ATOMS = 10  # for each source; the paper has 20
-N_ITER = 1000
-LEARNING_RATE = 0.01  # the paper has 1e-3
-PRIOR = 1e-4
+N_ITER = 300
+LEARNING_RATE = 0.005  # the paper has 1e-3, and five times as many iterations
+PRIOR = 100.0  # the released code has 1e-4: docs/decompose.md has both
 SLOWER, WAIT = 0.5, 30  # learning rate after so many iterations without a better loss
 STOP = 100  # iterations without a better loss
 BETTER = 1e-4  # relative: less is no better
 EPS = 1e-3
-ACTIVE = 0.1  # of the largest activation: a source with less never sounds
 MAX_MEMORY = 4_000_000_000  # bytes
 
 Told = Callable[[int, int, float], None]  # iterations done, iterations in all, loss
@@ -78,17 +78,17 @@ class Decomposition:
 
     @property
     def active(self) -> tuple[str, ...]:
-        """Sources that sound somewhere: their largest activation is at least a tenth of the largest of all."""
-        loudest = self.activations.max(1)
-        return tuple(n for n, a in zip(self.sources, loudest, strict=True) if a >= ACTIVE * max(loudest.max(), 1e-30))
+        """Sources that have notes, as `rtsep.notes.find_notes` finds them; if none has, the loudest."""
+        found = {note.source for note in find_notes(self.activations, self.times, self.sources)}
+        found = found or {self.sources[int(self.activations.max(1).argmax())]}
+        return tuple(name for name in self.sources if name in found)
 
     def parts(self) -> np.ndarray:
         """Levels that each source is found to have: float32 (n_src, n_bins, n_frames)."""
         if self.dictionary.ndim == 3:
             return (self.dictionary * self.atom_activations).transpose(1, 0, 2)
-        edges = np.cumsum([0, *self.atoms])
-        pairs = zip(edges[:-1], edges[1:], strict=True)
-        return np.stack([self.dictionary[:, a:b] @ self.atom_activations[a:b] for a, b in pairs])
+        edges = pairwise(np.cumsum([0, *self.atoms]))
+        return np.stack([self.dictionary[:, a:b] @ self.atom_activations[a:b] for a, b in edges])
 
     def estimator(self, sources: tuple[str, ...] | None = None) -> WholeEstimator:
         """Shares of some sources, by default the active ones, in every bin of the mixture: for `rtsep.separate`.
@@ -118,7 +118,7 @@ class _Shares(WholeEstimator):
     def estimate_all(self, config: StreamConfig, power: np.ndarray) -> np.ndarray:
         n_frames, n_known = len(power), self.shares.shape[2]
         if n_frames != len(self.shares):
-            raise ConfigError(f"the decomposition has {len(self.shares)} frames, the mixture {n_frames}: another signal")
+            raise ConfigError(f"the mixture has {n_frames} frames, what was decomposed {len(self.shares)}")
         shares = np.repeat(self.above[:, :, None], power.shape[1], 2)
         shares[:, :, 1 : 1 + n_known] = self.shares
         shares[:, :, 0] = shares[:, :, 1]
@@ -189,10 +189,10 @@ def dictionary_search(
     check_int("seed", seed, 0, 2**31 - 1)
     check_real("learning_rate", learning_rate, 1e-6, 1)
     check_real("prior", prior, 0, 1e3)
+    _check_memory(model, method, n_atoms, np.shape(x)[-1] if np.ndim(x) else 0)
     magnitudes = model.spectra.magnitudes(x)
     if not magnitudes.any():
         raise ConfigError(f"nothing can be heard up to {model.spectra.band_hz:g} Hz")
-    _check_memory(model, method, n_atoms, magnitudes.shape[1])
     v = torch.from_numpy(compress(magnitudes / magnitudes.max()))
     n_src, n_frames = len(model.sources), v.shape[1]
     random = torch.Generator().manual_seed(seed)
@@ -233,7 +233,7 @@ def dictionary_search(
 
 
 def compose(atoms: Tensor, h: Tensor) -> Tensor:
-    """The mixture (n_bins, n_frames) that atoms (n_bins, n_atoms) or, in each frame, (n_bins, n_src, n_frames) add up to."""
+    """The mixture (n_bins, n_frames) of atoms (n_bins, n_atoms) or, in each frame, (n_bins, n_src, n_frames)."""
     return atoms @ h if atoms.dim() == 2 else (atoms * h).sum(1)
 
 
@@ -302,9 +302,10 @@ def alternate(
         if codes is not None:
             total = loss_of(atoms, h.detach())
             if prior:
-                total = total - prior * (_weights(h.detach(), atoms, codes) * log_normal(codes)).sum() / codes.shape[2]
+                unlikely = (codes**2).mean(2) / 2
+                total = total + prior * (_weights(h.detach(), atoms, codes) * unlikely).sum()
                 with torch.no_grad():
-                    loss -= prior * float((_weights(before, atoms, codes) * log_normal(codes)).sum()) / codes.shape[2]
+                    loss += prior * float((_weights(before, atoms, codes) * unlikely).sum())
             optimizers[1].zero_grad()
             total.backward()
             optimizers[1].step()
@@ -336,8 +337,9 @@ def _arranged(spectra: Tensor, method: str) -> Tensor:
     return spectra.reshape(-1, spectra.shape[2]).T
 
 
-def _check_memory(model: SourceModel, method: str, n_atoms: int, n_frames: int) -> None:
+def _check_memory(model: SourceModel, method: str, n_atoms: int, n_samples: int) -> None:
     """Refuse what would not fit into the memory, roughly: what every step of a flow keeps for its gradient."""
+    n_frames = n_samples // model.spectra.config.hop + 4
     if model.flow is None:
         needed = 4 * 6 * n_frames * sum(frames.shape[1] for frames in model.frames)
     else:
@@ -345,7 +347,7 @@ def _check_memory(model: SourceModel, method: str, n_atoms: int, n_frames: int) 
         decoded = len(model.sources) * (n_frames if method == "dds1" else n_atoms)
         needed = 4 * decoded * shape.n_steps * (8 * shape.n_features + 2 * shape.depth * shape.width)
     if needed > MAX_MEMORY:
-        seconds = n_frames * model.spectra.hop_s
+        seconds = n_samples / model.spectra.sr
         raise ConfigError(
             f"{method} would need about {needed / 1e9:.1f} GB for {seconds:.0f} s, more than "
             f"{MAX_MEMORY / 1e9:.0f} GB; use a shorter piece" + (" or dds2" if method == "dds1" else "")
