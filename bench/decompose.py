@@ -61,13 +61,13 @@ class Study:
 
 SMALL = Study(
     sr=8000,
-    band_hz=3000.0,
+    band_hz=2000.0,
     pitches=range(60, 72),
-    velocities=(45, 75, 105),
+    velocities=(60, 100),
     seconds=0.8,
-    sizes=SIZES,
+    sizes={"dds1": SIZES["dds1"]._replace(epochs=12), "dds3": SIZES["dds3"]._replace(epochs=6)},
     n_atoms=10,
-    n_iter=200,
+    n_iter=150,
     learning_rate=LEARNING_RATE,
     command="python bench/decompose.py -o docs --work FOLDER",
 )
@@ -421,9 +421,9 @@ def describe_setting(study: Study) -> str:
     return (
         f"{len(study.pitches)} notes, MIDI {low} to {high}, of {len(PIANOS)} presets of three soundfonts, at "
         f"{study.sr} Hz up to {study.band_hz:g} Hz; RealNVP with {each.n_steps} couplings of "
-        f"{each.depth} x {each.width} units a note, "
-        f"Glow with {one.n_steps} steps of {one.depth} x {one.width}; {study.n_atoms} atoms a note; at most "
-        f"{study.n_iter} iterations; {CHORDS} random chords in a piece."
+        f"{each.depth} x {each.width} units a note ({each.epochs} epochs), Glow with {one.n_steps} steps of "
+        f"{one.depth} x {one.width} ({one.epochs} epochs); {study.n_atoms} atoms a note; at most {study.n_iter} "
+        f"iterations; {CHORDS} random chords in a piece."
     )
 
 

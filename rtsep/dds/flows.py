@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -56,8 +57,23 @@ class Dense(nn.Module):
         return torch.baddbmm(self.bias, x, self.weight)
 
 
-class Whiten(nn.Module):
+class Step(nn.Module):
+    """A part of a flow: `forward` gives what becomes of (n_flows, n, n_features), and its log-determinant."""
+
+    def start(self, x: Tensor) -> None:
+        """Set what depends on the first data, if anything."""
+
+    def inverse(self, y: Tensor) -> Tensor:
+        """What `forward` made `y` of."""
+        raise NotImplementedError
+
+
+class Whiten(Step):
     """Principal components of the training data, each of mean zero and spread one; fixed."""
+
+    mean: Tensor
+    spread: Tensor
+    basis: Tensor
 
     def __init__(self, n_flows: int, n_features: int) -> None:
         super().__init__()
@@ -79,7 +95,7 @@ class Whiten(nn.Module):
         return (y * self.spread) @ self.basis.mT + self.mean
 
 
-class ActNorm(nn.Module):
+class ActNorm(Step):
     """Scale and offset of every feature, learned; the first batch gets mean zero and spread one."""
 
     def __init__(self, n_flows: int, n_features: int) -> None:
@@ -98,15 +114,14 @@ class ActNorm(nn.Module):
         return y * (-self.log_scale).exp() + self.offset
 
 
-class Permutation(nn.Module):
+class Permutation(Step):
     """A fixed random order of the features."""
+
+    order: Tensor
 
     def __init__(self, n_features: int) -> None:
         super().__init__()
         self.register_buffer("order", torch.randperm(n_features))
-
-    def start(self, x: Tensor) -> None:
-        pass
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x[..., self.order], x.new_zeros(x.shape[0], 1)
@@ -123,8 +138,11 @@ def _factorised(matrix: Tensor) -> tuple[Tensor, ...]:
     return order.argmax(2), diagonal.sign(), diagonal.abs().log(), lower.tril(-1), upper.triu(1)
 
 
-class LUMixing(nn.Module):
+class LUMixing(Step):
     """A matrix as the product P L (U + diag s): starts as a random rotation; its determinant is that of s."""
+
+    order: Tensor
+    sign: Tensor
 
     def __init__(self, n_flows: int, n_features: int) -> None:
         super().__init__()
@@ -157,9 +175,6 @@ class LUMixing(nn.Module):
         one = torch.eye(self.lower.shape[1], device=self.lower.device)
         return self.lower.tril(-1) + one, self.upper.triu(1) + torch.diag_embed(self.sign * self.log_diagonal.exp())
 
-    def start(self, x: Tensor) -> None:
-        pass
-
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         lower, upper = self._factors()
         mixed = x @ upper.mT @ lower.mT
@@ -174,7 +189,7 @@ class LUMixing(nn.Module):
         return torch.linalg.solve_triangular(upper, columns, upper=True).mT
 
 
-class AffineCoupling(nn.Module):
+class AffineCoupling(Step):
     """The second half is scaled and moved by what a network makes of the first, which stays; starts as identity."""
 
     def __init__(self, n_flows: int, shape: FlowShape, activation: type[nn.Module]) -> None:
@@ -190,9 +205,6 @@ class AffineCoupling(nn.Module):
     def _moves(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         scale, offset = self.network(kept).chunk(2, 2)
         return LARGEST_LOG_SCALE * torch.tanh(scale / LARGEST_LOG_SCALE), offset
-
-    def start(self, x: Tensor) -> None:
-        pass
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         kept, moved = x[..., : self.n_kept], x[..., self.n_kept :]
@@ -222,7 +234,7 @@ class Flow(nn.Module):
     def __init__(self, n_flows: int, shape: FlowShape) -> None:
         super().__init__()
         self.n_flows, self.shape = n_flows, shape
-        steps: list[nn.Module] = [Whiten(n_flows, shape.n_features)]
+        steps: list[Step] = [Whiten(n_flows, shape.n_features)]
         for _ in range(shape.n_steps):
             if shape.kind == "realnvp":
                 steps += [Permutation(shape.n_features), AffineCoupling(n_flows, shape, nn.SELU)]
@@ -231,33 +243,37 @@ class Flow(nn.Module):
                 steps.append(AffineCoupling(n_flows, shape, nn.LeakyReLU))
         self.steps = nn.ModuleList(steps)
 
+    @property
+    def _chain(self) -> list[Step]:
+        return cast("list[Step]", list(self.steps))
+
     @torch.no_grad()
     def start(self, x: Tensor, labels: Tensor | None = None) -> None:
         """Set what depends on the first data, from spectra as for `forward`; with labels (n, n_labels), which the first
         codes of a Glow are to be, its last mixing, too.
         """
-        last = max((i for i, step in enumerate(self.steps) if isinstance(step, LUMixing)), default=-1)
-        for i, step in enumerate(self.steps):
+        before: Step | None = None
+        last = [step for step in self._chain if isinstance(step, LUMixing)][-1:]
+        for step in self._chain:
             step.start(x)
-            if i == last and labels is not None:
+            if isinstance(step, LUMixing) and step in last and labels is not None and isinstance(before, ActNorm):
                 step.aim(x, labels)
-                missing = step.inverse(
-                    nn.functional.pad(labels.mean(0), (0, x.shape[2] - labels.shape[1])).expand(len(x), 1, -1)
-                )
-                norm = self.steps[i - 1]
-                norm.offset -= missing * (-norm.log_scale).exp()
+                # What the means of the labels are of, before the mixing.
+                means = nn.functional.pad(labels.mean(0), (0, x.shape[2] - labels.shape[1]))
+                missing = step.inverse(means.expand(len(x), 1, -1))
+                before.offset.data -= missing * (-before.log_scale).exp()
                 x = x + missing
-            x = step(x)[0]
+            x, before = step(x)[0], step
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         log_det = x.new_zeros(x.shape[:2])
-        for step in self.steps:
+        for step in self._chain:
             x, more = step(x)
             log_det = log_det + more
         return x, log_det
 
     def inverse(self, z: Tensor) -> Tensor:
-        for step in reversed(self.steps):
+        for step in reversed(self._chain):
             z = step.inverse(z)
         return z
 

@@ -55,8 +55,8 @@ class Size(NamedTuple):
 
 
 SIZES = {  # those of the paper are larger: see PAPER
-    "dds1": Size(6, 2, 64, 1e-3, 64, 20),
-    "dds3": Size(6, 2, 192, 5e-4, 128, 10),
+    "dds1": Size(6, 2, 64, 1e-3, 64, 60),
+    "dds3": Size(6, 2, 192, 5e-4, 128, 30),
 }
 PAPER = {"dds1": Size(16, 4, 128, 1e-3, 512, 2500), "dds3": Size(32, 3, 1024, 1e-5, 512, 2500)}
 PAPER_BAND_HZ = 8000.0
@@ -223,7 +223,8 @@ def _levels(signals: Mapping[str, Sequence[np.ndarray]], spectra: Spectra) -> tu
     top = max(clip.max() for clips in found.values() for clip in clips)
     if top == 0:
         raise ConfigError(f"nothing can be heard up to {spectra.band_hz:g} Hz")
-    train, valid = [], []
+    train: list[np.ndarray] = []
+    valid: list[np.ndarray] = []
     for clips in found.values():
         groups = clips if len(clips) >= HELD_OUT else list(np.concatenate(clips, 1).T[:, :, None])
         held = np.arange(len(groups)) % HELD_OUT == HELD_OUT - 1
