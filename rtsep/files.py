@@ -22,7 +22,7 @@ from rtsep.audio_files import (
     read_blocks,
     write_sources,
 )
-from rtsep.choose import choose
+from rtsep.choose import choose, usual_times
 from rtsep.config import MAX_SR, ConfigError, StreamConfig
 from rtsep.engine.output import Output, finish
 from rtsep.engine.registry import is_whole
@@ -130,6 +130,8 @@ class FileSeparator:
         if format not in FORMATS:
             raise ConfigError(f"{format=} is not one of {', '.join(FORMATS)}")
         self._times: dict[str, Any] = {"window_ms": window_ms, "hop_ms": hop_ms, "latency_ms": latency_ms}
+        if all(value is None for value in self._times.values()):
+            self._times.update(usual_times(estimator))
         finest = StreamConfig.from_ms(MAX_SR, **self._times)
         self.estimator, self.phase, self.sources = choose(estimator, phase, finest.window_s, finest.hop_s)
         self._times_ms = finest.times_ms

@@ -8,7 +8,7 @@ from typing import cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rtsep.choose import Chosen, choose
+from rtsep.choose import Chosen, choose, usual_times
 from rtsep.config import MAX_CHANNELS, ConfigError, StreamConfig, check_type
 from rtsep.engine.analysis import analyse, prepare_analysis
 from rtsep.engine.channels import share_of_channel
@@ -20,10 +20,11 @@ from rtsep.engine.protocols import (
     OfflinePhase,
     PhaseRecovery,
     PythonEstimator,
+    SpectraEstimator,
     WholeEstimator,
 )
 from rtsep.engine.python_step import PythonStep
-from rtsep.engine.registry import estimate, is_compiled, is_whole
+from rtsep.engine.registry import estimate, finds_phases, is_compiled, is_whole
 from rtsep.engine.spectral import check_windows, prepared
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import zeros
@@ -89,13 +90,13 @@ def separate(
     if n_channels > MAX_CHANNELS or reversed_axes:
         raise ValueError(f"audio has shape {np.shape(x)}; if that is (n_samples, n_channels), pass its transpose")
     if config is None:
-        config = StreamConfig(sr, n_channels=n_channels)
+        config = StreamConfig.from_ms(sr, n_channels=n_channels, **usual_times(estimator))
     check_type("config", config, StreamConfig)
     if (config.sr, config.n_channels) != (sr, n_channels):
         raise ConfigError(f"config is for {config.sr} Hz, {config.n_channels} channels; {sr=}, {n_channels=}")
     samples = check_audio(x, n_channels) if np.ndim(x) != 2 or n_channels > 1 else check_audio(x[0], 1)
     chosen = choose(estimator, phase, config.window_s, config.hop_s)
-    if is_whole(chosen.estimator):
+    if is_whole(chosen.estimator) and not finds_phases(chosen.estimator):
         chosen = chosen._replace(estimator=_Played(cast(WholeEstimator, chosen.estimator), config, samples))
     if chosen.phase.lookahead is None:
         sources = _separate_offline(samples, config, chosen, output)
@@ -122,10 +123,9 @@ def power_of(x: np.ndarray, config: StreamConfig) -> np.ndarray:
     n_frames = -(-(x.shape[1] + lead) // config.hop)
     line = np.zeros((len(x), lead + n_frames * config.hop))
     line[:, lead : lead + x.shape[1]] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
-    frames = np.lib.stride_tricks.sliding_window_view(line, config.analysis, 1)[:, :: config.hop]
     power = np.zeros((n_frames, config.n_bins))
-    for channel in frames:
-        power += np.abs(np.fft.rfft(channel * config.windows.analysis, config.n_fft)) ** 2 / len(x)
+    for channel in line:
+        power += np.abs(_spectra(channel, config)) ** 2 / len(x)
     return power
 
 
@@ -143,6 +143,12 @@ class _Played(PythonEstimator):
 
     def step(self, state: Iterator[np.ndarray], mixture: np.ndarray, power: np.ndarray, magnitudes: np.ndarray) -> None:
         magnitudes[:] = next(state, 0)  # nothing after the last frame that hears the signal
+
+
+def _spectra(line: np.ndarray, config: StreamConfig) -> np.ndarray:
+    """Of all frames of a channel; complex128 (n_frames, n_bins)."""
+    frames = np.lib.stride_tricks.sliding_window_view(line, config.analysis)[:: config.hop]
+    return np.fft.rfft(frames * config.windows.analysis, config.n_fft)
 
 
 def _separate_stream(x: np.ndarray, separator: Separator) -> np.ndarray:
@@ -179,14 +185,33 @@ def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, outpu
     check_windows(config, phase)
     n_channels, n_samples = x.shape
     hop, lead = config.hop, config.analysis - config.hop
-    n_src, n_frames = len(chosen.sources), -(-(n_samples + config.synthesis - hop) // hop)
+    n_frames = -(-(n_samples + config.synthesis - hop) // hop)
     # Frame t sees the samples up to the end of hop t, as in a stream: a lead of zeros before the first.
     line = np.zeros((n_channels, lead + n_frames * hop), np.float32)
     line[:, lead : lead + n_samples] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
     np.clip(line, -MAX_SAMPLE, MAX_SAMPLE, out=line)
-    hops = np.ascontiguousarray(line[:, lead:].reshape(n_channels, n_frames, hop).transpose(1, 0, 2))
-    magnitudes, scratch = zeros((n_channels, n_frames, n_src, config.n_bins)), zeros((n_src, config.n_bins))
-    python = None if is_compiled(estimator) else PythonStep(cast(PythonEstimator, estimator), chosen.sources)
+    if finds_phases(estimator):
+        spectra = np.stack([_spectra(channel.astype(float), config) for channel in line])
+        magnitudes = _checked(cast(SpectraEstimator, estimator), config, spectra)
+    else:
+        magnitudes = _estimate_all(estimator, config, chosen.sources, line)
+    sources = np.stack([_run(phase, config, line[c], magnitudes[c]) for c in range(n_channels)], 1)
+    sources = np.ascontiguousarray(sources[:, :, lead : lead + n_samples])
+    finish(
+        (Output() if output is None else output).prepare(config, phase.consistent),
+        np.ascontiguousarray(line[:, lead:]),
+        sources,
+    )
+    return sources
+
+
+def _estimate_all(estimator: Estimator, config: StreamConfig, names: tuple[str, ...], line: np.ndarray) -> np.ndarray:
+    """Magnitudes of all frames by a step, for every channel: float32 (n_channels, n_frames, n_src, n_bins)."""
+    n_channels, hop, lead = len(line), config.hop, config.analysis - config.hop
+    hops = np.ascontiguousarray(line[:, lead:].reshape(n_channels, -1, hop).transpose(1, 0, 2))
+    magnitudes = zeros((n_channels, len(hops), len(names), config.n_bins))
+    scratch = zeros((len(names), config.n_bins))
+    python = None if is_compiled(estimator) else PythonStep(cast(PythonEstimator, estimator), names)
     compiled = python or cast(CompiledEstimator, estimator)
     _collect(
         prepare_line(n_channels, config.analysis),
@@ -198,13 +223,15 @@ def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, outpu
     )
     if python is not None:
         python.check()
-    sources = np.stack([_run(phase, config, line[c], magnitudes[c]) for c in range(n_channels)], 1)
-    sources = np.ascontiguousarray(sources[:, :, lead : lead + n_samples])
-    finish(
-        (Output() if output is None else output).prepare(config, phase.consistent),
-        np.ascontiguousarray(line[:, lead:]),
-        sources,
-    )
+    return magnitudes
+
+
+def _checked(estimator: SpectraEstimator, config: StreamConfig, spectra: np.ndarray) -> np.ndarray:
+    """Spectra of the sources, (n_channels, n_frames, n_src, n_bins). Raises `ConfigError` for another shape."""
+    sources = np.asarray(estimator.estimate_all(config, spectra))
+    expected = (*spectra.shape[:2], len(estimator.sources), spectra.shape[2])
+    if sources.shape != expected:
+        raise ConfigError(f"estimator {estimator.name}: estimate_all returned shape {sources.shape}, not {expected}")
     return sources
 
 

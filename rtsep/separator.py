@@ -19,7 +19,7 @@ from rtsep.engine.hop import prepare_states, process_block
 from rtsep.engine.output import Output
 from rtsep.engine.protocols import CompiledEstimator, Estimator, OnlinePhase, PhaseRecovery, PythonEstimator
 from rtsep.engine.python_step import PythonStep
-from rtsep.engine.registry import is_compiled
+from rtsep.engine.registry import is_compiled, is_whole
 from rtsep.engine.spectral import Spectral, prepared
 from rtsep.kernels.memory import memory, zeros
 
@@ -84,6 +84,8 @@ class Separator:
         self.phase = cast(OnlinePhase, chosen.phase)
         self.output = Output() if output is None else output
         check_type("output", self.output, Output)
+        if is_whole(self.estimator):
+            self.estimator.prepare(config)  # which says so
         if self.phase.lookahead is None:
             raise ConfigError(f"phase={self.phase.name!r} needs the whole signal; use rtsep.separate")
         self.compiled = is_compiled(self.estimator)

@@ -34,6 +34,7 @@ COMMANDS = (
     "learn",
     "decompose",
     "restore",
+    "export",
 )
 
 EXIT_ERROR = 2

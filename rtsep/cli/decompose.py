@@ -89,7 +89,7 @@ def run(args: argparse.Namespace) -> int:
     try:
         with progress_bar(f"{method} {args.input.name}") as progress:
             found = dictionary_search(
-                x, sr, model, method, **options, squared=args.squared, seed=args.seed, progress=_with_loss(progress)
+                x, sr, model, method, **options, squared=args.squared, seed=args.seed, progress=progress
             )
     except ConfigError as problem:
         if str(problem).startswith("audio"):
@@ -120,11 +120,6 @@ def run(args: argparse.Namespace) -> int:
             file=sys.stderr,
         )
     return 0
-
-
-def _with_loss(progress: Any) -> Any:
-    """The bar with the loss beside it."""
-    return progress and (lambda done, total, loss: progress(done, total, f"loss {loss:.4g}"))
 
 
 def _csv(notes: list[Note]) -> str:

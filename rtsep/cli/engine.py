@@ -27,6 +27,17 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--model", metavar="FILE", help="model file from `rtsep train` or `rtsep learn`; network for `onnx`"
     )
+    group.add_argument(
+        "--components",
+        type=int,
+        metavar="N",
+        help="without a model: how many sources to look for, with nmf (the default then), levy_nmf, em_isnmf, hrnmf",
+    )
+    group.add_argument(
+        "--with-rest",
+        action="store_true",
+        help="one more source for whatever the model does not know, by atoms that adapt (nmf, levy_nmf)",
+    )
     group.add_argument("--phase", metavar="NAME", help="phase-recovery algorithm (default: what suits the estimator)")
     group.add_argument("--iterations", type=int, metavar="N", help="iterations of the phase recovery")
     group.add_argument(
@@ -78,7 +89,7 @@ def times_given(args: argparse.Namespace) -> bool:
 
 def engine_settings(args: argparse.Namespace) -> tuple[Estimator, PhaseRecovery, Output]:
     """Settings of estimator, phase recovery and output. Raises `ConfigError`."""
-    from rtsep.choose import choose
+    from rtsep.choose import choose, usual_times
     from rtsep.config import MAX_SR, StreamConfig
     from rtsep.engine.output import Output
 
@@ -87,6 +98,12 @@ def engine_settings(args: argparse.Namespace) -> tuple[Estimator, PhaseRecovery,
     options = {} if args.iterations is None else {"n_iter": args.iterations}
     if hasattr(args, "lookahead"):
         options["lookahead"] = args.lookahead
+    given = {"model": args.model, "components": args.components, "with_rest": args.with_rest or None}
+    own = {name: value for name, value in given.items() if value is not None}
     finest = StreamConfig.from_ms(MAX_SR, **times_ms(args))  # what is wrong at any rate is said here
-    chosen = choose(args.estimator, args.phase, finest.window_s, finest.hop_s, model=args.model, phase_options=options)
+    chosen = choose(
+        args.estimator, args.phase, finest.window_s, finest.hop_s, estimator_options=own, phase_options=options
+    )
+    if not times_given(args):  # a model that is for a window of its own says so
+        vars(args).update(usual_times(chosen.estimator))
     return chosen.estimator, chosen.phase, Output(strength_db=args.strength)

@@ -21,6 +21,8 @@ examples:
   rtsep learn guitar=takes/guitar/ trumpet=takes/trumpet/ -o duo.npz
   rtsep separate live.wav -o separated --model duo.npz
   rtsep live --rate 44100 --model duo.npz                       # the rate of the recordings, or learn with --rate
+  rtsep learn guitar=takes/ -o guitar.npz                       # one alone, from whatever else there is:
+  rtsep separate live.wav -o separated --model guitar.npz --with-rest
 
   rtsep learn --method dds3 notes/ -o piano.npz                 # for `rtsep decompose`; notes/c4.wav, notes/eb5.wav ...
 
@@ -31,9 +33,8 @@ With --method a model for `rtsep decompose` is learned instead, offline and with
 in minutes: sounds by name, as above, or a folder of notes, files or folders in it named by pitch (c4, eb5_soft, 60).
 Ctrl-C ends the learning after the epoch under way and keeps what is best so far; a second one ends it at once.
 """
-STREAMS = {"atoms": 50, "divergence": "kl", "context_ms": (16.0, 32.0), "exemplars": False, "window_ms": None}
-STREAMS |= {"latency_ms": None, "hop_ms": None, "plot": False}
-SEARCH = {"epochs": None, "band": None, "paper": False}
+STREAMS = ("atoms", "divergence", "context_ms", "exemplars", "window_ms", "latency_ms", "hop_ms", "plot")
+SEARCH = ("epochs", "band", "paper")
 
 
 def add_parser(commands: Any) -> None:
@@ -56,28 +57,32 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--atoms", type=int, default=50, metavar="N", help="for each sound (default: %(default)s)")
     parser.add_argument(
         "--divergence",
-        choices=("kl", "is", "euclidean", "levy"),
-        default=STREAMS["divergence"],
-        help="what measures the fit (default: %(default)s; levy: robust to clicks)",
+        type=_divergence,
+        default="kl",
+        metavar="NAME",
+        help="what measures the fit: kl, is, euclidean, levy, or beta, a number from -2 to 4 (default: %(default)s; "
+        "levy: robust to clicks)",
     )
     parser.add_argument(
         "--context-ms",
         type=float,
         nargs="*",
-        default=STREAMS["context_ms"],
+        default=(64.0,),
         metavar="MS",
-        help="atoms also know the spectra so long ago (default: 16 32; nothing for atoms of one frame)",
+        help="atoms also know the spectra so long ago (default: 64; nothing for atoms of one frame)",
     )
     parser.add_argument(
         "--exemplars", action="store_true", help="frames of the recordings are the atoms: nothing is factorised"
     )
     parser.add_argument("--rate", type=int, metavar="HZ", help="of the streams it is for (default: the recordings')")
-    parser.add_argument("--window-ms", type=float, metavar="MS", help="analysis window of these streams (default: 16)")
-    parser.add_argument("--latency-ms", type=float, metavar="MS", help="their latency (default: the window)")
+    parser.add_argument("--window-ms", type=float, metavar="MS", help="analysis window of these streams (default: 64)")
+    parser.add_argument("--latency-ms", type=float, metavar="MS", help="their latency (default: 16)")
     parser.add_argument("--hop-ms", type=float, metavar="MS", help="their hop (default: as in `rtsep separate`)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another start (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dictionary")
-    parser.add_argument("--plot", action="store_true", help="draw the atoms, too: FILE.png")
+    parser.add_argument(
+        "--plot", action="store_true", help="draw what was learned: atoms, frames, activations and cost, FILE.png"
+    )
     group = parser.add_argument_group("for `rtsep decompose`")
     group.add_argument(
         "--method",
@@ -87,7 +92,15 @@ def add_parser(commands: Any) -> None:
     group.add_argument("--epochs", type=int, metavar="N", help="passes through the recordings, at most")
     group.add_argument("--band", type=float, metavar="HZ", help="look up to this frequency (default: 4000)")
     group.add_argument("--paper", action="store_true", help="flows and band of the paper's size: takes days")
-    parser.set_defaults(run=run, modules=("rtsep.learn",))
+    defaults = {name: parser.get_default(name) for name in (*STREAMS, *SEARCH)}
+    parser.set_defaults(run=run, modules=("rtsep.learn",), defaults=defaults)
+
+
+def _divergence(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -129,7 +142,7 @@ def run(args: argparse.Namespace) -> int:
 
         picture = args.output.with_suffix(".png")
         plot_dictionary(picture, dictionary)
-        print(f"{picture}: the atoms, lowest first")
+        print(f"{picture}: atoms, frames, activations and cost")
     return 0
 
 
@@ -145,7 +158,7 @@ def _learn_for_search(args: argparse.Namespace) -> int:
 
             def told(done: int, total: int, nll: float) -> bool:
                 if move:
-                    move(done, total, f"NLL {nll:.3f}")
+                    move(done, total, nll)
                 return stopped()
 
             model = learn_sources(recordings, args.method, **options, progress=told)
@@ -160,9 +173,9 @@ def _learn_for_search(args: argparse.Namespace) -> int:
     return 0
 
 
-def _refuse(args: argparse.Namespace, options: dict[str, Any], reason: str) -> None:
-    for name, default in options.items():
-        if getattr(args, name) != default:
+def _refuse(args: argparse.Namespace, options: tuple[str, ...], reason: str) -> None:
+    for name in options:
+        if getattr(args, name) != args.defaults[name]:
             raise ConfigError(f"--{name.replace('_', '-')} {reason}")
 
 

@@ -66,6 +66,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Separate the files, report those that failed at the end."""
     from rtsep.cli.inputs import find_jobs
+    from rtsep.factorise.factors import told_to
     from rtsep.files import FileSeparator
     from rtsep.plain import plain
 
@@ -85,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
     for number, job in enumerate(jobs, 1):
         label = f"{number}/{len(jobs)} {job.path.name}" if len(jobs) > 1 else job.path.name
         try:
-            with progress_bar(label) as progress:
+            with progress_bar(label) as progress, told_to(progress):
                 report = separator.separate(*job, progress)
         except (ConfigError, OSError) as problem:
             failed[job.path] = str(problem)
