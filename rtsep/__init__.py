@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from rtsep.choose import list_estimators, list_phases
     from rtsep.config import StreamConfig
     from rtsep.dds import dictionary_search
+    from rtsep.engine.gate import Gate
     from rtsep.engine.output import Output
     from rtsep.engine.protocols import CompiledEstimator, OfflinePhase, OnlinePhase, PythonEstimator, WholeEstimator
     from rtsep.engine.registry import register_estimator, register_phase
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "CompiledEstimator",
     "ConfigError",
+    "Gate",
     "OfflinePhase",
     "OnlinePhase",
     "Output",
@@ -43,6 +45,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "CompiledEstimator": "rtsep.engine.protocols",
     "ConfigError": "rtsep.errors",
+    "Gate": "rtsep.engine.gate",
     "OfflinePhase": "rtsep.engine.protocols",
     "OnlinePhase": "rtsep.engine.protocols",
     "Output": "rtsep.engine.output",

@@ -24,6 +24,7 @@ from rtsep.audio_files import (
 )
 from rtsep.choose import choose, usual_times
 from rtsep.config import MAX_SR, ConfigError, StreamConfig
+from rtsep.engine.gate import Gate
 from rtsep.engine.output import Output, finish
 from rtsep.engine.registry import is_whole
 from rtsep.offline import separate
@@ -93,6 +94,8 @@ class FileSeparator:
         As in `rtsep.separate`.
     output : Output, optional
         Strength, ceiling and fade-in.
+    gate : Gate, optional
+        When a source is taken for absent.
     window_ms, hop_ms, latency_ms : float, optional
         As in `StreamConfig.from_ms`.
     format : {"wav", "wav24", "wav16", "flac"}
@@ -119,6 +122,7 @@ class FileSeparator:
         estimator: Any = None,
         phase: Any = None,
         output: Output | None = None,
+        gate: Gate | None = None,
         *,
         window_ms: float | None = None,
         hop_ms: float | None = None,
@@ -136,6 +140,7 @@ class FileSeparator:
         self.estimator, self.phase, self.sources = choose(estimator, phase, finest.window_s, finest.hop_s)
         self._times_ms = finest.times_ms
         self.output = Output() if output is None else output
+        self.gate = Gate() if gate is None else gate
         self.format, self.overwrite, self.plot = FORMATS[format], overwrite, plot
         self._separators: dict[tuple[int, int], Separator] = {}
 
@@ -145,6 +150,7 @@ class FileSeparator:
             "estimator": describe(self.estimator),
             "phase": describe(self.phase),
             "output": asdict(self.output),
+            "gate": asdict(self.gate),
             **self._times_ms,
         }
 
@@ -200,7 +206,7 @@ class FileSeparator:
     def _separator(self, config: StreamConfig) -> Separator:
         key = (config.sr, config.n_channels)
         if key not in self._separators:
-            self._separators[key] = Separator(config, self.estimator, self.phase, self.output)
+            self._separators[key] = Separator(config, self.estimator, self.phase, self.output, self.gate)
         return self._separators[key]
 
     def _separate_whole(
@@ -221,7 +227,7 @@ class FileSeparator:
         np.nan_to_num(x, copy=False, nan=0, posinf=0, neginf=0)
         # The limiter comes after, for its counts.
         unlimited = Output(self.output.strength_db, np.inf, self.output.fade_in_ms)
-        sources = separate(x, config.sr, self.estimator, self.phase, config=config, output=unlimited)
+        sources = separate(x, config.sr, self.estimator, self.phase, config=config, output=unlimited, gate=self.gate)
         limiter = Output(ceiling_db=self.output.ceiling_db).prepare(config, False)
         finish(limiter, x, sources)
         counts.update(limited=int(limiter.limited[0]), muted=int(limiter.muted[0]))

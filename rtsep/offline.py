@@ -12,6 +12,7 @@ from rtsep.choose import Chosen, choose, usual_times
 from rtsep.config import MAX_CHANNELS, ConfigError, StreamConfig, check_type
 from rtsep.engine.analysis import analyse, prepare_analysis
 from rtsep.engine.channels import share_of_channel
+from rtsep.engine.gate import Gate
 from rtsep.engine.line import MAX_SAMPLE, prepare_line, take_in
 from rtsep.engine.output import Output, finish
 from rtsep.engine.protocols import (
@@ -41,6 +42,7 @@ def separate(
     *,
     config: StreamConfig | None = None,
     output: Output | None = None,
+    gate: Gate | None = None,
 ) -> NDArray[np.float32]:
     """Separate a whole signal: what a live stream would give, aligned with the input.
 
@@ -59,6 +61,8 @@ def separate(
         Window, hop and FFT size, if not the default ones; its rate and channels must be those of `x`.
     output : Output, optional
         Strength, ceiling and fade-in.
+    gate : Gate, optional
+        When a source is taken for absent; not for the offline algorithms.
 
     Returns
     -------
@@ -99,9 +103,11 @@ def separate(
     if is_whole(chosen.estimator) and not finds_phases(chosen.estimator):
         chosen = chosen._replace(estimator=_Played(cast(WholeEstimator, chosen.estimator), config, samples))
     if chosen.phase.lookahead is None:
+        if gate is not None and gate.min_presence > 0:
+            raise ConfigError(f"min_presence={gate.min_presence:g} needs a stream, which phase={phase!r} has not")
         sources = _separate_offline(samples, config, chosen, output)
     else:
-        sources = _separate_stream(samples, Separator(config, chosen.estimator, chosen.phase, output))
+        sources = _separate_stream(samples, Separator(config, chosen.estimator, chosen.phase, output, gate))
     return sources if np.ndim(x) == 2 else sources[:, 0]
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rtsep.engine.gate import Gate
     from rtsep.engine.output import Output
     from rtsep.engine.protocols import Estimator, PhaseRecovery
 
@@ -70,6 +71,33 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="lower what does not belong to a source by DB in its output, e.g. 12 to keep some of the noise "
         "with the speech (default: %(default)s, as far as possible)",
     )
+
+
+def add_gate_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `gate_settings` reads."""
+    group = parser.add_argument_group("gate", "It silences a source that is not there; the last source gets the rest.")
+    group.add_argument(
+        "--gate",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="close where less than P, 0 to 1, of the source is there: 0.6 makes the pauses of speech still "
+        "(default: %(default)g, never)",
+    )
+    group.add_argument(
+        "--gate-hold-ms",
+        type=float,
+        default=250.0,
+        metavar="MS",
+        help="stay open for so long after that (default: %(default)g)",
+    )
+
+
+def gate_settings(args: argparse.Namespace) -> Gate:
+    """Settings of the gate. Raises `ConfigError`."""
+    from rtsep.engine.gate import Gate
+
+    return Gate(args.gate, args.gate_hold_ms)
 
 
 def lookahead(text: str) -> int | None:

@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
+from rtsep.cli.engine import add_engine_options, add_gate_options, engine_settings, gate_settings, times_ms
 from rtsep.cli.inputs import given_path
 from rtsep.cli.progress import progress_bar
 from rtsep.errors import ConfigError
@@ -60,6 +60,7 @@ def add_parser(commands: Any) -> None:
     files.add_argument("--plot", action="store_true", help="draw the spectrograms of mixture and sources: STEM.png")
     files.add_argument("--json", action="store_true", help="print a machine-readable report")
     add_engine_options(parser)
+    add_gate_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.files",))
 
 
@@ -75,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         estimator,
         phase,
         output,
+        gate_settings(args),
         **times_ms(args),
         format=args.format,
         overwrite=args.overwrite,

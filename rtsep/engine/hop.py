@@ -36,6 +36,7 @@ class States(NamedTuple):
 def prepare_states(config: StreamConfig, core: Core, output: Output) -> States:
     """Fresh states. Not real-time safe."""
     n_src, latency, length = len(core.sources), core.latency(config).samples, core.line_length(config)
+    core_state = core.prepare(config)
     return States(
         framing=FramingState(
             hop_in=zeros((config.n_channels, config.hop)),
@@ -43,8 +44,10 @@ def prepare_states(config: StreamConfig, core: Core, output: Output) -> States:
             position=zeros(1, np.int64),
         ),
         line=prepare_line(config.n_channels, length),
-        core=core.prepare(config),
-        output=output.prepare(config, core.consistent, latency - config.hop, length - latency),
+        core=core_state,
+        output=output.prepare(
+            config, core.consistent, latency - config.hop, length - latency, getattr(core_state, "shares", None)
+        ),
     )
 
 

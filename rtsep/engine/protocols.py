@@ -260,6 +260,7 @@ class Core(Protocol):
     ----------
     State : type
         The NamedTuple that `prepare` returns; its class chooses the step, as for the stages.
+        Its `shares` are those of the mixing error that each source gets, float32 (n_src,), if it is shared.
     step : kernel
         `(state, line, hop_out)`: the newest samples of the mixture, float32 (n_channels, line_length), and the hop of
         every source to be overwritten, float32 (n_src, n_channels, hop).
