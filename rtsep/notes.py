@@ -9,6 +9,7 @@ import numpy as np
 
 NAMES = ("c", "c#", "d", "d#", "e", "f", "f#", "g", "g#", "a", "a#", "b")
 _PITCH = re.compile(r"(?:([a-g])(#|s|b|)(-?\d)|(\d{1,3}))(?![0-9a-z#])", re.IGNORECASE)
+LEAST = 0.2  # of the largest activation: -14 dB
 SHORTEST = 5  # frames of a note: four, as long as a window, is the edge of another
 
 
@@ -39,7 +40,9 @@ def pitch_name(midi: int) -> str:
     return f"{NAMES[midi % 12]}{midi // 12 - 1}"
 
 
-def find_notes(activations: np.ndarray, times: np.ndarray, sources: tuple[str, ...], least: float = 0.1) -> list[Note]:
+def find_notes(
+    activations: np.ndarray, times: np.ndarray, sources: tuple[str, ...], least: float = LEAST
+) -> list[Note]:
     """Which sources sound when, by onset.
 
     Parameters

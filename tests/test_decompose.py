@@ -434,6 +434,15 @@ def test_without_pytorch_one_line_says_what_to_install(files, tmp_path):
     assert done.stderr == "rtsep: a dictionary search needs PyTorch: pip install 'rtsep[train]'\n"
 
 
+def test_the_page_is_what_was_measured(monkeypatch):
+    docs = Path(__file__).parents[1] / "docs"
+    monkeypatch.syspath_prepend(str(docs.parent / "bench"))
+    import decompose
+
+    result = json.loads((docs / "decompose.json").read_text())
+    assert (docs / "decompose.md").read_text() == decompose.render_page(result)
+
+
 def test_a_small_study_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(str(Path(__file__).parents[1] / "bench"))
     import decompose

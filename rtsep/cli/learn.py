@@ -153,6 +153,7 @@ def _learn_for_search(args: argparse.Namespace) -> int:
     _refuse(args, STREAMS, "is for dictionaries of streams, not for --method")
     options = {"sr": args.rate, "band_hz": args.band, "paper": args.paper, "epochs": args.epochs, "seed": args.seed}
     recordings = _notes(args.sounds)
+    make_folder(args.output.parent)  # what fails there fails before the learning
     with gently() as stopped:
         with progress_bar("learning") as move:
 
@@ -162,7 +163,6 @@ def _learn_for_search(args: argparse.Namespace) -> int:
                 return stopped()
 
             model = learn_sources(recordings, args.method, **options, progress=told)
-        make_folder(args.output.parent)
         write_model(args.output, model)
         frames, history = model.manifest["frames"], model.manifest.get("validation")
         learned = f"; validation NLL {history[0]:.3f} -> {min(history):.3f} in {len(history)} epochs" if history else ""

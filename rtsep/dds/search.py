@@ -226,6 +226,10 @@ def dictionary_search(
     size = (atoms.norm(dim=0) * h) if method == "dds1" else atoms.norm(dim=0)[:, None] * h
     activations = torch.stack([rows.sum(0) for rows in size.split(counts)]).double().numpy()
     left = float((v - compose(atoms, h)).norm() / v.norm())
+    if not (np.isfinite(activations).all() and np.isfinite(left)):
+        raise ConfigError(
+            f"the search has diverged after {len(losses)} iterations: a lower learning_rate, or another model"
+        )
     times = model.spectra.times(n_frames)
     return Decomposition(
         method, model.sources, times, activations, atoms.numpy(), counts, h.numpy(), np.array(losses), left

@@ -88,5 +88,5 @@ def compress(magnitudes: np.ndarray) -> np.ndarray:
 
 
 def expand(levels: np.ndarray) -> np.ndarray:
-    """Magnitudes of levels; those below 0 count as 0."""
-    return np.expm1(np.log1p(RANGE) * np.maximum(levels, 0)) / RANGE
+    """Magnitudes of levels; those below 0 count as 0, those above 4 as 4."""
+    return np.expm1(np.log1p(RANGE) * np.clip(levels, 0, 4).astype(float)) / RANGE
