@@ -455,6 +455,7 @@ def test_a_small_study_goes_on_where_it_was_interrupted(tmp_path, monkeypatch, c
     monkeypatch.setattr(decompose, "SEEDS", (0,))
     monkeypatch.setattr(decompose, "POLYPHONY", (2,))
     monkeypatch.setattr(decompose, "CHORDS", 1)
+    monkeypatch.setattr(decompose, "PAIRS", 1)
     monkeypatch.setattr(decompose, "costs", list)
     small = decompose.Study(SR, BAND_HZ, range(60, 64), (60, 90), 0.5, SMALL, 2, 30, 0.02, "smoke")
     monkeypatch.setattr(decompose, "SMALL", small)
