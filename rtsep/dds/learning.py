@@ -141,7 +141,7 @@ def learn_signals(
     band_hz : float, optional
         Highest frequency that is looked at. Default: 4000, or half the rate.
     paper : bool
-        With the sizes and the band of the paper: hours on a processor.
+        With the sizes and the band of the paper: days on a processor.
     size : Size, optional
         Any other size.
     epochs : int, optional
