@@ -44,9 +44,9 @@ RELEASED, STRONG = 1e-4, PRIOR  # weight of the likelihood of the codes
 ROWS = (("nmf", 0.0), *((method, prior) for prior in (RELEASED, STRONG) for method in METHODS[1:]))
 FRAMES = (30, 60, 120, 240)  # of each note, for time and memory
 
-WEIGHT = """**What the weight does.** With the released one the search leaves less of the spectrum unexplained (below), but
-the codes leave what the flows know: atoms of notes that do not sound bend to what is left over. The larger one keeps
-atoms near those of real notes, at the price of a worse fit."""
+WEIGHT = """**What the weight does.** With the released one the search leaves less of the spectrum unexplained (below),
+but the codes leave what the flows know: atoms of notes that do not sound bend to what is left over. The larger one
+keeps atoms near those of real notes, at the price of a worse fit."""
 DIFFERENCES = """**Why the figures are not those of the paper.** Twelve notes instead of sixty: activations that know
 nothing have a PSA four times as high. The pianos are sampled and dry, and probably more like one another than the
 synthetic ones of MAPS and its real one, so that NMF with all their frames does well. Flows are smaller, learn for a few
