@@ -32,6 +32,7 @@ COMMANDS = (
     "evaluate",
     "train",
     "learn",
+    "decompose",
     "restore",
     "export",
 )
