@@ -61,7 +61,7 @@ def spectrogram(path: Path, n_samples: int) -> tuple[np.ndarray, int]:
 
 
 def _parts(reader: AudioReader, starts: list[int], length: int) -> Iterator[np.ndarray]:
-    """Parts (n_channels, length) of a recording that begin at `starts`, in ascending order; silence before and after it.
+    """Parts (n_channels, length) of a recording that begin at `starts`, in ascending order; silence around it.
 
     Not by seeking, which not every format can.
     """
