@@ -9,9 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
 from rtsep.audio_files import open_audio
 from rtsep.estimators.dictionary_file import Dictionary
+from rtsep.notes import Note
 
 MAX_COLUMNS = 1600  # frames in a picture; more would be narrower than its pixels
 MAX_ROWS = 512  # of frequencies; the loudest of neighbouring bins counts
@@ -102,6 +104,46 @@ def _draw(axis: Axes, values: np.ndarray, decibels: int, top: float) -> None:
     level = decibels * np.log10(np.maximum(values, 1e-10))
     extent = (0, values.shape[1], 0, top)
     axis.imshow(level, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-60, vmax=0)
+
+
+def plot_roll(
+    path: Path, activations: np.ndarray, times: np.ndarray, sources: tuple[str, ...], notes: list[Note]
+) -> None:
+    """Draw the activations of sources as a piano roll, the first source lowest, and frame the notes that were found.
+
+    Parameters
+    ----------
+    path : Path
+        Picture, overwritten; a PNG whatever its suffix.
+    activations : ndarray, real, >= 0, (n_src, n_frames)
+    times : ndarray, float, (n_frames,)
+        Middle of each frame in seconds, evenly spaced.
+    sources : tuple of str
+    notes : list of Note
+    """
+    half = (times[1] - times[0]) / 2 if times.size > 1 else 0.01
+    level = 20 * np.log10((activations / max(activations.max(), 1e-30)).clip(1e-3))
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10, "axes.linewidth": 0.6}):
+        figure = Figure(figsize=(10, max(3.0, 0.8 + 0.22 * len(sources))), dpi=120, layout="constrained")
+        FigureCanvasAgg(figure)
+        axis = figure.subplots()
+        image = axis.imshow(
+            level,
+            origin="lower",
+            aspect="auto",
+            extent=(times[0] - half, times[-1] + half, -0.5, len(sources) - 0.5),
+            cmap="magma",
+            vmin=-60,
+            vmax=0,
+            interpolation="nearest",
+        )
+        for note in notes:
+            corner = (note.onset, sources.index(note.source) - 0.5)
+            axis.add_patch(Rectangle(corner, note.offset - note.onset, 1, fill=False, edgecolor="cyan", linewidth=1))
+        axis.set_yticks(range(len(sources)), sources)
+        axis.set_xlabel("time in s")
+        figure.colorbar(image, ax=axis, label="activation in dB below the largest", fraction=0.03, pad=0.01)
+        figure.savefig(path, format="png")
 
 
 def plot_files(path: Path, signals: dict[str, Path], n_samples: int) -> None:

@@ -325,7 +325,7 @@ def check_audio(x: Any, n_channels: int) -> np.ndarray:
     if x.dtype.kind not in "fiu":
         raise TypeError(f"audio is {x.dtype}, not real numbers")
     if x.dtype.kind in "iu":
-        raise TypeError(f"audio is {x.dtype}; scale it to floats with full scale 1")
+        raise TypeError(f"audio is {x.dtype}; rtsep.from_pcm makes floats with full scale 1 of it")
     if not (x.ndim == 2 and x.shape[0] == n_channels) and not (x.ndim == 1 and n_channels == 1):
         expected = "(n_samples,)" if n_channels == 1 else f"({n_channels}, n_samples)"
         raise ValueError(f"audio has shape {x.shape}, not {expected}")

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
+from rtsep.cli.machine import add_json_option
 
 DESCRIPTION = """\
 Make a C library of a separator: the same machine code that runs in Python, for any processor that LLVM knows, without
@@ -45,6 +46,7 @@ def add_parser(commands: Any) -> None:
         help="of a network: int8 takes a quarter of the memory (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier export")
+    add_json_option(parser)
     add_engine_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.export.library",))
 
@@ -69,6 +71,9 @@ def run(args: argparse.Namespace) -> int:
     config = StreamConfig.from_ms(args.rate, n_channels=args.channels, **times_ms(args))
     separator = Separator(config, estimator, phase, output)
     sizes = write_library(separator, target, args.output, args.overwrite)
+    args.report = {"output": str(args.output), "estimator": estimator.name, "phase": phase.name, "sr": config.sr}
+    args.report |= {"target": target.triple, "cpu": target.cpu, "latency": separator.latency}
+    args.report |= {"code": sizes.code, "constants": sizes.constants, "memory": separator_memory(separator)}
     print(
         f"{args.output}: {estimator.name} + {phase.name} for {target.triple}, {target.cpu}; {config.sr} Hz, latency "
         f"{1e3 * separator.latency / config.sr:.4g} ms; code {sizes.code:,}, constants {sizes.constants:,}, "
