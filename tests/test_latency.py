@@ -83,8 +83,8 @@ def cable(server: JackServer, gain: float, delay: int = 0, noise: float = 0.0, p
 
     def join():
         server.loop_back()
-        (source,) = client.get_ports("PortAudio", is_output=True)
-        (target,) = client.get_ports("PortAudio", is_input=True)
+        (source,) = client.get_ports("rtsep", is_output=True)
+        (target,) = client.get_ports("rtsep", is_input=True)
         client.disconnect(source, target)
         client.connect(source, client.inports[0])
         client.connect(client.outports[0], target)

@@ -57,4 +57,4 @@ def test_the_ledger_follows_the_graph_and_says_so(server):
         live.communicate(timeout=60)
     assert any(line.split()[:3] == ["device", "out", "1024"] for line in lines)
     assert lines[-1] == "the delay of the devices is 256 samples, 5.3 ms, and was 21.3 ms\n"
-    wait_until(lambda: not any("PortAudio" in port for port in server.ports()))
+    wait_until(lambda: not any("rtsep" in port for port in server.ports()))

@@ -22,6 +22,8 @@ COMMANDS = (
     "demo",
     "separate",
     "live",
+    "presets",
+    "service",
     "devices",
     "latency",
     "doctor",
@@ -72,6 +74,7 @@ def main(argv: list[str] | None = None) -> int:
                 if hasattr(stream, "reconfigure"):
                     stream.reconfigure(errors="backslashreplace")  # file names need not be text
             args = make_parser().parse_args(argv)
+            args.argv = sys.argv[1:] if argv is None else argv
             on_compiling(_compiling)
             for name in getattr(args, "modules", ()):
                 import_module(name)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import platform
 import shutil
 import tempfile
@@ -9,10 +10,12 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rtsep.errors import LiveError
+from rtsep.live.jack import name_client, prepare_jack
 from rtsep.live.pipewire import find_graph
 
 RATES = (8_000, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
@@ -78,11 +81,17 @@ def portaudio() -> Any:
     LiveError
         Where PortAudio is missing.
     """
+    _prepare()
     try:
         import sounddevice
     except OSError as problem:
         raise LiveError(f"PortAudio was not found ({problem}); {_installation()}") from problem
     return sounddevice
+
+
+@cache
+def _prepare() -> None:
+    prepare_jack()
 
 
 def _installation() -> str:
@@ -122,6 +131,7 @@ def abandon() -> None:
     try:
         shutil.copy(path, copy)
         fresh = sounddevice._ffi.dlopen(str(copy))
+        name_client(ctypes.CDLL(str(copy)))
     except OSError as problem:
         raise LiveError(f"the JACK server is gone, and PortAudio cannot be loaded again ({problem})") from problem
     finally:

@@ -1,0 +1,89 @@
+"""Virtual devices on a PipeWire without hardware: what is heard through one, and that nothing of it is left."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import soundfile as sf
+from pipewire import PipeWire, require_pipewire, wait_until
+from scipy.signal import correlate
+
+from rtsep import StreamConfig, separate
+
+LIVE = [sys.executable, "-m", "rtsep", "live", "--plain"]
+PLAIN = ["--estimator", "passthrough", "--phase", "mixture"]
+MICROPHONE = "rtsep_microphone_rtsep_signal"  # as its node is called, by default
+
+
+@pytest.fixture(scope="module")
+def server():
+    require_pipewire()
+    with PipeWire({"chosen": 1, "another": 2}) as pipewire:
+        yield pipewire
+
+
+def start(server, *options: str) -> tuple[subprocess.Popen, list[str]]:
+    """A stream that runs, and what it has said until then."""
+    process, lines = server.start(*LIVE, *options), []
+    while not any(" load median " in line for line in lines):
+        lines.append(process.stdout.readline())
+        assert process.poll() is None, (lines, process.communicate())
+    return process, lines
+
+
+def end(process, number=signal.SIGTERM) -> tuple[int, str, str]:
+    process.send_signal(number)
+    out, said = process.communicate(timeout=60)
+    return process.returncode, out, said
+
+
+def sources(server) -> list[str]:
+    return [line.split("\t")[1] for line in server.run("pactl", "list", "sources", "short").stdout.splitlines()]
+
+
+def defaults(server) -> list[str]:
+    return [line for line in server.run("pactl", "info").stdout.splitlines() if line.startswith("Default S")]
+
+
+def test_a_recorder_hears_from_the_microphone_what_the_engine_makes_of_a_file(server, tmp_path):
+    rng = np.random.default_rng(0)
+    voice = 0.1 * rng.standard_normal(3 * 48_000) * np.sin(np.arange(3 * 48_000) / 9_000) ** 2
+    voice += 0.01 * rng.standard_normal(voice.size)
+    sf.write(tmp_path / "voice.wav", voice, 48_000, "FLOAT")
+    before = defaults(server)
+    process, lines = start(server, "--virtual-mic", "Clean mic", "--estimator", "denoise", "--record", str(tmp_path / "take"))
+    recorder = server.start(
+        "pw-record", "--target", "rtsep_microphone_Clean_mic", "--format", "f32", "--channels", "1",
+        str(tmp_path / "heard.wav"),
+    )  # fmt: skip
+    try:
+        time.sleep(0.5)
+        server.run("pw-cat", "--playback", "--target", "chosen", str(tmp_path / "voice.wav"))
+        time.sleep(0.5)
+        assert defaults(server) == before
+    finally:
+        recorder.send_signal(signal.SIGINT)
+        recorder.communicate(timeout=20)
+        end(process)
+    assert "virtual microphone 'Clean mic': choose it in your programs\n" in lines
+    (mixture, sr), (heard, _) = sf.read(tmp_path / "take/mixture.wav"), sf.read(tmp_path / "heard.wav")
+    assert sr == 48_000
+    # What came in is the file, and what is heard is what `separate` makes of what came in.
+    assert similarity(mixture, voice) > 0.99
+    latency_ms = next(float(line.split()[3]) for line in lines if line.split()[:1] == ["window"])
+    made = separate(mixture, sr, "denoise", config=StreamConfig.from_ms(sr, latency_ms=latency_ms))
+    print(similarity(mixture, voice), similarity(made[0], heard))
+    assert similarity(made[0], heard) > 0.9999
+
+
+def similarity(long: np.ndarray, short: np.ndarray) -> float:
+    """The correlation coefficient at the lag at which it is highest, where both are."""
+    lag = int(np.argmax(correlate(long, short, "full", "fft"))) - short.size + 1
+    first, last = max(lag, 0), min(lag + short.size, long.size)
+    return float(np.corrcoef(long[first:last], short[first - lag : last - lag])[0, 1])
