@@ -64,6 +64,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; status 0, 2 for an error, 3 without a usable device, 129, 130 or 143 if interrupted."""
+    status = _main(argv)
+    if argv is None and (devices := sys.modules.get("rtsep.live.devices")):
+        devices.end_portaudio()
+    return status
+
+
+def _main(argv: list[str] | None) -> int:
     args = argparse.Namespace()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell

@@ -8,6 +8,7 @@ import math
 import re
 import shlex
 import sys
+from importlib import import_module
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -23,8 +24,8 @@ def add_parser(commands: Any) -> None:
     parser = commands.add_parser(
         "presets",
         help="list the settings that `rtsep live --save NAME` has kept",
-        description="List the presets of `rtsep live`: settings kept by `rtsep live --save NAME` and used by `rtsep live "
-        "NAME`. Each is a TOML file, which may be edited: its keys are the long options.",
+        description="List the presets of `rtsep live`: settings kept by `rtsep live --save NAME` and used by `rtsep "
+        "live NAME`. Each is a TOML file, which may be edited: its keys are the long options.",
     )
     parser.add_argument("--remove", metavar="NAME", help="remove one")
     parser.set_defaults(run=run)
@@ -101,14 +102,11 @@ def read_preset(name: str) -> list[str]:
     """
     path = _existing(name)
     try:
-        import tomllib
-    except ImportError:  # Python 3.10
-        try:
-            import tomli as tomllib
-        except ImportError:
-            raise ConfigError("presets need Python 3.11, or the package tomli: pip install tomli") from None
+        toml = import_module("tomllib" if sys.version_info >= (3, 11) else "tomli")
+    except ImportError:
+        raise ConfigError("presets need Python 3.11, or the package tomli: pip install tomli") from None
     try:
-        settings = tomllib.loads(path.read_text(encoding="utf-8"))
+        settings = toml.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as problem:
         raise ConfigError(f"preset {path}: {problem}") from None
     words = []

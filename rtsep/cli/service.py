@@ -17,8 +17,8 @@ from rtsep.errors import ConfigError, LiveError
 UNIT = "rtsep.service"
 PATIENCE_S = 30.0
 
-# A failure of the devices (3) may pass, settings that are wrong (2) stay so. SIGTERM is how it is stopped. A line a second
-# is nothing for a journal; what goes wrong is.
+# A failure of the devices (3) may pass, settings that are wrong (2) stay so. SIGTERM is how it is stopped. A line a
+# second is nothing for a journal; what goes wrong is.
 TEXT = """\
 # Written by `rtsep service install`.
 [Unit]
@@ -54,8 +54,8 @@ def add_parser(commands: Any) -> None:
         parents=[commands.choices["live"]],
         add_help=False,
         help="run `rtsep live` with these options from now on and after every log-in",
-        description="Run `rtsep live` with these options, and --virtual-mic if no virtual device is among them, from now on "
-        "and after every log-in. A second `install` replaces the first.",
+        description="Run `rtsep live` with these options, and --virtual-mic if no virtual device is among them, from "
+        "now on and after every log-in. A second `install` replaces the first.",
     )
     install.set_defaults(run=_install, modules=())
     remove = actions.add_parser("remove", help="stop it, and do not start it any more")
@@ -87,8 +87,8 @@ def _install(args: argparse.Namespace) -> int:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(unit_text(words, Path.cwd()), encoding="utf-8")
     print(f"written: {path}", flush=True)
-    for command in (["daemon-reload"], ["enable", UNIT], ["restart", UNIT]):
-        _systemctl(*command)
+    for action in (["daemon-reload"], ["enable", UNIT], ["restart", UNIT]):
+        _systemctl(*action)
     print(f"it runs, and will after every log-in; `systemctl --user status {UNIT}` says how it is")
     print("`rtsep service remove` ends that")
     return 0

@@ -72,8 +72,8 @@ def virtual_devices(args: argparse.Namespace) -> Iterator[None]:
                 find_device(device.name, side)
             except LiveError as problem:
                 raise LiveError(
-                    f"PortAudio does not see the virtual {device.kind}; install PipeWire's library for clients of JACK: "
-                    "apt install pipewire-jack"
+                    f"PortAudio does not see the virtual {device.kind}; install PipeWire's library for clients of "
+                    "JACK: apt install pipewire-jack"
                 ) from problem
             print(f"virtual {device.kind} {device.name!r}: choose it in your programs", flush=True)
         yield

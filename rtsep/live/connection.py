@@ -11,6 +11,7 @@ from rtsep.kernels.memory import memory
 from rtsep.live.bridge import DRIFT, RUNNING, UNDERRUNS, compiled_callbacks, delays, prepare_bridge
 from rtsep.live.callback import Access, LiveState, compiled_callback
 from rtsep.live.devices import JACK, Device, abandon, explained, portaudio, supports
+from rtsep.live.guard import guarded
 from rtsep.live.pointers import Handle
 from rtsep.live.uninterrupted import uninterrupted
 
@@ -177,18 +178,24 @@ class Connection:
         # What was put out in one period comes in no earlier than in the next.
         return max(0, device_in), max(device_out, period + self._block_size)
 
+    def _close_streams(self) -> None:
+        for stream in self._streams:
+            stream.abort(ignore_errors=True)
+            stream.close(ignore_errors=True)
+
     def close(self, lost: bool = False, live: LiveState | None = None) -> None:
         """Let the devices go; `lost`: they are gone. `live`, in which a callback may hang, is kept then."""
         jack = any(device.host_api == JACK for device in self._devices)
-        if self._streams and (self._given_up or (jack and (lost or not self.active))):
+        gone = self._given_up or (jack and (lost or not self.active))
+        # The server may go at this very moment.
+        if self._streams and (gone or (jack and not guarded(self._close_streams))):
             self._connected[0] = False
             _ABANDONED.append((self, live))
             if not self._given_up:
                 abandon()
         else:
-            for stream in self._streams:
-                stream.abort(ignore_errors=True)
-                stream.close(ignore_errors=True)
+            if not jack:
+                self._close_streams()
             self._handle.release()
             self._engine.release()
         self._streams = []

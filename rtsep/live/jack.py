@@ -11,9 +11,11 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from rtsep.live.pipewire import running
+from rtsep.live.pipewire import accepts, running, socket_path
 
 CLIENT = b"rtsep"  # on the graph; PortAudio keeps the address
+
+PIPEWIRES = "/pipewire-0.3/jack/"  # in the path of its library
 
 _LOADED: list[Any] = []
 
@@ -45,6 +47,15 @@ def pipewire_library() -> str | None:
     script = shutil.which("pw-jack")
     found = re.search(r"LD_LIBRARY_PATH='([^':]+)'", Path(script).read_text(errors="replace")) if script else None
     return f"{found[1]}/libjack.so.0" if found else None
+
+
+def server_answers() -> bool:
+    """Whether the server of the library that is loaded takes clients; True where that cannot be told."""
+    with suppress(OSError):
+        if PIPEWIRES in Path("/proc/self/maps").read_text():
+            return accepts(socket_path())
+        return accepts(Path(f"/dev/shm/jack_{os.environ.get('JACK_DEFAULT_SERVER', 'default')}_{os.getuid()}_0"))
+    return True
 
 
 def jack_named_or_running() -> bool:

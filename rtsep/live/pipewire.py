@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
@@ -44,10 +45,28 @@ class Graph:
         return self.sinks[0] if self.sinks else ""
 
 
+def socket_path() -> Path | None:
+    """Where PipeWire is reached by the programs of this user."""
+    folder = os.environ.get("PIPEWIRE_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR")
+    return Path(folder) / os.environ.get("PIPEWIRE_REMOTE", "pipewire-0") if folder else None
+
+
+def accepts(path: Path | None) -> bool:
+    """Whether a server is behind a socket; one that crashed has left its socket."""
+    if path is None:
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(PATIENCE_S)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
 def running() -> bool:
     """Whether PipeWire runs for this user."""
-    folder = os.environ.get("PIPEWIRE_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR")
-    return bool(folder) and (Path(folder or "") / os.environ.get("PIPEWIRE_REMOTE", "pipewire-0")).exists()
+    return accepts(socket_path())
 
 
 def find_graph() -> Graph | None:

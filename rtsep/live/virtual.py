@@ -1,7 +1,7 @@
 """Virtual devices: a microphone that programs can choose and the engine plays into, a speaker that it listens to.
 
-The sound server makes them by a module for its PulseAudio interface, and forgets them when it ends. One whose program was
-killed stays; its properties say whose it was, so that the next program can tell, and remove it.
+The sound server makes them by a module for its PulseAudio interface, and forgets them when it ends. One whose program
+was killed stays; its properties say whose it was, so that the next program can tell, and remove it.
 """
 
 from __future__ import annotations
@@ -78,7 +78,8 @@ class VirtualDevice:
         check_choice("kind", kind, tuple(KINDS))
         check_int("n_channels", n_channels, 1, 2)
         if not re.fullmatch(NAME, name):
-            raise ConfigError(f"virtual {kind} {name!r}: a name is letters, digits, spaces, '-', '_' and '.', at most 60")
+            allowed = "letters, digits, spaces, '-', '_' and '.', at most 60"
+            raise ConfigError(f"virtual {kind} {name!r}: a name is {allowed}")
         self.kind, self.name, self.n_channels = kind, name, n_channels
         self.node = "rtsep_" + re.sub(r"\W", "_", f"{kind}_{name}")
         self.removed: list[str] = []
@@ -116,11 +117,13 @@ class VirtualDevice:
     def _make(self) -> None:
         self.removed = remove_left()
         if any(made.node == self.node for made in _made()):
-            raise LiveError(f"another rtsep has a virtual {self.kind} of the name {self.name!r}; give this one another name")
+            raise LiveError(
+                f"another rtsep has a virtual {self.kind} of the name {self.name!r}; give this one another name"
+            )
         graph = find_graph()
         if graph and self.name in (*graph.sources, *graph.sinks):
             raise LiveError(f"there is a device of the name {self.name!r}; give the virtual {self.kind} another name")
-        pid = os.getpid()
+        owner = f"{os.getpid()}-{_started(os.getpid())}"
         _pactl(
             "load-module",
             "module-null-sink",
@@ -128,7 +131,7 @@ class VirtualDevice:
             f"sink_name={self.node}",
             f"channel_map={POSITIONS[self.n_channels]}",
             # The desktop's own choice never falls on it while there is anything else.
-            f"sink_properties=\"device.description='{self.name}' priority.session=1 rtsep.owner={pid}-{_started(pid)}\"",
+            f"sink_properties=\"device.description='{self.name}' priority.session=1 rtsep.owner={owner}\"",
         )
         end = time.monotonic() + PATIENCE_S
         while not has_ports(self.node):
@@ -168,7 +171,7 @@ def _made() -> list[Made]:
 
 
 def _started(pid: int) -> str:
-    """When a process was started, in ticks since the machine was; so it is another one, though its number came again."""
+    """When a process was started, in ticks since the machine was: its number may come again."""
     with suppress(OSError):
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
     return ""
