@@ -51,11 +51,26 @@ def pipewire_library() -> str | None:
 
 def server_answers() -> bool:
     """Whether the server of the library that is loaded takes clients; True where that cannot be told."""
+    return not sys.platform.startswith("linux") or accepts(_server())
+
+
+def server_identity() -> tuple[int, int] | None:
+    """Something else for every server, also for one that came after another; None where that cannot be told."""
+    path = _server()
+    with suppress(OSError):
+        if path:
+            found = path.stat()
+            return found.st_ino, found.st_ctime_ns
+    return None
+
+
+def _server() -> Path | None:
+    """The socket of the server of the library that is loaded."""
     with suppress(OSError):
         if PIPEWIRES in Path("/proc/self/maps").read_text():
-            return accepts(socket_path())
-        return accepts(Path(f"/dev/shm/jack_{os.environ.get('JACK_DEFAULT_SERVER', 'default')}_{os.getuid()}_0"))
-    return True
+            return socket_path()
+        return Path(f"/dev/shm/jack_{os.environ.get('JACK_DEFAULT_SERVER', 'default')}_{os.getuid()}_0")
+    return None
 
 
 def jack_named_or_running() -> bool:
