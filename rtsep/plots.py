@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
@@ -62,33 +63,45 @@ def spectrogram(path: Path, n_samples: int) -> tuple[np.ndarray, int]:
 
 
 def plot_dictionary(path: Path, dictionary: Dictionary) -> None:
-    """Draw the atoms of a dictionary as one PNG, those of each sound beside each other, lowest first."""
-    framing, start, columns = dictionary.framing, 0, []
+    """Draw what was learned as one PNG, a column for each sound: atoms, frames, activations, cost.
+
+    Atoms and activations stand in the order of the frequencies of the atoms, the lowest first. Frames, activations and
+    cost are those of `Dictionary.lessons`; of a dictionary from a file, which has none, the atoms alone are drawn.
+    """
+    framing, start = dictionary.framing, 0
     hz = np.arange(framing.n_bins)[:, None] * framing.sr / framing.n_fft
-    for n in dictionary.n_atoms:
-        w = dictionary.atoms[: framing.n_bins, start : start + n]
-        columns.append(w[:, np.argsort((hz * w).sum(0) / w.sum(0))])
-        start += n
-    level = (10 if framing.powers else 20) * np.log10(np.concatenate([w / w.max(0) for w in columns], 1).clip(1e-10))
-    edges = np.cumsum([0, *dictionary.n_atoms])
-    figure = Figure(figsize=(10, 4), dpi=120, layout="constrained")
-    FigureCanvasAgg(figure)
-    axis = figure.subplots()
-    image = axis.imshow(
-        level,
-        origin="lower",
-        aspect="auto",
-        extent=(0, edges[-1], 0, framing.sr / 2000),
-        cmap="magma",
-        vmin=-60,
-        vmax=0,
-    )
-    for edge in edges[1:-1]:
-        axis.axvline(edge, color="white", linewidth=1)
-    axis.set_xticks((edges[:-1] + edges[1:]) / 2, dictionary.sources)
-    axis.set_ylabel("frequency in kHz")
-    figure.colorbar(image, ax=axis, label="dB below the peak of the atom", fraction=0.03, pad=0.01)
-    figure.savefig(path, format="png")
+    decibels = 10 if framing.powers else 20
+    n_rows = 4 if dictionary.lessons else 1
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10, "axes.linewidth": 0.6}):
+        figure = Figure(figsize=(1 + 4.5 * len(dictionary.sources), 0.5 + 2.3 * n_rows), dpi=120, layout="constrained")
+        FigureCanvasAgg(figure)
+        axes = figure.subplots(n_rows, len(dictionary.sources), squeeze=False)
+        for column, (name, n) in enumerate(zip(dictionary.sources, dictionary.n_atoms, strict=True)):
+            w = dictionary.atoms[: framing.n_bins, start : start + n]
+            start += n
+            order = np.argsort((hz * w).sum(0) / w.sum(0))
+            rows = axes[:, column]
+            rows[0].set_title(f"{name}: {n} atoms", loc="left")
+            _draw(rows[0], w[:, order] / w.max(0)[order], decibels, framing.sr / 2000)
+            rows[0].set(xlabel="atom", ylabel="kHz")
+            if not dictionary.lessons:
+                continue
+            frames, activations, cost = dictionary.lessons[name]
+            _draw(rows[1], frames[: framing.n_bins] / frames.max(), decibels, framing.sr / 2000)
+            rows[1].set(title="frames that were learned from, of equal level", ylabel="kHz")
+            _draw(rows[2], activations[order] / activations.max(), decibels, n)
+            rows[2].set(title="activations", xlabel="frame", ylabel="atom")
+            rows[3].plot(cost / frames.size)
+            rows[3].set(title="cost, of a value", xlabel="iteration", yscale="log")
+            rows[3].grid(alpha=0.3)
+        figure.savefig(path, format="png")
+
+
+def _draw(axis: Axes, values: np.ndarray, decibels: int, top: float) -> None:
+    """Values of at most one in dB, as an image of that height."""
+    level = decibels * np.log10(np.maximum(values, 1e-10))
+    extent = (0, values.shape[1], 0, top)
+    axis.imshow(level, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-60, vmax=0)
 
 
 def plot_files(path: Path, signals: dict[str, Path], n_samples: int) -> None:

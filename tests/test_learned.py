@@ -30,7 +30,17 @@ from rtsep.estimators.learned import SHIPPED, estimate_learned, prepare_network,
 from rtsep.estimators.model_file import Shape, read_model, write_model
 from rtsep.evaluation import si_sdr
 from rtsep.kernels.jit import kernel
-from rtsep.kernels.network import affine, gru_step, leaky_relu, panels, scaled_sigmoid, sigmoid, tanh
+from rtsep.kernels.network import (
+    affine,
+    affine_int8,
+    gru_step,
+    leaky_relu,
+    panels,
+    quantised,
+    scaled_sigmoid,
+    sigmoid,
+    tanh,
+)
 from rtsep.kernels.rows import affine_rows, narrow_panels
 from rtsep.kernels.simd import limit, load, store
 from rtsep.phase import MISI, OMISI
@@ -189,6 +199,13 @@ def test_layers_equal_their_twins(n_in, n_out):
     exact = weight @ x[3:] + bias
     assert np.abs(out[:n_out] - exact).max() < 1e-5 * max(1, np.abs(exact).max())
     assert (out[n_out:] == 0).all()
+    small = quantised(packed)
+    scale = np.abs(weight).max(1) / 127
+    affine_int8(small, 1, x.astype(np.float32), 3, n_in, y := np.full_like(out, np.nan))
+    rounded = scale[:, None] * np.rint((weight / scale[:, None]).astype(np.float32))
+    exact = rounded @ x[3:] + bias
+    assert np.abs(y[:n_out] - exact).max() < 1e-5 * max(1, np.abs(exact).max())
+    assert (y[n_out:] == 0).all()
     y = out.copy()
     leaky_relu(y, n_out, np.float32(0.2))
     assert np.array_equal(y[:n_out], np.where(out > 0, out, np.float32(0.2) * out)[:n_out])

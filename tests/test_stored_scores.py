@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
 import stored_scores
 
 
+@pytest.mark.timeout(900)  # a minute and a half on an idle machine
 def test_scores_of_the_fixed_set_are_the_stored_ones():
     changed = stored_scores.compare(stored_scores.load(), stored_scores.measure())
     assert not changed, "\n".join(

@@ -35,6 +35,7 @@ COMMANDS = (
     "train",
     "learn",
     "restore",
+    "export",
 )
 
 EXIT_ERROR = 2
@@ -42,7 +43,16 @@ EXIT_DEVICE = 3  # no sound device can be used as asked
 EXIT_UNHEARD = 128 + 13  # SIGPIPE
 
 # Settings whose options have another name.
-OPTIONS = {"n_iter": "iterations", "strength_db": "strength", "sr": "rate", "block_size": "block", "level_db": "level"}
+OPTIONS = {
+    "n_iter": "iterations",
+    "strength_db": "strength",
+    "sr": "rate",
+    "block_size": "block",
+    "level_db": "level",
+    "min_presence": "gate",
+    "input_gain_db": "input_gain",
+    "output_gain_db": "output_gain",
+}
 
 
 class _Parser(argparse.ArgumentParser):

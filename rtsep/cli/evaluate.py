@@ -98,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _setup(args: argparse.Namespace, text: str | None) -> Setup:
     """A setup from the options, or from `text` as `--compare` takes it."""
-    from rtsep.choose import takes
+    from rtsep.choose import find, takes
     from rtsep.evaluation.evaluate import ORACLE, Setup
 
     wanted = argparse.Namespace(**vars(args))
@@ -107,8 +107,11 @@ def _setup(args: argparse.Namespace, text: str | None) -> Setup:
         if found is None:
             raise ConfigError(f"setup={text!r} is not ESTIMATOR[+PHASE[:ITERATIONS[:LOOKAHEAD]]]")
         wanted.estimator, phase_name, iterations, lookahead = found.groups()
-        if not takes("estimator", wanted.estimator, "model"):
-            wanted.model = None  # it is for the others
+        # What is given is for those that take it.
+        for option, without in (("model", None), ("with_rest", False), ("components", None)):
+            blind = option == "components" and hasattr(find("estimator", wanted.estimator), "blind")
+            if not takes("estimator", wanted.estimator, option) and not (blind and wanted.model is None):
+                setattr(wanted, option, without)
         if phase_name is not None:
             wanted.phase = phase_name
             wanted.iterations = None if iterations is None else int(iterations)
@@ -121,4 +124,4 @@ def _setup(args: argparse.Namespace, text: str | None) -> Setup:
         wanted.estimator, wanted.phase = "passthrough", wanted.phase or "omisi"
     estimator, phase, output = engine_settings(wanted)
     label = text or f"{estimator.name}+{phase.name}"
-    return Setup(label, ORACLE if oracle else estimator, phase, output, **times_ms(args))
+    return Setup(label, ORACLE if oracle else estimator, phase, output, **times_ms(wanted))

@@ -20,6 +20,8 @@ examples:
   rtsep learn guitar=takes/guitar/ trumpet=takes/trumpet/ -o duo.npz
   rtsep separate live.wav -o separated --model duo.npz
   rtsep live --rate 44100 --model duo.npz                       # the rate of the recordings, or learn with --rate
+  rtsep learn guitar=takes/ -o guitar.npz                       # one alone, from whatever else there is:
+  rtsep separate live.wav -o separated --model guitar.npz --with-rest
 
 It needs the very instruments, few timbres and little overlap: other recordings, of other instruments of the same name,
 teach it next to nothing. For voices and noises in general use the estimators `speech` and `talkers`.
@@ -45,29 +47,40 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--atoms", type=int, default=50, metavar="N", help="for each sound (default: %(default)s)")
     parser.add_argument(
         "--divergence",
-        choices=("kl", "is", "euclidean", "levy"),
+        type=_divergence,
         default="kl",
-        help="what measures the fit (default: %(default)s; levy: robust to clicks)",
+        metavar="NAME",
+        help="what measures the fit: kl, is, euclidean, levy, or beta, a number from -2 to 4 (default: %(default)s; "
+        "levy: robust to clicks)",
     )
     parser.add_argument(
         "--context-ms",
         type=float,
         nargs="*",
-        default=(16.0, 32.0),
+        default=(64.0,),
         metavar="MS",
-        help="atoms also know the spectra so long ago (default: 16 32; nothing for atoms of one frame)",
+        help="atoms also know the spectra so long ago (default: 64; nothing for atoms of one frame)",
     )
     parser.add_argument(
         "--exemplars", action="store_true", help="frames of the recordings are the atoms: nothing is factorised"
     )
     parser.add_argument("--rate", type=int, metavar="HZ", help="of the streams it is for (default: the recordings')")
-    parser.add_argument("--window-ms", type=float, metavar="MS", help="analysis window of these streams (default: 16)")
-    parser.add_argument("--latency-ms", type=float, metavar="MS", help="their latency (default: the window)")
+    parser.add_argument("--window-ms", type=float, metavar="MS", help="analysis window of these streams (default: 64)")
+    parser.add_argument("--latency-ms", type=float, metavar="MS", help="their latency (default: 16)")
     parser.add_argument("--hop-ms", type=float, metavar="MS", help="their hop (default: as in `rtsep separate`)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another start (default: 0)")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing dictionary")
-    parser.add_argument("--plot", action="store_true", help="draw the atoms, too: FILE.png")
+    parser.add_argument(
+        "--plot", action="store_true", help="draw what was learned: atoms, frames, activations and cost, FILE.png"
+    )
     parser.set_defaults(run=run, modules=("rtsep.learn",))
+
+
+def _divergence(text: str) -> str | float:
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 def run(args: argparse.Namespace) -> int:
@@ -106,7 +119,7 @@ def run(args: argparse.Namespace) -> int:
 
         picture = args.output.with_suffix(".png")
         plot_dictionary(picture, dictionary)
-        print(f"{picture}: the atoms, lowest first")
+        print(f"{picture}: atoms, frames, activations and cost")
     return 0
 
 

@@ -31,7 +31,16 @@ from rtsep.estimators.features import FeatureState, extract_features, prepare_fe
 from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Model, read_model
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import constant, zeros
-from rtsep.kernels.network import PANEL, affine, gru_step, leaky_relu, panels, scaled_sigmoid
+from rtsep.kernels.network import (
+    PANEL,
+    Quantised,
+    affine_layer,
+    gru_step,
+    leaky_relu,
+    panels,
+    quantised,
+    scaled_sigmoid,
+)
 from rtsep.phase.omisi import OMISI
 
 WINDOW_S = 0.016  # what the networks are trained for
@@ -47,10 +56,10 @@ ZERO, ONE = np.float32(0), np.float32(1)
 class NetworkState(NamedTuple):
     """Weights in panels, and what the network remembers; float32."""
 
-    dense: np.ndarray  # (1, n_panels, 1 + n_features, PANEL)
-    into: np.ndarray  # (n_layers, n_panels, 1 + hidden, PANEL)
-    within: np.ndarray  # (n_layers, n_panels, 1 + hidden, PANEL)
-    heads: np.ndarray  # (1, n_panels, 1 + hidden, PANEL)
+    dense: np.ndarray | Quantised  # (1, n_panels, 1 + n_features, PANEL)
+    into: np.ndarray | Quantised  # (n_layers, n_panels, 1 + hidden, PANEL)
+    within: np.ndarray | Quantised  # (n_layers, n_panels, 1 + hidden, PANEL)
+    heads: np.ndarray | Quantised  # (1, n_panels, 1 + hidden, PANEL)
     hidden: np.ndarray  # (n_streams, n_layers, hidden)
     features: np.ndarray  # (n_features,) scratch
     first: np.ndarray  # scratch: output of the dense layer
@@ -82,9 +91,11 @@ def trained_for(window_s: float, hop_s: float, model_hop_ms: int = SHIPPED_HOP_M
     )
 
 
-def prepare_network(model: Model, n_streams: int = 1) -> NetworkState | DualPathState:
+def prepare_network(model: Model, n_streams: int = 1, weights_as: str = "float32") -> NetworkState | DualPathState:
     """Fresh state with the weights of a model. Not real-time safe."""
     if model.shape.channels:
+        if weights_as != "float32":
+            raise ConfigError(f"weights={weights_as!r} is for networks of one recurrence; this one has two paths")
         return prepare_dual_path(model, n_streams)
     shape, weights = model.shape, model.weights
 
@@ -94,11 +105,13 @@ def prepare_network(model: Model, n_streams: int = 1) -> NetworkState | DualPath
     layers = range(shape.n_layers)
     dense, heads = constant(layer("dense")[None]), constant(layer("heads")[None])
     into = constant([layer(f"gru{i}_input") for i in layers])
+    within = constant([layer(f"gru{i}_hidden") for i in layers])
+    kept = quantised if weights_as == "int8" else lambda layers: layers
     return NetworkState(
-        dense=dense,
-        into=into,
-        within=constant([layer(f"gru{i}_hidden") for i in layers]),
-        heads=heads,
+        dense=kept(dense),
+        into=kept(into),
+        within=kept(within),
+        heads=kept(heads),
         hidden=zeros((n_streams, shape.n_layers, shape.hidden)),
         features=zeros(shape.n_features),
         first=zeros(dense.shape[1] * PANEL),
@@ -125,14 +138,14 @@ def run_recurrent(network, stream):
     """
     first, hidden, said = network.first, network.hidden[stream], network.said
     n_layers, n = hidden.shape
-    affine(network.dense, 0, network.features, 0, network.features.size, first)
+    affine_layer(network.dense, 0, network.features, 0, network.features.size, first)
     leaky_relu(first, n, np.float32(LEAK))
     gru_step(network.into, network.within, 0, first, 0, n, hidden, network.a, network.b)
     for layer in range(1, n_layers):
         gru_step(network.into, network.within, layer, hidden, (layer - 1) * n, n, hidden, network.a, network.b)
     for i in range(n):
         first[i] += hidden[n_layers - 1, i]
-    affine(network.heads, 0, first, 0, n, said)
+    affine_layer(network.heads, 0, first, 0, n, said)
 
 
 def run_raw(network, stream):
@@ -220,6 +233,7 @@ class _Learned(CompiledEstimator):
 
     model: str | Path | None = None
     target: str | None = None
+    weights: str = field(default="float32", kw_only=True)
     masks: bool = field(default=True, repr=False, kw_only=True)  # what `for_phase` made of the target
 
     shipped: ClassVar[str]  # file in rtsep/data
@@ -232,6 +246,7 @@ class _Learned(CompiledEstimator):
             raise ConfigError(f"model={self.model!r} is not the path of a model file")
         if self.target is not None:
             check_choice("target", self.target, ("mask", "magnitudes"))
+        check_choice("weights", self.weights, ("float32", "int8"))
 
     @property
     def phase(self) -> Any:  # type: ignore[override]
@@ -273,7 +288,7 @@ class _Learned(CompiledEstimator):
         n_streams = round(shape.hop_ms / (1e3 * config.hop_s))
         return LearnedState(
             features=prepare_features(shape, config, n_streams),
-            network=prepare_network(model, n_streams),
+            network=prepare_network(model, n_streams, self.weights),
             bands=expansion_bands(shape.bands_out, config),
             gains=zeros((shape.n_src, shape.bands_out + 1)),
             masks_only=np.array([self.masks if self.target is None else self.target == "mask"]),
@@ -293,6 +308,8 @@ class Speech(_Learned):
     target : {"mask", "magnitudes"}, optional
         What the network is asked for: masks suit the phase of the mixture, magnitudes a phase recovery. Default:
         what suits the phase recovery that follows.
+    weights : {"float32", "int8"}
+        How the weights stand in memory: of eight bits, with a scale for each output, they take a quarter of it.
     """
 
     sources = ("speech", "residual")
@@ -309,6 +326,8 @@ class Talkers(_Learned):
     model : path, optional
         Model file made by `rtsep train`. Default: the shipped one.
     target : {"mask", "magnitudes"}, optional
+        As for `Speech`.
+    weights : {"float32", "int8"}
         As for `Speech`.
     """
 

@@ -12,6 +12,7 @@ from typing import Any
 from numba.core import typing
 from numba.core.codegen import JITCodeLibrary
 from numba.core.compiler import Flags, compile_extra
+from numba.core.compiler_lock import global_compiler_lock
 from numba.core.registry import cpu_target
 
 
@@ -59,6 +60,14 @@ class Inner:
         key = object()
         target.insert_user_function(key, result.fndesc, [library])
         return result, key
+
+
+def lowered(dispatcher: Any, args: tuple[Any, ...]) -> tuple[str, str]:
+    """LLVM code of a function and of all that it calls, not optimised yet, and the name of the function in it."""
+    result, _ = Inner(dispatcher)._compile(args)
+    with global_compiler_lock:
+        result.library._ensure_finalized()
+    return result.library.get_llvm_str(), result.fndesc.llvm_func_name
 
 
 def make_inner(dispatcher: Any) -> Any:

@@ -30,6 +30,7 @@ if numba.config.DISABLE_JIT:  # type: ignore[attr-defined]
 
 NJIT: dict[str, Any] = {"error_model": "numpy", "_nrt": False, "nogil": True, "no_cfunc_wrapper": True}
 CFUNC = {"error_model": "numpy", "nopython": True}
+ENTRIES: dict[int, tuple[Any, Callable[..., Any]]] = {}  # address of each `entry` -> its signature and source
 
 
 def kernel(function: Callable[..., Any]) -> Any:
@@ -73,6 +74,7 @@ def entry(signature: Any) -> Callable[[Callable[..., Any]], Any]:
         compiled: Any = CFunc(function, (signature.args, signature.return_type), {}, CFUNC)
         compiled._cache = KernelCache(function, CFUNC)
         compiled.compile()
+        ENTRIES[compiled.address] = signature, function
         return compiled
 
     return compile_entry

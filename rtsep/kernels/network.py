@@ -6,7 +6,11 @@ while the inputs go by, and the weights are read once from front to back.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
+from numba import types
+from numba.extending import overload
 
 from rtsep.kernels.jit import inlined, kernel
 from rtsep.kernels.memory import constant
@@ -75,6 +79,70 @@ def affine(weights, layer, x, at, n_in, out):
         store(out, at_out + 56, s7)
 
 
+class Quantised(NamedTuple):
+    """Layers of `panels` with weights of eight bits, and a scale for each output."""
+
+    values: np.ndarray  # int8, constant (n_layers, n_panels, n_in, PANEL): -127 to 127
+    rows: np.ndarray  # float32, constant (n_layers, n_panels, 2, PANEL): bias over scale, and scale
+
+
+def quantised(layers: np.ndarray) -> Quantised:
+    """Layers of `panels`, float32 (n_layers, n_panels, 1 + n_in, PANEL), in a quarter of the memory.
+
+    Each output has its own scale: its largest weight becomes 127. Not real-time safe.
+    """
+    bias, weights = layers[:, :, :1], layers[:, :, 1:]
+    largest = np.abs(weights).max(2, keepdims=True)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return Quantised(
+        values=constant(np.rint(weights / scale), np.int8), rows=constant(np.concatenate([bias / scale, scale], 2))
+    )
+
+
+@kernel
+def affine_int8(weights, layer, x, at, n_in, out):
+    """`affine` for `Quantised` weights: the sums are float32, and are scaled at the end."""
+    n_panels = weights.values.shape[1]
+    values, rows = weights.values, weights.rows
+    w = layer * n_panels * n_in * PANEL
+    for panel in range(n_panels):
+        b = (layer * n_panels + panel) * 2 * PANEL
+        s0, s1, s2, s3 = load(rows, b), load(rows, b + 8), load(rows, b + 16), load(rows, b + 24)
+        s4, s5, s6, s7 = load(rows, b + 32), load(rows, b + 40), load(rows, b + 48), load(rows, b + 56)
+        for i in range(at, at + n_in):
+            v = get(x, i)
+            s0 = multiply_add(v, load(values, w), s0)
+            s1 = multiply_add(v, load(values, w + 8), s1)
+            s2 = multiply_add(v, load(values, w + 16), s2)
+            s3 = multiply_add(v, load(values, w + 24), s3)
+            s4 = multiply_add(v, load(values, w + 32), s4)
+            s5 = multiply_add(v, load(values, w + 40), s5)
+            s6 = multiply_add(v, load(values, w + 48), s6)
+            s7 = multiply_add(v, load(values, w + 56), s7)
+            w += PANEL
+        o, b = panel * PANEL, b + PANEL
+        store(out, o, s0 * load(rows, b))
+        store(out, o + 8, s1 * load(rows, b + 8))
+        store(out, o + 16, s2 * load(rows, b + 16))
+        store(out, o + 24, s3 * load(rows, b + 24))
+        store(out, o + 32, s4 * load(rows, b + 32))
+        store(out, o + 40, s5 * load(rows, b + 40))
+        store(out, o + 48, s6 * load(rows, b + 48))
+        store(out, o + 56, s7 * load(rows, b + 56))
+
+
+def affine_layer(weights, layer, x, at, n_in, out):
+    """`affine` or `affine_int8`: inside compiled code the type of the weights chooses."""
+    raise NotImplementedError("compiled code alone")
+
+
+@overload(affine_layer, inline="always")
+def _affine_layer(weights, layer, x, at, n_in, out):
+    if isinstance(weights, types.Array):
+        return lambda weights, layer, x, at, n_in, out: affine(weights, layer, x, at, n_in, out)
+    return lambda weights, layer, x, at, n_in, out: affine_int8(weights, layer, x, at, n_in, out)
+
+
 @inlined
 def tanh(x):
     """Hyperbolic tangent of lanes, within 2e-7; NaN becomes -1.
@@ -118,9 +186,9 @@ def gru_step(into, within, layer, x, at, n_in, hidden, a, b):
 
     Parameters
     ----------
-    into : ndarray, float32, (n_layers, n_panels, 1 + n_in, PANEL)
+    into : ndarray, float32, (n_layers, n_panels, 1 + n_in, PANEL), or Quantised
         Weights and bias from the input, by `panels`. Read only.
-    within : ndarray, float32, (n_layers, n_panels, 1 + n, PANEL)
+    within : ndarray, float32, (n_layers, n_panels, 1 + n, PANEL), or Quantised
         The same from the hidden state of n units, a multiple of eight. Read only.
     layer : int
         Its row of the weights and of `hidden`.
@@ -142,8 +210,8 @@ def gru_step(into, within, layer, x, at, n_in, hidden, a, b):
     """
     n = hidden.shape[1]
     h = layer * n
-    affine(into, layer, x, at, n_in, a)
-    affine(within, layer, hidden, h, n, b)
+    affine_layer(into, layer, x, at, n_in, a)
+    affine_layer(within, layer, hidden, h, n, b)
     for i in range(0, n, LANES):
         reset = sigmoid(load(a, i) + load(b, i))
         update = sigmoid(load(a, n + i) + load(b, n + i))

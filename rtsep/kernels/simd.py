@@ -33,6 +33,7 @@ from rtsep.kernels.jit import inlined
 LANES = 8
 
 _LLVM = ir.VectorType(ir.FloatType(), LANES)
+_BYTES = ir.VectorType(ir.IntType(8), LANES)
 _INDEX = ir.IntType(32)
 
 
@@ -108,9 +109,12 @@ def _check_written(array_type: Any) -> None:
 
 @intrinsic
 def load(typingctx, array, i):
-    """Lanes `array.flat[i : i + 8]` of a contiguous float32 array."""
+    """Lanes `array.flat[i : i + 8]` of a contiguous array, float32, or int8, which become numbers of the same value."""
 
     def codegen(context, builder, sig, args):
+        if getattr(sig.args[0], "dtype", None) == types.int8:
+            element = builder.bitcast(_element(context, builder, sig.args[0], *args), _BYTES.as_pointer())
+            return builder.sitofp(builder.load(element, align=1), _LLVM)
         return builder.load(_address(context, builder, sig.args[0], *args), align=4)
 
     return lanes(array, i), codegen

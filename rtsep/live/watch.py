@@ -29,12 +29,15 @@ class Watch:
     link : Link
         Open.
     processor : Processor
-    recorder : Recorder or None
+    recorder : callable
+        `recorder()`, the present Recorder or None.
     say : callable
         `say(message)`, called by the thread.
     """
 
-    def __init__(self, link: Link, processor: Processor, recorder: Recorder | None, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, link: Link, processor: Processor, recorder: Callable[[], Recorder | None], say: Callable[[str], None]
+    ) -> None:
         self._link, self._processor, self._recorder, self._say = link, processor, recorder, say
         self._stuck = self._ran_away = False
         self._warned, self._howls = False, howls(processor.live.howling)
@@ -73,7 +76,7 @@ class Watch:
         live, driver, recorder, block = (
             self._processor.live,
             self._processor.driver,
-            self._recorder,
+            self._recorder(),
             self._processor.times.block,
         )
         n_howls = howls(live.howling)

@@ -1,0 +1,82 @@
+"""`rtsep export`: a separator without Python."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, cast
+
+from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
+
+DESCRIPTION = """\
+Make a C library of a separator: the same machine code that runs in Python, for any processor that LLVM knows, without
+Python, without memory allocation, without an operating system.
+"""
+
+EPILOG = """\
+examples:
+  rtsep export speech -o out
+  rtsep export speech -o out --target aarch64-linux-gnu
+  rtsep export denoise -o out --target thumbv7em-none-eabi --cpu cortex-m7 --rate 16000 --latency-ms 8
+  rtsep export speech -o out --target thumbv8.1m.main-none-eabi --rate 16000 --hop-ms 8 --weights int8
+"""
+
+
+def add_parser(commands: Any) -> None:
+    """Describe the command."""
+    parser = commands.add_parser(
+        "export",
+        help="make a C library of a separator",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", nargs="?", metavar="ESTIMATOR", help="the same as --estimator (default: speech)")
+    parser.add_argument("-o", "--output", type=Path, required=True, metavar="DIR", help="where to, made if need be")
+    parser.add_argument("--target", default="", metavar="TRIPLE", help="processor and system (default: this machine)")
+    parser.add_argument("--cpu", default="", metavar="NAME", help="the processor more closely")
+    parser.add_argument("--rate", type=int, default=48_000, metavar="HZ", help="sample rate (default: %(default)s)")
+    parser.add_argument("--channels", type=int, default=1, metavar="N", help="channels (default: %(default)s)")
+    parser.add_argument(
+        "--weights",
+        choices=("float32", "int8"),
+        default="float32",
+        help="of a network: int8 takes a quarter of the memory (default: %(default)s)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier export")
+    add_engine_options(parser)
+    parser.set_defaults(run=run, modules=("rtsep.export.library",))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compile, and write the folder."""
+    from rtsep.config import ConfigError, StreamConfig
+    from rtsep.export.library import write_library
+    from rtsep.export.target import Target
+    from rtsep.separator import Separator
+
+    if args.what is not None:
+        if args.estimator not in (None, args.what):
+            raise ConfigError(f"{args.what!r} and --estimator {args.estimator!r}: one of them")
+        args.estimator = args.what
+    target = Target(args.target, args.cpu)
+    estimator, phase, output = engine_settings(args)
+    if args.weights != "float32":
+        if not hasattr(estimator, "weights"):
+            raise ConfigError(f"--weights {args.weights} is for networks; estimator={estimator.name!r} has none")
+        estimator = replace(cast(Any, estimator), weights=args.weights)
+    config = StreamConfig.from_ms(args.rate, n_channels=args.channels, **times_ms(args))
+    separator = Separator(config, estimator, phase, output)
+    sizes = write_library(separator, target, args.output, args.overwrite)
+    print(
+        f"{args.output}: {estimator.name} + {phase.name} for {target.triple}, {target.cpu}; {config.sr} Hz, latency "
+        f"{1e3 * separator.latency / config.sr:.4g} ms; code {sizes.code:,}, constants {sizes.constants:,}, "
+        f"memory {separator_memory(separator):,} bytes"
+    )
+    return 0
+
+
+def separator_memory(separator: Any) -> int:
+    """Bytes that change."""
+    return sum(array.nbytes for array in separator._memory)

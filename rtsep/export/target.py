@@ -1,0 +1,151 @@
+"""Machine code of a program for a processor, by LLVM."""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import llvmlite.binding as llvm
+
+from rtsep.config import ConfigError
+from rtsep.export.program import Program
+
+# What is taken where no processor is named: by the start of the triple.
+PROCESSORS = {
+    "x86_64": "x86-64-v3",
+    "aarch64": "generic",
+    "armv7": "cortex-a8",
+    "thumbv7em": "cortex-m7",
+    "thumbv8.1m.main": "cortex-m55",
+    "wasm32": "generic",
+}
+FEATURES = {"wasm32": "+simd128", "armv7": "+neon,+vfp3"}
+
+
+@dataclass(frozen=True)
+class Target:
+    """A processor.
+
+    Parameters
+    ----------
+    triple : str
+        As LLVM names targets: aarch64-linux-gnu, thumbv7em-none-eabi, wasm32-unknown-unknown. Default: this machine.
+    cpu : str
+        As LLVM names processors. Default: a common one, see `PROCESSORS`.
+
+    Raises
+    ------
+    ConfigError
+        For those that LLVM does not know.
+    """
+
+    triple: str = ""
+    cpu: str = ""
+
+    def __post_init__(self) -> None:
+        llvm.initialize_all_targets()
+        llvm.initialize_all_asmprinters()
+        object.__setattr__(self, "triple", self.triple or llvm.get_default_triple())
+        try:
+            llvm.Target.from_triple(self.triple)
+        except RuntimeError:
+            raise ConfigError(f"target {self.triple!r} is not known; aarch64-linux-gnu is one, for example") from None
+        object.__setattr__(self, "cpu", self.cpu or self._default(PROCESSORS, "generic"))
+        if "not a recognized" in _said(self._machine):
+            raise ConfigError(f"target {self.triple!r}: cpu {self.cpu!r} is not known")
+
+    def _default(self, table: dict[str, str], otherwise: str) -> str:
+        return next((value for start, value in table.items() if self.triple.startswith(start)), otherwise)
+
+    @property
+    def pointer_bits(self) -> int:
+        """32 or 64."""
+        pointer = llvm.parse_assembly("@p = external global ptr").get_global_variable("p").type
+        return 8 * int(self._machine().target_data.get_abi_size(pointer))
+
+    def _machine(self) -> Any:
+        # Code that is loaded by a system may come to lie anywhere; on a bare processor and in a page it does not.
+        bare = "none" in self.triple or "wasm" in self.triple
+        try:
+            return llvm.Target.from_triple(self.triple).create_target_machine(
+                cpu=self.cpu,
+                features=self._default(FEATURES, ""),
+                opt=3,
+                reloc="static" if bare else "pic",
+                codemodel="default",
+            )
+        except RuntimeError as problem:
+            raise ConfigError(f"target {self.triple!r}, cpu {self.cpu!r}: {problem}") from None
+
+    def compile(self, program: Program, interface: str, public: list[str]) -> Machine:
+        """Machine code.
+
+        Parameters
+        ----------
+        program : Program
+        interface : str
+            LLVM code that calls it.
+        public : list of str
+            Functions that can be called from outside.
+        """
+        machine = self._machine()
+        whole, *others = (llvm.parse_assembly(text) for text in (interface, *program.modules))
+        for module in others:
+            whole.link_in(module)
+        whole.triple, whole.data_layout = self.triple, str(machine.target_data)
+        for function in whole.functions:
+            if not function.is_declaration and function.name not in public:
+                function.linkage = llvm.Linkage.internal
+        whole.verify()
+        builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
+        builder.getModulePassManager().run(whole, builder)
+        content = bytes(machine.emit_object(whole))
+        return Machine(program, content, _sizes(content))
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """In bytes."""
+
+    code: int
+    constants: int
+
+
+@dataclass(frozen=True)
+class Machine:
+    """A program in the code of a processor: an object file."""
+
+    program: Program
+    object: bytes
+    sizes: Sizes
+
+
+def _said(function: Callable[[], object]) -> str:
+    """What a function writes to standard error; LLVM says only there that it does not know a processor."""
+    with tempfile.TemporaryFile() as said:
+        sys.stderr.flush()
+        kept = os.dup(2)
+        try:
+            os.dup2(said.fileno(), 2)
+            function()
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)
+        said.seek(0)
+        return said.read().decode(errors="replace")
+
+
+def _sizes(content: bytes) -> Sizes:
+    code = constants = 0
+    for section in llvm.ObjectFileRef.from_data(content).sections():
+        name = section.name() or b""
+        name = name.decode("latin-1") if isinstance(name, bytes) else name
+        if section.is_text():
+            code += section.size()
+        elif name.startswith((".rodata", ".data", "__const")):
+            constants += section.size()
+    return Sizes(code, constants)
