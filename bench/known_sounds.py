@@ -268,12 +268,16 @@ def render(result: dict[str, Any]) -> str:
             name,
             *(f"{np.mean(gains[kind]):+.1f}" for kind in CASES),
             "" if name == IDEAL else f"{np.median(result['hop_us'][name]):.0f}",
-            *(f"{np.mean(result[key][name]):.2f}" if name in result[key] else "" for key in ("psa", "sparsity")),
+            *(
+                f"{np.mean(result[key][name]):.2f}" if name in result.get(key, {}) else ""
+                for key in ("psa", "sparsity")
+            ),
         ]
         for name, gains in result["gain"].items()
     ]
-    costs = ", ".join(f"{name} {taken:.0f}" for name, taken in result["cost_us"].items())
-    kl = result["gain"]["nmf, KL"]
+    costs = ", ".join(f"{name} {taken:.0f}" for name, taken in result.get("cost_us", {}).items())
+    best = next(name for name in result["gain"] if name.startswith("nmf, KL"))
+    each = result["gain"][best]
     learning = max(np.median(seconds) for seconds in result["learning_s"].values())
     return "\n".join(
         [
@@ -286,8 +290,8 @@ def render(result: dict[str, Any]) -> str:
             "",
             *table(heads, rows),
             "",
-            "Mixtures one by one, `nmf` with KL: "
-            + "; ".join(f"{kind}: {', '.join(f'{gain:+.1f}' for gain in kl[kind])}" for kind in CASES)
+            f"Mixtures one by one, `{best}`: "
+            + "; ".join(f"{kind}: {', '.join(f'{gain:+.1f}' for gain in each[kind])}" for kind in CASES)
             + ".",
             "",
             "**When to use which.** A dictionary needs the very instruments, few timbres and little overlap; what it",

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from rtsep.engine.registry import register_estimator, register_phase
     from rtsep.errors import ConfigError
     from rtsep.offline import separate
+    from rtsep.pcm import from_pcm, to_pcm
     from rtsep.restoration import restore
     from rtsep.separator import Separator
 
@@ -31,6 +32,7 @@ __all__ = [
     "dictionary_search",
     "estimators",
     "factorise",
+    "from_pcm",
     "list_estimators",
     "list_phases",
     "phase",
@@ -38,8 +40,9 @@ __all__ = [
     "register_phase",
     "restore",
     "separate",
+    "to_pcm",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported when first used: numba takes 0.3 s, in which the command line could not say why it was interrupted.
 _HOMES = {
@@ -54,12 +57,14 @@ _HOMES = {
     "StreamConfig": "rtsep.config",
     "WholeEstimator": "rtsep.engine.protocols",
     "dictionary_search": "rtsep.dds",
+    "from_pcm": "rtsep.pcm",
     "list_estimators": "rtsep.choose",
     "list_phases": "rtsep.choose",
     "register_estimator": "rtsep.engine.registry",
     "register_phase": "rtsep.engine.registry",
     "restore": "rtsep.restoration",
     "separate": "rtsep.offline",
+    "to_pcm": "rtsep.pcm",
 }
 _PARTS = ("estimators", "factorise", "phase")
 

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rtsep.channels import check_channels, limit
 from rtsep.choose import Chosen, choose, usual_times
 from rtsep.config import MAX_CHANNELS, ConfigError, StreamConfig, check_type
 from rtsep.engine.analysis import analyse, prepare_analysis
 from rtsep.engine.channels import share_of_channel
 from rtsep.engine.gate import Gate
 from rtsep.engine.line import MAX_SAMPLE, prepare_line, take_in
+from rtsep.engine.offset import prepare_offset, set_aside
 from rtsep.engine.output import Output, finish
 from rtsep.engine.protocols import (
     CompiledEstimator,
@@ -43,14 +47,14 @@ def separate(
     config: StreamConfig | None = None,
     output: Output | None = None,
     gate: Gate | None = None,
+    channels: str = "linked",
 ) -> NDArray[np.float32]:
     """Separate a whole signal: what a live stream would give, aligned with the input.
 
     Parameters
     ----------
     x : ndarray, real, (n_samples,) or (n_channels, n_samples)
-        Mixture, full scale is 1. Channels are linked: one mask for all. Values that are not finite count as
-        zero.
+        Mixture, full scale is 1 (`rtsep.from_pcm` makes that of integers). Values that are not finite count as zero.
     sr : int
         Sample rate in Hz, 8000 to 192000.
     estimator : str, Estimator or None
@@ -60,14 +64,17 @@ def separate(
     config : StreamConfig, optional
         Window, hop and FFT size, if not the default ones; its rate and channels must be those of `x`.
     output : Output, optional
-        Strength, ceiling and fade-in.
+        Strength, ceiling and fade-in. Default: no ceiling, so that the sources add up whatever the level.
     gate : Gate, optional
         When a source is taken for absent; not for the offline algorithms.
+    channels : {"linked", "independent"}
+        One mask for all channels, made from their mean power, which keeps the stereo image; or each channel for itself,
+        for channels that have nothing in common, such as two speakers with a microphone each.
 
     Returns
     -------
     sources : ndarray, float32, (n_src, n_samples) or (n_src, n_channels, n_samples)
-        For one dimension or two dimensions of `x`. They add up to `x` unless the limiter worked,
+        For one dimension or two dimensions of `x`. They add up to `x` unless a limiter worked,
         `Output.strength_db` is finite, or the phase recovery has the published order.
 
     Raises
@@ -77,8 +84,8 @@ def separate(
 
     Notes
     -----
-    Bit by bit the output of `Separator.process` on the same machine, without its first `latency` samples, for
-    every phase recovery that has a stream. Not real-time safe.
+    Bit by bit the output of `Separator.process` on the same machine, with the same `output`, without its first
+    `latency` samples, for every phase recovery that has a stream. Not real-time safe.
 
     Examples
     --------
@@ -98,8 +105,12 @@ def separate(
     check_type("config", config, StreamConfig)
     if (config.sr, config.n_channels) != (sr, n_channels):
         raise ConfigError(f"config is for {config.sr} Hz, {config.n_channels} channels; {sr=}, {n_channels=}")
+    check_channels(channels)
+    output = Output(ceiling_db=math.inf) if output is None else output
     samples = check_audio(x, n_channels) if np.ndim(x) != 2 or n_channels > 1 else check_audio(x[0], 1)
     chosen = choose(estimator, phase, config.window_s, config.hop_s)
+    if channels == "independent" and n_channels > 1:
+        return _separate_each(samples, config, chosen, output, gate)
     if is_whole(chosen.estimator) and not finds_phases(chosen.estimator):
         chosen = chosen._replace(estimator=_Played(cast(WholeEstimator, chosen.estimator), config, samples))
     if chosen.phase.lookahead is None:
@@ -109,6 +120,18 @@ def separate(
     else:
         sources = _separate_stream(samples, Separator(config, chosen.estimator, chosen.phase, output, gate))
     return sources if np.ndim(x) == 2 else sources[:, 0]
+
+
+def _separate_each(
+    x: np.ndarray, config: StreamConfig, chosen: Chosen, output: Output, gate: Gate | None
+) -> np.ndarray:
+    mono, unlimited = replace(config, n_channels=1), replace(output, ceiling_db=math.inf)
+    sources = np.stack(
+        [separate(c, config.sr, chosen.estimator, chosen.phase, config=mono, output=unlimited, gate=gate) for c in x], 1
+    )
+    if output.ceiling_db != math.inf:
+        limit(config, output, sources)
+    return sources
 
 
 def power_of(x: np.ndarray, config: StreamConfig) -> np.ndarray:
@@ -129,6 +152,7 @@ def power_of(x: np.ndarray, config: StreamConfig) -> np.ndarray:
     n_frames = -(-(x.shape[1] + lead) // config.hop)
     line = np.zeros((len(x), lead + n_frames * config.hop))
     line[:, lead : lead + x.shape[1]] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
+    line[:, lead:] = _without_offset(line[:, lead:], config)
     power = np.zeros((n_frames, config.n_bins))
     for channel in line:
         power += np.abs(_spectra(channel, config)) ** 2 / len(x)
@@ -173,6 +197,16 @@ def _separate_stream(x: np.ndarray, separator: Separator) -> np.ndarray:
     return sources
 
 
+def _without_offset(x: np.ndarray, config: StreamConfig) -> np.ndarray:
+    """A whole number of hops (n_channels, n_samples) as the core hears them, float32."""
+    state, hop = prepare_offset(len(x), config.hop, config.sr), config.hop
+    heard = np.empty(x.shape, np.float32)
+    for start in range(0, x.shape[1], hop):
+        set_aside(state, np.ascontiguousarray(x[:, start : start + hop], np.float32), hop)
+        heard[:, start : start + hop] = state.samples
+    return heard
+
+
 @kernel
 def _collect(line, analysis, estimator, hops, magnitudes, scratch):
     """Magnitudes of all frames, for every channel: (n_channels, n_frames, n_src, n_bins)."""
@@ -185,7 +219,7 @@ def _collect(line, analysis, estimator, hops, magnitudes, scratch):
             share_of_channel(analysis.mixture, c, analysis.power, scratch, magnitudes[c, t])
 
 
-def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, output: Output | None) -> np.ndarray:
+def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, output: Output) -> np.ndarray:
     """For algorithms that need all frames at once."""
     estimator, phase = chosen.estimator, cast(OfflinePhase, chosen.phase)
     check_windows(config, phase)
@@ -196,6 +230,8 @@ def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, outpu
     line = np.zeros((n_channels, lead + n_frames * hop), np.float32)
     line[:, lead : lead + n_samples] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
     np.clip(line, -MAX_SAMPLE, MAX_SAMPLE, out=line)
+    mixture = line[:, lead:].copy()
+    line[:, lead:] = _without_offset(mixture, config)
     if finds_phases(estimator):
         spectra = np.stack([_spectra(channel.astype(float), config) for channel in line])
         magnitudes = _checked(cast(SpectraEstimator, estimator), config, spectra)
@@ -203,11 +239,8 @@ def _separate_offline(x: np.ndarray, config: StreamConfig, chosen: Chosen, outpu
         magnitudes = _estimate_all(estimator, config, chosen.sources, line)
     sources = np.stack([_run(phase, config, line[c], magnitudes[c]) for c in range(n_channels)], 1)
     sources = np.ascontiguousarray(sources[:, :, lead : lead + n_samples])
-    finish(
-        (Output() if output is None else output).prepare(config, phase.consistent),
-        np.ascontiguousarray(line[:, lead:]),
-        sources,
-    )
+    sources[-1] += (mixture - line[:, lead:])[:, :n_samples]
+    finish(output.prepare(config, phase.consistent), mixture, sources)
     return sources
 
 

@@ -303,7 +303,7 @@ class Separator:
 
 def _reason(problem: NumbaError) -> str:
     """What a message of numba says is wrong, and in which line."""
-    told = str(problem)
+    told = re.sub(r"\x1b\[[0-9;]*m", "", str(problem))  # colours, where colorama is installed
     if "NRT required" in told:
         reason = "it allocates memory, as array expressions do, which a kernel must not: write a loop"
     else:
@@ -325,7 +325,7 @@ def check_audio(x: Any, n_channels: int) -> np.ndarray:
     if x.dtype.kind not in "fiu":
         raise TypeError(f"audio is {x.dtype}, not real numbers")
     if x.dtype.kind in "iu":
-        raise TypeError(f"audio is {x.dtype}; scale it to floats with full scale 1")
+        raise TypeError(f"audio is {x.dtype}; rtsep.from_pcm makes floats with full scale 1 of it")
     if not (x.ndim == 2 and x.shape[0] == n_channels) and not (x.ndim == 1 and n_channels == 1):
         expected = "(n_samples,)" if n_channels == 1 else f"({n_channels}, n_samples)"
         raise ValueError(f"audio has shape {x.shape}, not {expected}")

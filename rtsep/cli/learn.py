@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsep.cli.inputs import given_path
+from rtsep.cli.machine import add_json_option
 from rtsep.cli.progress import progress_bar
 from rtsep.cli.signals import gently
 from rtsep.errors import ConfigError
@@ -83,6 +84,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--plot", action="store_true", help="draw what was learned: atoms, frames, activations and cost, FILE.png"
     )
+    add_json_option(parser)
     group = parser.add_argument_group("for `rtsep decompose`")
     group.add_argument(
         "--method",
@@ -134,6 +136,8 @@ def run(args: argparse.Namespace) -> int:
     write_dictionary(args.output, dictionary)
     learned = ", ".join(f"{name} from {dictionary.manifest[name]['seconds']:g} s" for name in dictionary.sources)
     framing = dictionary.framing
+    args.report = {"model": str(args.output), "sources": dictionary.manifest, "atoms": args.atoms}
+    args.report |= {"sr": framing.sr, "hop": framing.hop, "plot": None}
     print(
         f"{args.output}: {learned}; {args.atoms} atoms each, for streams of {framing.sr} Hz with hops of {framing.hop}"
     )
@@ -142,6 +146,7 @@ def run(args: argparse.Namespace) -> int:
 
         picture = args.output.with_suffix(".png")
         plot_dictionary(picture, dictionary)
+        args.report["plot"] = str(picture)
         print(f"{picture}: atoms, frames, activations and cost")
     return 0
 

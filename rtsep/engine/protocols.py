@@ -254,7 +254,7 @@ class Latency:
 
 
 class Core(Protocol):
-    """What stands between the line and the output: `take_in -> core -> finish`.
+    """What stands between the line and the output: `take_in -> set_aside -> core -> give_back -> finish`.
 
     Attributes
     ----------

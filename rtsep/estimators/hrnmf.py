@@ -38,8 +38,8 @@ class HRNMF(SpectraEstimator):
     """
 
     components: int = 2
-    order: int = 1
-    n_iter: int = 50
+    order: int = 2
+    n_iter: int = 20
 
     phase = OwnPhases()
     sources: tuple[str, ...] = field(init=False, repr=False, compare=False)
