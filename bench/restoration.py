@@ -100,6 +100,8 @@ def render(result: dict[str, Any]) -> str:
                 removed,
             ),
             "",
+            "In a stream, `rtsep.restoration.ClickRemover` does the same 100 ms late (a test compares both).",
+            "",
             "Gaps of more than 20 ms in speech cannot be filled by either: what was said there is not around them.",
             "Magnitudes of a frame that are known within 20 dB would do (`rtsep.restoration.convex_relaxation`, then",
             "`alternating_minimisation`); guessed ones do not.",

@@ -2,112 +2,70 @@
 
 from __future__ import annotations
 
-import os
-import re
-import stat
+import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
 from typing import Any
 
 import numpy as np
 import soundfile as sf
 
-# What is taken for audio in a folder; a file that is named itself may have any name.
-_SUFFIXES = ".wav .wave .rf64 .w64 .flac .ogg .oga .opus .mp3 .aif .aiff .aifc .au .caf"
+from rtsep.errors import FileError
+from rtsep.reading import BLOCK, UNKNOWN_LENGTH, check_readable, read_from, sound_name
+from rtsep.staging import StagedFiles, make_folder
+
+__all__ = ["BLOCK", "FileError", "StagedFiles", "make_folder"]  # and what stands here
+
+# What is taken for audio in a folder, by libsndfile and by FFmpeg; a file that is named itself may have any name.
+_SUFFIXES = """
+    .wav .wave .rf64 .w64 .flac .ogg .oga .opus .mp3 .mp2 .mp1 .mpga .aif .aiff .aifc .au .snd .caf .sph .nist .voc .avr
+    .ircam .sf .paf .pvf .svx .8svx .xi .sds .htk .mat4 .mat5 .m4a .m4b .mp4 .m4v .mov .aac .webm .weba .mka .mkv .wma
+    .wmv .asf .avi .3gp .3g2 .amr .ac3 .eac3 .dts .mpg .mpeg .ts .mts .flv .ogv .ape .wv .mpc .tta .spx .ra .rm
+"""
 SUFFIXES = frozenset(_SUFFIXES.split())
-BLOCK = 1 << 14  # samples per channel that are read, separated and written at a time
-UNKNOWN_LENGTH = np.iinfo(np.int64).max  # what libsndfile reports for a FLAC stream that does not say it
 WAV_LIMIT = 0xFFFF0000  # bytes: the 32-bit sizes of a WAV, less 64 KiB for its header
-
-
-class FileError(OSError):
-    """A file that cannot be read or written; the message is one line."""
 
 
 @dataclass(frozen=True)
 class FileFormat:
-    """An output format: suffix, and libsndfile's names of container and sample format."""
+    """An output format.
+
+    Parameters
+    ----------
+    suffix : str
+        Of the files.
+    container, subtype : str
+        libsndfile's names of container and sample format; those of FFmpeg if there is a `codec`.
+    sample_bytes : int
+        Bytes of a sample, roughly where it is compressed.
+    codec : str or None
+        FFmpeg's name of the encoder, if libsndfile does not write it.
+    bit_rate : int or None
+        Bits per second and channel of the encoder; None for its own choice.
+    """
 
     suffix: str
     container: str
     subtype: str
     sample_bytes: int
+    codec: str | None = None
+    bit_rate: int | None = None
+
+    @property
+    def holds_any_level(self) -> bool:
+        """Whether samples above full scale are kept."""
+        return self.subtype in ("FLOAT", "DOUBLE")
 
 
-# Lossless ones only: what they hold is aligned with the input to the sample.
+# Lossless ones, which libsndfile writes: what they hold is aligned with the input to the sample.
 FORMATS = {
     "wav": FileFormat(".wav", "WAV", "FLOAT", 4),
     "wav24": FileFormat(".wav", "WAV", "PCM_24", 3),
     "wav16": FileFormat(".wav", "WAV", "PCM_16", 2),
     "flac": FileFormat(".flac", "FLAC", "PCM_24", 3),
 }
-
-
-class StagedFiles:
-    """Files that are written beside their final names and appear there together or not at all.
-
-    A context manager: what was not committed when it ends is removed.
-
-    Parameters
-    ----------
-    paths : list of Path
-        Final names.
-    overwrite : bool
-        Whether files with these names may be replaced.
-
-    Raises
-    ------
-    FileError
-        If one exists and may not be replaced.
-    """
-
-    def __init__(self, paths: list[Path], overwrite: bool) -> None:
-        self.paths = paths
-        for path in paths:
-            if path.exists() and not overwrite:
-                raise FileError(f"{path} exists (--overwrite replaces it)")
-            if path.is_dir():
-                raise FileError(f"{path} is a folder")
-
-    def part(self, path: Path) -> Path:
-        """Where to write what will be `path`: hidden, in the same folder."""
-        return path.with_name(f".{path.name}.{os.getpid()}.part")
-
-    def commit(self) -> None:
-        """Make all files durable, then rename them. Raises `OSError`."""
-        for path in self.paths:
-            with open(self.part(path), "rb+") as file:
-                os.fsync(file.fileno())
-        # What is replaced stays at hand until all are in place.
-        old = {path: self.part(path).with_suffix(".old") for path in self.paths if path.exists()}
-        renamed: list[Path] = []
-        try:
-            for path in self.paths:
-                if path in old:
-                    os.replace(path, old[path])
-                renamed.append(path)
-                os.replace(self.part(path), path)
-        except BaseException:
-            for path in renamed:
-                if not self.part(path).exists():
-                    path.unlink(missing_ok=True)
-            for path, backup in old.items():
-                if backup.exists():
-                    os.replace(backup, path)
-            raise
-        for backup in old.values():
-            backup.unlink()
-
-    def __enter__(self) -> StagedFiles:
-        return self
-
-    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for path in self.paths:
-            with suppress(OSError):
-                self.part(path).unlink()
 
 
 def is_audio(path: Path) -> bool:
@@ -123,50 +81,24 @@ def find_audio(folder: Path) -> list[str]:
 
 @contextmanager
 def open_audio(path: Path) -> Iterator[sf.SoundFile]:
-    """Open a file for reading.
+    """Open a file of known length that libsndfile reads, for reading parts of it.
 
     Raises
     ------
     FileError
         If it cannot be opened, is no audio file, has no samples, or is shorter than its header says.
     """
+    check_readable(path)
     with ExitStack() as stack:
-        try:
-            status = path.stat()
-            if not stat.S_ISREG(status.st_mode):  # opening a pipe would wait
-                raise FileError("is not a regular file")
-            open(path, "rb").close()  # for the reason, if that fails: libsndfile says but "System error"
-        except OSError as problem:
-            raise FileError(problem.strerror or str(problem)) from None
-        try:
-            file = stack.enter_context(sf.SoundFile(_name(path)))
-        except (sf.LibsndfileError, TypeError):  # the latter for *.raw
-            reason = "is not an audio file that libsndfile reads" if status.st_size else "is empty: 0 bytes"
-            raise FileError(reason) from None
-        _check_not_truncated(file)
-        if file.frames == 0:
-            raise FileError("has no samples")
+        with read_from(path) as reader:
+            if reader.kind is None:
+                raise FileError("is not an audio file that libsndfile reads")
+            if reader.remarks:
+                raise FileError(reader.remarks[0])
+        file = stack.enter_context(sf.SoundFile(sound_name(path)))
         if file.frames == UNKNOWN_LENGTH:  # soundfile could read its first block alone
             raise FileError("does not say its length, like FLAC from a pipe; convert it to WAV first")
         yield file
-
-
-def _name(path: Path) -> Any:
-    """`path` as soundfile takes it; on POSIX a name is any bytes, which soundfile would decode."""
-    return path if os.name == "nt" else os.fsencode(path)
-
-
-def _check_not_truncated(file: sf.SoundFile) -> None:
-    """Compare the declared size of the audio data with the actual one, where libsndfile has noticed.
-
-    It goes on with what is there and says so in its log alone, "data : 384000 (should be 191956)". Streamed
-    files declare a size near 2 or 4 GiB because they could not know it: these are complete.
-    """
-    for declared, actual in re.findall(
-        r"^ *(?:data|SSND|Data Size|riff|Riff size) *: (\d+) \(should be (\d+)\)", file.extra_info, re.MULTILINE
-    ):
-        if int(actual) < int(declared) < 0x7FF00000:
-            raise FileError(f"is truncated: {actual} of {declared} bytes of audio are there")
 
 
 def read_blocks(file: sf.SoundFile, n_samples: int) -> Iterator[np.ndarray]:
@@ -190,10 +122,13 @@ def read_blocks(file: sf.SoundFile, n_samples: int) -> Iterator[np.ndarray]:
 
 
 def read_audio(path: Path) -> tuple[np.ndarray, int]:
-    """A whole recording: float32, (n_channels, n_samples), and its rate in Hz. Raises `FileError` with the path."""
+    """A whole recording: float32, (n_channels, n_samples), and its rate in Hz.
+
+    Raises `FileError` with the path, also if something is missing.
+    """
     try:
-        with open_audio(path) as file:
-            return np.concatenate(list(read_blocks(file, file.frames)), 1), file.samplerate
+        with read_from(path) as reader:
+            return np.concatenate(list(reader.checked()), 1), reader.sr
     except FileError as problem:
         raise FileError(f"{path}: {problem}") from None
 
@@ -238,11 +173,26 @@ def write_sources(
     pieces: Iterator[np.ndarray],
     sr: int,
     n_channels: int,
-    n_samples: int,
+    n_samples: int | None,
     format: FileFormat,
-    progress: Callable[[int, int], None] | None = None,
-) -> None:
+    progress: Callable[[int], None] | None = None,
+    tags: dict[str, str] | None = None,
+) -> int:
     """Write pieces of all sources, (n_src, n_channels, n) each, to their staged files, and check these.
+
+    Parameters
+    ----------
+    n_samples : int or None
+        In all, or more than that; None if it is not known.
+    progress : callable, optional
+        Called with the samples that were written.
+    tags : dict, optional
+        Title, artist and the like, as far as the format takes them.
+
+    Returns
+    -------
+    n_samples : int
+        In all.
 
     Raises
     ------
@@ -250,15 +200,22 @@ def write_sources(
         If a file cannot be written, or is not complete in the end.
     """
     container = format.container
-    if container == "WAV" and n_samples * n_channels * format.sample_bytes > WAV_LIMIT:
+    if container == "WAV" and (n_samples is None or n_samples * n_channels * format.sample_bytes > WAV_LIMIT):
         container = "RF64"
     with ExitStack() as stack:
-        files: dict[Path, sf.SoundFile] = {}
+        files: dict[Path, Any] = {}
         for path in outputs.values():
             with _says_what_failed(path):
                 part = staged.part(path)
-                part.touch()  # as in `open_audio`
-                file = sf.SoundFile(_name(part), "w", sr, n_channels, format.subtype, None, container)
+                if format.codec is not None:
+                    from rtsep.media import MediaWriter
+
+                    files[path] = stack.enter_context(MediaWriter(part, format, sr, n_channels, tags or {}))
+                    continue
+                file = sf.SoundFile(sound_name(part), "w", sr, n_channels, format.subtype, None, container)
+                for name, text in (tags or {}).items():
+                    with suppress(sf.LibsndfileError):  # formats that have no tags
+                        setattr(file, name, text)
                 files[path] = stack.enter_context(file)
         done = 0
         for piece in pieces:
@@ -267,11 +224,16 @@ def write_sources(
                     file.write(source.T)
             done += piece.shape[2]
             if progress:
-                progress(done, n_samples)
+                progress(done)
         for path, file in files.items():
             with _says_what_failed(path):
                 file.close()
-                _check_complete(staged.part(path), n_samples)
+                if format.codec is None:
+                    _check_complete(staged.part(path), done)
+        if container == "RF64":
+            for path in files:
+                _as_wav(staged.part(path))
+    return done
 
 
 @contextmanager
@@ -281,13 +243,15 @@ def _says_what_failed(path: Path) -> Iterator[None]:
     except sf.LibsndfileError as problem:
         reason = "disk full?" if problem.code == 2 else problem.error_string  # 2: a system call failed
         raise FileError(f"{path} cannot be written: {reason}") from None
+    except FileError:
+        raise
     except OSError as problem:
         raise FileError(f"{path} cannot be written: {problem.strerror}") from None
 
 
 def _check_complete(path: Path, n_samples: int) -> None:
     """Raise `OSError` unless the last sample can be read back: what fails at closing is not reported."""
-    with suppress(sf.LibsndfileError), sf.SoundFile(_name(path)) as file:
+    with suppress(sf.LibsndfileError), sf.SoundFile(sound_name(path)) as file:
         if file.frames == n_samples:
             file.seek(n_samples - 1)
             if len(file.read(1, dtype="float32")) == 1:
@@ -295,9 +259,17 @@ def _check_complete(path: Path, n_samples: int) -> None:
     raise OSError(0, "incomplete, disk full?")
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder for outputs unless it is there. Raises `FileError`."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise FileError(f"{folder} cannot be made: {problem.strerror}") from None
+def _as_wav(path: Path) -> None:
+    """Turn an RF64 that turned out smaller than 4 GB into a WAV: its extra chunk becomes one that readers skip."""
+    size = path.stat().st_size
+    with open(path, "rb+") as file:
+        head = bytearray(file.read(4096))
+        at = head.find(b"data")
+        if size > WAV_LIMIT or head[:4] != b"RF64" or head[12:16] != b"ds64" or at < 0:
+            return
+        n_bytes = struct.unpack_from("<Q", head, 28)[0]
+        struct.pack_into("<4sI", head, 0, b"RIFF", size - 8)
+        head[12:16] = b"JUNK"
+        struct.pack_into("<I", head, at + 4, n_bytes)
+        file.seek(0)
+        file.write(head)

@@ -24,6 +24,7 @@ from rtsep.engine.registry import (
     check_declared,
     check_sources,
     checked,
+    finds_phases,
     register_estimator,
     register_phase,
 )
@@ -31,6 +32,7 @@ from rtsep.estimators import default_estimator
 from rtsep.estimators.dictionary_file import FORMAT as DICTIONARY
 from rtsep.models import kind_of
 from rtsep.phase import OMISI
+from rtsep.phase.own import OwnPhases
 
 _NAMES = {"estimator": ESTIMATORS, "phase": PHASES}
 _GROUPS = {"estimator": "rtsep.estimators", "phase": "rtsep.phases"}
@@ -53,7 +55,7 @@ def choose(
     window_s: float,
     hop_s: float,
     *,
-    model: str | None = None,
+    estimator_options: Mapping[str, Any] | None = None,
     phase_options: Mapping[str, Any] | None = None,
 ) -> Chosen:
     """Settings of an estimator and a phase recovery.
@@ -67,8 +69,8 @@ def choose(
         Name, `FILE.py:CLASS`, or settings. None for what suits the estimator and its model.
     window_s, hop_s : float
         Window and hop in seconds.
-    model : str, optional
-        Model file, for an estimator given by name.
+    estimator_options : mapping, optional
+        Settings such as `model`, `components` and `with_rest`, for an estimator given by name.
     phase_options : mapping, optional
         Settings such as `n_iter` and `lookahead`, for a phase recovery given by name, or for oMISI if none is given.
 
@@ -77,11 +79,16 @@ def choose(
     ConfigError
         For names that do not exist, and settings that cannot work.
     """
-    options = dict(phase_options or {})
+    options, own_options = dict(phase_options or {}), dict(estimator_options or {})
     if estimator is None:
-        # Who gives a model means an estimator that takes one.
-        estimator = default_estimator(window_s, hop_s) if model is None else _reader_of(model)
-    chosen = _create("estimator", estimator, {} if model is None else {"model": model})
+        # Who gives a model means an estimator that takes one, and who counts components wants factors.
+        model = own_options.get("model")
+        blind = "nmf" if "components" in own_options else default_estimator(window_s, hop_s)
+        estimator = blind if model is None else _reader_of(model)
+    if isinstance(estimator, str) and own_options.keys() == {"components"}:
+        # Without a model it is another algorithm, of the same name to those who use it.
+        estimator = getattr(find("estimator", estimator), "blind", estimator)
+    chosen = _create("estimator", estimator, own_options)
     label = f"estimator {chosen.name}"
     sources = check_sources(label, chosen.sources)
     if phase is None:
@@ -96,10 +103,17 @@ def choose(
         else:  # who asks for iterations wants a phase recovery that has some
             phase = "omisi"
     recovery = _create("phase", phase, options) if isinstance(phase, str) else checked("phase", phase)
+    if finds_phases(chosen) != isinstance(recovery, OwnPhases):
+        raise ConfigError(f"{label} finds the phases itself; leave phase={recovery.name!r} and its settings out")
     fitting = chosen.for_phase(recovery)
     if type(fitting) is not type(chosen):
         raise ConfigError(f"{label}: for_phase returned {fitting!r}, not settings of its class")
     return Chosen(fitting, recovery, sources)
+
+
+def usual_times(estimator: Any) -> dict[str, float]:
+    """Window, hop and latency for those who say none, as `StreamConfig.from_ms` takes them: those of a model."""
+    return {} if estimator is None or isinstance(estimator, str) else dict(getattr(estimator, "times_ms", {}))
 
 
 def _reader_of(model: str) -> str:

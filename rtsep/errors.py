@@ -13,3 +13,7 @@ class StepError(RuntimeError):
 
 class LiveError(RuntimeError):
     """The sound device cannot be used; the message is one line with the device and the way out."""
+
+
+class FileError(OSError):
+    """A file that cannot be read or written; the message is one line."""

@@ -2,27 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from scipy.signal import resample_poly
 
 from rtsep.audio_files import FileError, read_audio
-from rtsep.config import ConfigError, StreamConfig, check_int, check_real
+from rtsep.config import USUAL_MS, ConfigError, StreamConfig, check_int, check_real
 from rtsep.engine.registry import check_sources
-from rtsep.estimators.dictionary_file import CONTEXT_BANDS, CONTEXT_WEIGHT, MAX_ATOMS, Dictionary, Framing
-from rtsep.factorise.factors import EPS
+from rtsep.estimators.dictionary_file import CONTEXT_BANDS, CONTEXT_WEIGHT, MAX_ATOMS, Dictionary, Framing, Lesson
+from rtsep.factorise.factors import EPS, Progress
 from rtsep.factorise.levy_nmf import levy_nmf
 from rtsep.factorise.nmf import nmf
 
-BETA = {"kl": 1.0, "is": 0.0, "euclidean": 2.0}
 N_ITER = 80
+EXEMPLAR_ITER = 20  # of the activations alone, for pictures
+WINDOW_MS = 64.0  # of analysis; 16 costs 1.6 dB (docs/known_sounds.md)
 MOST_FRAMES = 4000  # of each sound; they are taken evenly from all of it
 NORMALISED = 1.0
 QUIET_DB = 50.0  # frames so far below the loudest teach nothing
-
-Progress = Callable[[int, int], None]
 
 
 def features_of(x: np.ndarray, framing: Framing, places: np.ndarray) -> np.ndarray:
@@ -66,8 +66,8 @@ def learn(
     hop_ms: float | None = None,
     latency_ms: float | None = None,
     n_atoms: int = 50,
-    divergence: str = "kl",
-    context_ms: Sequence[float] = (16.0, 32.0),
+    divergence: str | float = "kl",
+    context_ms: Sequence[float] = (64.0,),
     exemplars: bool = False,
     seed: int = 0,
     progress: Progress | None = None,
@@ -77,15 +77,16 @@ def learn(
     Parameters
     ----------
     recordings : mapping of str to sequence of Path
-        Names of the sounds, at least two, and audio files of each alone.
+        Names of the sounds, and audio files of each alone. One alone can be told from the rest.
     sr : int, optional
         Rate in Hz of the streams that it is for. Default: that of the recordings, which then all have the same.
     window_ms, hop_ms, latency_ms : float, optional
-        Of these streams, as in `StreamConfig.from_ms`.
+        Of these streams, as in `StreamConfig.from_ms`, but that the window is 64 ms, and latency 16, where they are
+        not given: partials of tones that are near each other need a longer look than speech.
     n_atoms : int
         For each sound, 1 to 4096.
-    divergence : str
-        "kl", "is", "euclidean" or "levy".
+    divergence : str or float
+        "kl", "is", "euclidean" or "levy", or beta, -2 to 4.
     context_ms : sequence of float
         How long ago the frames are that an atom also knows of; none for atoms of one frame.
     exemplars : bool
@@ -93,7 +94,7 @@ def learn(
     seed : int
         Of what the factorisation starts from.
     progress : callable, optional
-        Called with iterations done and iterations in all.
+        Called with iterations done, iterations in all, and the cost.
 
     Returns
     -------
@@ -107,8 +108,6 @@ def learn(
         If a file cannot be read.
     """
     names = check_sources("a dictionary", tuple(recordings))
-    if len(names) < 2:
-        raise ConfigError(f"{names[0]!r} alone: a dictionary tells sounds apart, so it needs two at least")
     check_int("n_atoms", n_atoms, 1, MAX_ATOMS)
     for ms in context_ms:
         check_real("context_ms", ms, 1, 1000, " ms")
@@ -117,31 +116,37 @@ def learn(
     if len(rates) > 1:
         one, other = list(rates.items())[:2]
         raise ConfigError(f"{one[1]} has {one[0]} Hz, {other[1]} has {other[0]} Hz; which one should it be for? Say sr")
+    if window_ms is None:
+        window_ms = max(WINDOW_MS, latency_ms or 0)
+        latency_ms = latency_ms or USUAL_MS
     config = StreamConfig.from_ms(next(iter(rates)), window_ms, hop_ms, latency_ms=latency_ms)
     context = tuple(max(1, round(ms / 1e3 / config.hop_s)) for ms in context_ms)
     framing = Framing(config.sr, config.analysis, config.synthesis, config.hop, config.n_fft, divergence, context)
-    atoms, manifest = [], {}
+    atoms, lessons = [], {}
+    manifest: dict[str, Any] = {}
     for i, (name, group) in enumerate(clips.items()):
-        frames = _frames([x for x, _, _ in group], framing, name)
+        frames = _frames([x for x, _, _ in group], framing, name, n_atoms)
         if n_atoms > frames.shape[1]:
             raise ConfigError(f"{n_atoms} atoms of {name!r} need as many frames that are not quiet: {frames.shape[1]}")
 
         def told(done: int, total: int, cost: float, i: int = i) -> None:
             if progress:
-                progress(i * N_ITER + done, len(clips) * N_ITER)
+                progress(i * total + done, len(clips) * total, cost)
 
+        given: dict[str, Any] = {"atoms": n_atoms}
         if exemplars:
             chosen = frames[:, np.linspace(0, frames.shape[1] - 1, n_atoms).round().astype(int)]
-            w = chosen / chosen.sum(0)
-        elif divergence == "levy":
-            w = levy_nmf(frames, n_atoms, n_iter=N_ITER, seed=seed, progress=told).dictionary
-        else:
-            w = nmf(frames, n_atoms, beta=BETA[divergence], n_iter=N_ITER, seed=seed, progress=told).dictionary
-        atoms.append((w + EPS) / (w + EPS).sum(0))
+            given = {"dictionary": (chosen + EPS) / (chosen + EPS).sum(0)}
+        given |= {"n_iter": EXEMPLAR_ITER if exemplars else N_ITER, "seed": seed, "progress": told}
+        found = levy_nmf(frames, **given) if framing.beta is None else nmf(frames, beta=framing.beta, **given)
+        w = found.dictionary + EPS
+        atoms.append(w / w.sum(0))
+        lessons[name] = Lesson(frames.astype(np.float32), found.activations.astype(np.float32), found.cost)
         seconds = sum(x.size for x, _, _ in group) / config.sr
         manifest[name] = {"files": len(group), "seconds": round(seconds, 3), "frames": frames.shape[1]}
     w = np.concatenate(atoms, 1).astype(np.float32)
-    return Dictionary(framing, names, (n_atoms,) * len(names), w, manifest | {"exemplars": exemplars, "seed": seed})
+    manifest |= {"exemplars": exemplars, "seed": seed}
+    return Dictionary(framing, names, (n_atoms,) * len(names), w, manifest, lessons)
 
 
 def _clip(path: Path, sr: int | None) -> tuple[np.ndarray, int, Path]:
@@ -157,11 +162,12 @@ def _clip(path: Path, sr: int | None) -> tuple[np.ndarray, int, Path]:
     return mono, rate, path
 
 
-def _frames(clips: list[np.ndarray], framing: Framing, name: str) -> np.ndarray:
+def _frames(clips: list[np.ndarray], framing: Framing, name: str, n_atoms: int) -> np.ndarray:
     """Features of frames that are not quiet, (n_features, at most 4000), evenly from all clips."""
     hop, overlap = framing.hop, framing.analysis // framing.hop
     n_hops = [x.size // hop for x in clips]
-    stride = max(overlap, -(-sum(n_hops) // MOST_FRAMES))
+    # Frames that overlap by more than half tell little more; but a short recording has few others.
+    stride = max(min(overlap // 2, sum(n_hops) // (4 * n_atoms)), 1, -(-sum(n_hops) // MOST_FRAMES))
     parts = [features_of(x, framing, np.arange(overlap - 1, n, stride)) for x, n in zip(clips, n_hops, strict=True)]
     frames = np.concatenate(parts, 1)
     level = frames[: framing.n_bins].sum(0)

@@ -15,11 +15,12 @@ from numpy.typing import NDArray
 
 from rtsep.choose import choose
 from rtsep.config import ConfigError, StreamConfig, check_type
+from rtsep.engine.gate import Gate
 from rtsep.engine.hop import prepare_states, process_block
 from rtsep.engine.output import Output
 from rtsep.engine.protocols import CompiledEstimator, Estimator, OnlinePhase, PhaseRecovery, PythonEstimator
 from rtsep.engine.python_step import PythonStep
-from rtsep.engine.registry import is_compiled
+from rtsep.engine.registry import is_compiled, is_whole
 from rtsep.engine.spectral import Spectral, prepared
 from rtsep.kernels.memory import memory, zeros
 
@@ -40,6 +41,8 @@ class Separator:
         estimator, and its model: oMISI, or the mixture's phase where phase recovery has nothing to gain.
     output : Output
         Strength, ceiling and fade-in.
+    gate : Gate
+        When a source is taken for absent.
 
     Attributes
     ----------
@@ -76,6 +79,7 @@ class Separator:
         estimator: str | Estimator | None = None,
         phase: str | PhaseRecovery | None = None,
         output: Output | None = None,
+        gate: Gate | None = None,
     ) -> None:
         check_type("config", config, StreamConfig)
         self.config = config
@@ -84,12 +88,17 @@ class Separator:
         self.phase = cast(OnlinePhase, chosen.phase)
         self.output = Output() if output is None else output
         check_type("output", self.output, Output)
+        if is_whole(self.estimator):
+            self.estimator.prepare(config)  # which says so
+        self.gate = Gate() if gate is None else gate
+        check_type("gate", self.gate, Gate)
         if self.phase.lookahead is None:
             raise ConfigError(f"phase={self.phase.name!r} needs the whole signal; use rtsep.separate")
         self.compiled = is_compiled(self.estimator)
         self.sources = chosen.sources
         self._python = None if self.compiled else PythonStep(cast(PythonEstimator, self.estimator), self.sources)
-        self._core = Spectral(self._python or cast(CompiledEstimator, self.estimator), self.phase, self.sources)
+        compiled = self._python or cast(CompiledEstimator, self.estimator)
+        self._core = Spectral(compiled, self.phase, self.sources, self.gate)
         self._setting = Lock()
         self.ledger = self._core.latency(config)
         self.latency = self.ledger.samples
@@ -134,6 +143,11 @@ class Separator:
             "limited": int(states.output.limited[0]),
             "muted": int(states.output.muted[0]),
         }
+
+    @property
+    def presence(self) -> dict[str, float]:
+        """How much of each source there is in the newest frame, 0 to 1, as the gate judges it."""
+        return dict(zip(self.sources, map(float, self._states.core.gate.presence), strict=True))
 
     def process(self, block: np.ndarray, out: NDArray[np.float32] | None = None) -> NDArray[np.float32]:
         """Separate the next block.
@@ -190,8 +204,8 @@ class Separator:
         Parameters
         ----------
         **values
-            Settings that can be changed: those which the classes of estimator, phase recovery and output name as
-            `adjustable`, such as `strength_db`, `ceiling_db`, `n_iter` of most phase recoveries, and
+            Settings that can be changed: those which the classes of estimator, phase recovery, gate and output name as
+            `adjustable`, such as `strength_db`, `ceiling_db`, `min_presence`, `n_iter` of most phase recoveries, and
             `max_attenuation_db` of `denoise`. They hold from the next hop on; the strength gets there within 20 ms.
 
         Raises
@@ -208,29 +222,32 @@ class Separator:
 
     def _set(self, values: dict[str, Any]) -> None:
         config, states = self.config, self._states
-        output, phase, estimator = self.output, self.phase, self.estimator
+        output, phase, estimator, gate = self.output, self.phase, self.estimator, self.gate
         for name, value in values.items():
             if name in output.adjustable:
                 output = replace(output, **{name: value})
+            elif name in gate.adjustable:
+                gate = replace(gate, **{name: value})
             elif name in phase.adjustable:
                 phase = replace(phase, **{name: value})  # type: ignore[type-var]
             elif name in estimator.adjustable:
                 estimator = replace(estimator, **{name: value})  # type: ignore[type-var]
             else:
-                known = sorted({*output.adjustable, *phase.adjustable, *estimator.adjustable})
+                known = sorted({*output.adjustable, *gate.adjustable, *phase.adjustable, *estimator.adjustable})
                 raise ConfigError(f"{name}={value!r} cannot be set while a stream runs; {', '.join(known)} can")
         estimator = estimator.for_phase(phase)
         # All that can fail comes first.
         renewed = self._renewed(
             self.output, output, states.output, lambda: output.prepare(config, self._core.consistent)
         )
+        renewed += self._renewed(self.gate, gate, states.core.gate, lambda: gate.prepare(config, self.n_src))
         renewed += self._renewed(self.phase, phase, states.core.phase, lambda: phase.prepare(config, self.n_src))
         if self._python is None:
             fresh = partial(prepared, cast(CompiledEstimator, estimator), config)
             renewed += self._renewed(self.estimator, estimator, states.core.estimator, fresh)
         else:
             self._python.estimator = cast(PythonEstimator, estimator)
-        self.output, self.phase, self.estimator = output, phase, estimator
+        self.output, self.phase, self.estimator, self.gate = output, phase, estimator, gate
         for array, value in renewed:
             np.copyto(array, value)
             for kept, restored in zip(self._memory, self._fresh, strict=True):
@@ -249,8 +266,8 @@ class Separator:
         """Raise `ConfigError` for settings of one name in two places, and fields that cannot be changed."""
         seen: set[str] = set()
         core = self._states.core
-        parts = ((self.output, self._states.output), (self.phase, core.phase), (self.estimator, core.estimator))
-        for settings, state in parts:
+        parts: tuple[tuple[Any, Any], ...] = ((self.output, self._states.output), (self.gate, core.gate))
+        for settings, state in (*parts, (self.phase, core.phase), (self.estimator, core.estimator)):
             for name, fields in settings.adjustable.items():
                 label = f"adjustable {name!r} of {type(settings).__name__}"
                 if name in seen:
@@ -264,7 +281,7 @@ class Separator:
         """A separator of its own, at the same place in the stream."""
         if self._python is not None:
             raise TypeError(f"a Separator of {self.estimator.name}, in Python, cannot be copied: make another one")
-        other = Separator(self.config, self.estimator, self.phase, self.output)
+        other = Separator(self.config, self.estimator, self.phase, self.output, self.gate)
         for array, value in zip(other._memory, self._memory, strict=True):
             np.copyto(array, value)
         for array, value in zip(other._fresh, self._fresh, strict=True):
@@ -286,7 +303,7 @@ class Separator:
 
 def _reason(problem: NumbaError) -> str:
     """What a message of numba says is wrong, and in which line."""
-    told = str(problem)
+    told = re.sub(r"\x1b\[[0-9;]*m", "", str(problem))  # colours, where colorama is installed
     if "NRT required" in told:
         reason = "it allocates memory, as array expressions do, which a kernel must not: write a loop"
     else:
@@ -308,7 +325,7 @@ def check_audio(x: Any, n_channels: int) -> np.ndarray:
     if x.dtype.kind not in "fiu":
         raise TypeError(f"audio is {x.dtype}, not real numbers")
     if x.dtype.kind in "iu":
-        raise TypeError(f"audio is {x.dtype}; scale it to floats with full scale 1")
+        raise TypeError(f"audio is {x.dtype}; rtsep.from_pcm makes floats with full scale 1 of it")
     if not (x.ndim == 2 and x.shape[0] == n_channels) and not (x.ndim == 1 and n_channels == 1):
         expected = "(n_samples,)" if n_channels == 1 else f"({n_channels}, n_samples)"
         raise ValueError(f"audio has shape {x.shape}, not {expected}")

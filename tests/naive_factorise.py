@@ -9,28 +9,57 @@ import numpy as np
 from rtsep.factorise.kam import HARMONIC, LEAST, PERCUSSIVE, band_edges
 
 
-def nmf_masks(features, w, n_atoms, n_bins, divergence, n_iter):
-    """Shares (n_src, n_bins, n_frames) of sources with `n_atoms` atoms each, of features (n_features, n_frames)."""
-    floor, first = 1e-7, np.cumsum([0, *n_atoms])
-    flat = len(w) / w.shape[1]
-    h, masks = np.zeros(w.shape[1]), []
+def nmf_masks(features, w, n_atoms, n_bins, divergence, n_iter, free=None, memory=0.0, leak=0.0, first=0.0):
+    """Shares (n_src, n_bins, n_frames) of sources with `n_atoms` atoms each, of features (n_features, n_frames).
+
+    `free` are atoms (n_features, n_free) of one more source, which adapt: sums that decay by `memory` in every frame
+    and start with the weight `first`, `leak` of a frame is added.
+    """
+    floor, edges = 1e-7, np.cumsum([0, *n_atoms, *([] if free is None else [free.shape[1]])])
+    free = np.zeros((len(w), 0)) if free is None else free.copy()
+    exponent = {"is": 0.5, "levy": 0.5}.get(divergence, 1.0)
+    if not isinstance(divergence, str):
+        exponent = 1 / (2 - divergence) if divergence < 1 else 1 / (divergence - 1) if divergence > 2 else 1.0
+    gained, spent = first * free ** (1 / exponent), np.full(free.shape, first)
+
+    def terms(v, m):
+        if divergence == "kl":
+            return v / m, np.ones_like(m)
+        if divergence == "is":
+            return v / m**2, 1 / m
+        if divergence == "euclidean":
+            return v, m
+        if divergence == "levy":
+            return 1 / m, m / (v + floor)
+        return v * m ** (divergence - 2), m ** (divergence - 1)
+
+    n_all, turn = w.shape[1] + free.shape[1], 0
+    flat = len(w) / n_all
+    h, masks = np.zeros(n_all), []
     for v in features.T:
         if not v.any():
             h[:] = flat
-            masks.append(np.full((len(n_atoms), n_bins), 1 / len(n_atoms)))
+            masks.append(np.full((len(edges) - 1, n_bins), 1 / (len(edges) - 1)))
             continue
         v, h = v / v.mean() + floor, 0.5 * h + 0.5 * flat
+        every = np.hstack([w, free])
         for _ in range(n_iter):
-            m = np.maximum(w @ h, 0) + floor
-            if divergence == "kl":
-                h = h * (w.T @ (v / m)) / w.sum(0)
-            elif divergence == "is":
-                h = h * np.sqrt((w.T @ (v / m**2)) / (w.T @ (1 / m)))
-            elif divergence == "euclidean":
-                h = h * (w.T @ v) / (w.T @ m)
-            else:
-                h = h * np.sqrt((w.T @ (1 / m)) / (w.T @ (m / (v + floor))))
-        parts = np.stack([w[:n_bins, a:b] @ h[a:b] + floor for a, b in pairwise(first)])
+            up, down = terms(v, np.maximum(every @ h, 0) + floor)
+            h = h * ((every.T @ up) / np.maximum(every.T @ down, floor)) ** exponent
+        if free.size:
+            up, down = terms(v, every @ h + floor)
+            own = h[w.shape[1] :]
+            gained = memory * gained + (np.outer(up, own) + leak) * free ** (1 / exponent)
+            spent = memory * spent + np.outer(down, own) + leak
+            new = (gained[:, turn] / spent[:, turn]) ** exponent
+            size = new.sum()
+            free[:, turn] = new / size
+            gained[:, turn] *= size ** (1 - 1 / exponent)
+            spent[:, turn] *= size
+            h[w.shape[1] + turn] *= size
+            turn = (turn + 1) % free.shape[1]
+            every = np.hstack([w, free])
+        parts = np.stack([every[:n_bins, a:b] @ h[a:b] + floor for a, b in pairwise(edges)])
         parts = parts if divergence in ("is", "levy") else parts**2
         masks.append(parts / parts.sum(0))
     return np.stack(masks, 2)

@@ -281,7 +281,7 @@ def test_flush_gives_the_rest_and_starts_anew():
     [
         ([0.0, 1.0], TypeError, "audio is list, not an array"),
         (np.zeros(8, complex), TypeError, "audio is complex128, not real numbers"),
-        (np.zeros(8, np.int16), TypeError, "audio is int16; scale it to floats"),
+        (np.zeros(8, np.int16), TypeError, "audio is int16; rtsep.from_pcm makes floats"),
         (np.array(["a"]), TypeError, "not real numbers"),
         (np.zeros((2, 8)), ValueError, r"audio has shape \(2, 8\), not \(n_samples,\)"),
         (np.float32(1), TypeError, "not an array"),

@@ -474,6 +474,39 @@ def test_hrnmf_of_known_notes_is_better_than_a_wiener_filter_by_their_nmf():
     assert min(sdr(found.components)) > max(17, max(sdr(wiener)) + 6)
 
 
+def struck(pitch, strikes, seed, sr=11_025, n=26_000):
+    """Spectra of a string that is struck: stiff, the higher the sooner silent, with the noise of a hammer."""
+    rng = np.random.default_rng(seed)
+    late = np.arange(n)[None] / sr - np.array(strikes)[:, None]
+    partials = np.arange(1, 14)
+    hz = partials * pitch * np.sqrt(1 + 2e-4 * partials**2)
+    size = 0.75**partials * rng.uniform(0.6, 1.4, 13)
+    waves = np.sin(2 * np.pi * hz * late[..., None] + partials) * np.exp(-late[..., None] * (1.5 + 0.45 * partials))
+    noise = 0.05 * rng.normal(size=late.shape) * np.exp(-late * sr / 60)
+    sound = np.where(late >= 0, (size * waves * (hz < sr / 2 - 200)).sum(2) * np.clip(late / 0.005, 0, 1) + noise, 0)
+    frames = np.lib.stride_tricks.sliding_window_view(sound.sum(0), 512)[::128] * np.hanning(513)[:-1]
+    return np.fft.rfft(frames).T[:80]
+
+
+def test_hrnmf_tells_two_notes_apart_blindly_better_than_a_wiener_filter():
+    """Two notes a fifth apart, each heard alone, then both: 17 dB are published for a start from KL-NMF."""
+    notes = [struck(261.6, [0.1, 1.6], 0), struck(392.0, [0.85, 1.6], 1)]
+    x = sum(notes)
+    w, h, _ = factorise.nmf(np.abs(x), 2, n_iter=50)
+
+    def sdr(components):
+        def of(order):
+            pairs = zip(notes, components[list(order)], strict=True)
+            return min(10 * np.log10((abs(s) ** 2).sum() / (abs(s - c) ** 2).sum()) for s, c in pairs)
+
+        return max(of((0, 1)), of((1, 0)))
+
+    wiener = factorise.separated(x, (w.T[:, :, None] * h[:, None, :]) ** 2)
+    found = factorise.hrnmf(x, 2, order=2, n_iter=5)
+    assert falls(found.cost)
+    assert sdr(found.components) > max(17, sdr(wiener) + 5)
+
+
 def test_hrnmf_of_order_0_is_the_wiener_filter(mixture):
     x = mixture[0]
     found = factorise.hrnmf(x, 2, order=0, n_iter=3)

@@ -16,6 +16,7 @@ from rtsep.cli import main
 from rtsep.config import ConfigError
 from rtsep.estimators import KAM, NMF, AdaptiveRepet, Repet, RepetSim
 from rtsep.estimators.dictionary_file import DIVERGENCES, Dictionary, Framing, read_dictionary, write_dictionary
+from rtsep.estimators.free_atoms import FIRST_S, LEAK, MEMORY_S
 from rtsep.estimators.kam import estimate_kam
 from rtsep.estimators.nmf import estimate_nmf
 from rtsep.estimators.repet_sim import estimate_repet_sim, running_maxima
@@ -66,25 +67,34 @@ def stream(step, state, power, n_src=2):
     return np.stack(shares, 2)
 
 
-@pytest.mark.parametrize("divergence", DIVERGENCES)
+@pytest.mark.parametrize("divergence", [*DIVERGENCES, 0.5, 3.0])
 @pytest.mark.parametrize("context", [(), (4, 8)])
-def test_streaming_nmf_equals_its_twin(divergence, context):
+@pytest.mark.parametrize("with_rest", [False, True])
+def test_streaming_nmf_equals_its_twin(divergence, context, with_rest):
     rng = np.random.default_rng(0)
     framing = Framing(SR, 256, 256, 64, 512, divergence, context)
     atoms = rng.random((framing.n_features, 9)).astype(np.float32) ** 4 + np.float32(1e-3)
     atoms /= atoms.sum(0)
-    estimator = NMF(Dictionary(framing, ("a", "b"), (4, 5), atoms, {}))
+    estimator = NMF(Dictionary(framing, ("a", "b"), (4, 5), atoms, {}), with_rest=with_rest)
     x = notes(LOW, 6400) + rng.normal(0, 1e-3, 6400)
     x[2000:3000] = 0
-    found = stream(estimate_nmf, estimator.prepare(framing.config), spectra(x, framing.config))
+    state = estimator.prepare(framing.config)
+    given = {}
+    if with_rest:
+        free, scale = state.free.atoms[:, : framing.n_features].T.astype(float), framing.n_features / 19
+        given = {"free": free, "memory": np.exp(-0.004 / MEMORY_S), "leak": LEAK * scale}
+        given["first"] = scale * FIRST_S / 0.004
+    found = stream(estimate_nmf, state, spectra(x, framing.config), 2 + with_rest)
     features = features_of(x, framing, np.arange(100))
     silent = ~spectra(x, framing.config).any(0)
     assert silent.any()
     features[:, silent] = 0
-    wanted = naive_factorise.nmf_masks(features, atoms.astype(float), (4, 5), 257, divergence, 10)
+    wanted = naive_factorise.nmf_masks(features, atoms.astype(float), (4, 5), 257, divergence, 10, **given)
     sounds = ~silent
     assert np.abs(found - wanted)[:, :, sounds].max() < 2e-3
     assert np.allclose(found.sum(0)[:, sounds], 1, atol=1e-5)
+    if with_rest:
+        assert np.abs(state.free.atoms[:, : framing.n_features].T - free).max() > 1e-3  # they have learned something
 
 
 def test_streaming_repet_sim_is_the_offline_one_with_the_past_alone():
@@ -168,7 +178,10 @@ def test_the_same_recordings_and_seed_make_the_same_dictionary(takes):
 
 def test_another_rate_or_framing_is_refused_in_a_line(takes):
     estimator = NMF(learned(takes))
-    for config, words in ((StreamConfig(48_000), "sr=16000, the stream has sr=48000"), (StreamConfig(SR, 512), "=256")):
+    for config, words in (
+        (StreamConfig(48_000), "sr=16000, the stream has sr=48000"),
+        (StreamConfig(SR, 512), "the stream has analysis=512"),
+    ):
         with pytest.raises(ConfigError) as caught:
             Separator(config, estimator)
         assert words in str(caught.value)
@@ -211,8 +224,8 @@ def test_recordings_of_two_rates_need_to_be_told_which(tmp_path):
     with pytest.raises(ConfigError, match="which one should it be for"):
         learn(recordings, n_atoms=8)
     assert learn(recordings, n_atoms=8, sr=SR).framing.sr == SR
-    with pytest.raises(ConfigError, match="'a' alone"):
-        learn({"a": recordings["a"]}, n_atoms=8)
+    with pytest.raises(ConfigError, match=r"knows 'a' alone.*--with-rest"):
+        NMF(learn({"a": recordings["a"]}, n_atoms=8))
 
 
 def test_the_command_learns_and_separate_takes_what_it_made(takes, capsys):
@@ -235,7 +248,6 @@ def test_the_command_learns_and_separate_takes_what_it_made(takes, capsys):
     [
         (["low"], "'low' is not NAME=PATH"),
         (["a=low", "a=high"], "two sounds have the name 'a'"),
-        (["a=low"], "'a' alone"),
         (["a=low", "b=empty"], "no recordings that can be read"),
         (["a=low", "b=nothing.wav"], "nothing.wav"),
         (["a/b=low", "b=high"], "cannot be part of a file name"),

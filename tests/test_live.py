@@ -17,7 +17,7 @@ import soundfile as sf
 from jackd import JackServer, Player, require_audio
 from signals import voices
 
-from rtsep import ConfigError, PythonEstimator, Separator, StreamConfig, separate
+from rtsep import ConfigError, Gate, PythonEstimator, Separator, StreamConfig, separate
 from rtsep.estimators import Oracle, Passthrough
 from rtsep.live import LiveError, LiveStream, find_device, list_devices, supported_rates
 from rtsep.live.devices import rescan
@@ -135,6 +135,57 @@ def test_a_recording_goes_on_while_the_latency_is_switched(server, tmp_path):
     assert sf.info(tmp_path / "mixture.wav").duration == pytest.approx(stats.recorded_s)
 
 
+@pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
+def test_recordings_begin_and_end_while_the_stream_runs(server, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    x = voices(32_000)[:1]
+    with LiveStream(Separator(StreamConfig(), Passthrough()), fade_in_ms=0, late="wait") as stream:
+        assert stream.recording is None
+        stream.start_recording("a")
+        assert (stream.recording, stream.stats.recording) == (Path("a"), True)
+        with pytest.raises(LiveError, match="the recording to a has not ended"):
+            stream.start_recording("b")
+        Player(server, x, tail=4096).run()
+        stream.stop_recording()
+        stream.stop_recording()
+        assert (stream.recording, stream.stats.recording) == (None, False)
+        first = sf.read("a/signal.wav", dtype="float32")[0]
+        with pytest.raises(LiveError, match=r"cannot record to a: mixture\.wav, signal\.wav would be replaced"):
+            stream.start_recording("a")
+        assert stream.recording is None
+        stream.start_recording()
+        wait_for(lambda: stream.stats.recorded_s > 0.2)
+        (second,) = tmp_path.glob("rtsep-*")
+        assert stream.recording.name == second.name
+    seen(x, first[None], 0)
+    assert not sf.read(second / "signal.wav")[0].any()  # nothing of the first is left in it
+    with pytest.raises(LiveError, match="the stream does not run"):
+        stream.start_recording("c")
+    assert not Path("c").exists()
+
+
+@pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
+def test_gains_and_a_gate_live_are_those_of_arrays(server, tmp_path):
+    """Bit by bit: what is recorded has the input's gain and the gate, what is heard the output's gain, too."""
+    x = voices(48_000).sum(0, keepdims=True)
+    gate, gain = Gate(0.9, 20), np.float32(10 ** (6 / 20))
+    separator = Separator(StreamConfig(), "denoise", gate=gate)
+    with LiveStream(
+        separator, fade_in_ms=0, late="wait", howling=False, record=tmp_path / "a", input_gain_db=6, output_gain_db=-6
+    ) as stream:
+        heard = Player(server, x, tail=4096).run()[0]
+        recorded = {path.stem: path for path in (tmp_path / "a").iterdir()}
+        round_trip = stream.latency
+    mixture, speech = (sf.read(recorded[name], dtype="float32")[0] for name in ("mixture", "speech"))
+    before = seen(gain * x, mixture[None], separator.latency)
+    fed = np.concatenate([np.zeros(before, np.float32), gain * x[0]])
+    expected = separate(fed, 16_000, "denoise", gate=gate)[0]
+    assert np.array_equal(speech[separator.latency :][: len(fed)], expected)
+    assert not np.array_equal(expected, separate(fed, 16_000, "denoise")[0])
+    played = expected[before:] * np.float32(10 ** (-6 / 20))
+    assert np.array_equal(heard[round_trip:][: len(played)], played)
+
+
 @pytest.mark.parametrize("server", [(16_000, 256)], indirect=True)
 def test_the_ledger_follows_the_period_of_the_server_and_says_so(server):
     click = np.zeros((1, 1024), np.float32)
@@ -182,7 +233,7 @@ def test_a_server_that_stood_still_does_not_call_two_callbacks_of_one_stream(ser
         server.go_on()
         wait_for(lambda: stream.stats.state == "running")
         with server.client() as client:
-            assert len(client.get_ports("PortAudio", is_output=True)) == 2
+            assert len(client.get_ports("rtsep", is_output=True)) == 1  # what was given up is gone
             cycles = []
             client.set_process_callback(cycles.append)
             client.activate()
@@ -250,7 +301,8 @@ def test_settings_come_from_any_thread_while_it_runs(server):
         for thread in threads:
             thread.join(60)
         stream.set(solo="source2", strength=0.75, bypass=False)
-        assert stream.choice == {"solo": 1, "strength": 0.75, "bypass": False}
+        gains = {"input_gain_db": 0, "output_gain_db": 0}
+        assert stream.choice == {"solo": 1, "strength": 0.75, "bypass": False, **gains}
         wait_for(lambda: np.array_equal(stream._processor.live.gains, np.float32([0.25, 0, 0.75])))
         with pytest.raises(ConfigError, match="solo='noise' is not one of source1, source2"):
             stream.set(solo="noise")

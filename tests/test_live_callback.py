@@ -20,6 +20,7 @@ from rtsep.live.native import NativeDriver
 from rtsep.live.pointers import PROCESS, Handle
 from rtsep.live.processor import Processor
 from rtsep.live.rings import free, make_ring, read, waiting, write
+from rtsep.live.scope import Scope
 from rtsep.live.worker import WorkerDriver
 
 FOREVER = 1 << 62
@@ -138,11 +139,70 @@ def test_the_other_source_is_heard_after_a_command(device, mixture):
     assert not np.array_equal(heard[:300], expected[:300])
 
 
+def test_gains_of_input_and_output_go_there_by_a_decibel_a_millisecond_and_are_exact_then(through):
+    n = 6_000
+    x = 0.01 * np.sin(2 * np.pi * 100 / 16_000 * np.arange(n)).astype(np.float32)
+    gains = {1_600: (4.0, 1.0), 3_200: (4.0, 0.5), 4_800: (1.0, 1.0)}
+
+    def turn():
+        wanted = gains.get(int(through.live.counts[cb.SAMPLES]))
+        if wanted:
+            through.live.trim_goals[:] = wanted
+
+    through.hear(0)  # the mixture, which nothing rounds
+    through.live.gains[:] = through.live.goals
+    heard = through.play(x, (160,), between=turn)[0]
+    delayed = np.concatenate([np.zeros(through.delay, np.float32), x])[:n]
+    assert np.array_equal(heard[:1_600], delayed[:1_600])
+    up = slice(1_600 + through.delay + 16 * 13, 3_200)  # 12 dB in 12 ms
+    assert np.array_equal(heard[up], 4 * delayed[up])
+    down = slice(3_200 + 16 * 7, 4_800)  # at once: the output has no delay
+    assert np.array_equal(heard[down], 2 * delayed[down])
+    back = slice(4_800 + through.delay + 16 * 13, n)
+    assert np.array_equal(heard[back], delayed[back])
+    assert np.abs(np.diff(heard)).max() < 1.5 * 4 * np.abs(np.diff(x)).max()
+
+
+def test_what_is_heard_is_measured_and_what_comes_in_at_full_scale_is_counted(through):
+    n, full = 16_000, np.float32(32_767 / 32_768)
+    x = 0.1 * np.sin(2 * np.pi * 1_000 / 16_000 * np.arange(n)).astype(np.float32)
+    through.live.trim_goals[:] = 0.5, 2.0
+    x[100:103] = full, -1.0, np.nextafter(full, np.float32(0))
+    x[200] = np.nan
+    through.play(x, (100,))
+    assert through.live.counts[cb.CLIPPED] == 2  # before the gain
+    levels = 10 * np.log10(through.live.energies)
+    assert levels.shape == (3,)
+    assert levels[:2] == pytest.approx(-23.0 - 6.0, abs=0.2)
+    assert levels[2] == pytest.approx(-23.0, abs=0.2)
+
+
+def test_the_scope_gets_the_samples_of_the_tap_and_nothing_that_finds_no_room_is_counted(mixture):
+    x = mixture.sum(0)
+    device = Processed(Separator(StreamConfig(), Passthrough()))
+    scope, live = Scope(device.processor), device.processor.live
+    assert not scope.open
+    device.play(x[:500])
+    assert scope.read().shape == (2, 1, 0)
+    scope.open = True
+    device.play(x[500:3_000])
+    tap = np.empty(2 * 3_000, np.float32)
+    read(live.tap, tap, 3_000)
+    assert np.array_equal(scope.read()[:, 0], tap.reshape(2, -1)[:, 500:])
+    device.play(np.tile(x, 4))
+    assert scope.read().shape[2] == 4_096  # a quarter of a second, in whole blocks: the rest is missed
+    assert live.counts[cb.TAP_LOST] == 0
+    scope.open = False
+    device.play(x)
+    assert scope.read().shape[2] == 0
+    device.close()
+
+
 class Processed(Device):
     """The same device in front of a `Processor`."""
 
     def __init__(self, separator, late="wait"):
-        self.processor = Processor(separator, NativeDriver(separator), 1, [0], Output(), late, False, True)
+        self.processor = Processor(separator, NativeDriver(separator), 1, [0], Output(), late, False)
         self.processor.live.taps[0], self.n_out = 1, 1
         self.processor.goals[:] = 0, 1
         self.processor.pass_on(running=False)

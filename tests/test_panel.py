@@ -19,13 +19,14 @@ from dataclasses import fields
 
 import pyte
 import pytest
+import soundfile as sf
 from jackd import JackServer, require_audio
 from rich.cells import cell_len
 from rich.segment import Segment
 
 from rtsep.cli.keys import names_of
-from rtsep.cli.layout import ASCII, COLUMNS_FROM, View, layout
-from rtsep.cli.panel import STRENGTHS_DB, _next_strength, _Peaks
+from rtsep.cli.layout import ASCII, COLUMNS_FROM, HEARD, View, layout
+from rtsep.cli.panel import STRENGTHS_DB, _Lights, _next_strength, _Peaks
 from rtsep.live import Stats
 
 LIVE = [sys.executable, "-m", "rtsep", "live", "--phase", "mixture"]
@@ -40,6 +41,8 @@ def view(**changes):
         "state": "running",
         "elapsed_s": 3725.0,
         "hop_share": {"median": 0.1, "p999": 0.6, "max": 1.2},
+        "heard_db": -24.0,
+        "presence": {"speech": 0.83, "noise": 0.2},
         "levels_db": {"mixture": -20.0, "speech": -24.0, "noise": -200.0},
     }
     shown = {
@@ -47,16 +50,20 @@ def view(**changes):
         "sr": 48_000,
         "hop_ms": 4.0,
         "sources": ("speech", "noise"),
-        "choice": {"solo": 0, "strength": 1.0, "bypass": False},
+        "choice": {"solo": 0, "strength": 1.0, "bypass": False, "input_gain_db": 0.0, "output_gain_db": 0.0},
         "strength_db": math.inf,
+        "stepped": "strength",
+        "gate": 0.0,
+        "lights": set(),
         "ledger": {"window": 768, "look-ahead": 0, "device in": 128, "device out": 256},
         "peaks": {"mixture": -12.0, "speech": 3.0, "noise": -200.0},
         "messages": (),
         "keys": True,
     }
     for name, value in changes.items():
-        (stats if name in stats else shown)[name] = value
-    shown["peaks"] = {name: shown["peaks"].get(name, -30.0) for name in stats["levels_db"]}
+        (stats if name in stats else shown)[name] = shown[name] | value if name == "choice" else value
+    shown["peaks"] = {name: shown["peaks"].get(name, -30.0) for name in (*stats["levels_db"], HEARD)}
+    stats["presence"] = {name: stats["presence"].get(name, 0.5) for name in shown["sources"]}
     return View(stats=Stats(**stats), **shown)
 
 
@@ -70,6 +77,8 @@ FAULTS = {
     "howl_gain_db": -12.0,
     "reconnects": 1,
     "replaced_s": 0.25,
+    "clipped": 7,
+    "recording": True,
     "recorded_s": 4000.0,
     "recording_lost_s": 0.5,
 }
@@ -136,7 +145,8 @@ def test_a_large_screen_shows_everything():
         "device out    256 samples     5.3 ms",
         "sum          1152 samples    24.0 ms",
         "12:00:00 the device",
-        "1-2 tab ←→ source   ↑↓ strength   b space bypass   l latency   q quit",
+        "clipped         7 samples of the input",
+        "1-2 tab ←→ source   b space bypass   ↑↓ strength   i input   o output   g gate   l latency   r record   q ",
     ):
         assert needed in screen, needed
 
@@ -145,7 +155,7 @@ def test_faults_that_did_not_happen_take_no_place():
     screen = "\n".join(text(VIEWS["quiet"], 120, 60))
     assert "late hops       0" in screen
     assert "xruns           0" in screen
-    for name in ("shed", "limited", "muted", "howls", "reconnects", "rec", "look-ahead", "Messages"):
+    for name in ("shed", "limited", "muted", "howls", "reconnects", "rec ", "clipped", "look-ahead", "Messages"):
         assert name not in screen
 
 
@@ -158,6 +168,25 @@ def test_the_mark_is_at_what_is_heard():
     assert "Hearing  noise   strength 12 dB" in marked()[1]
     assert "mixture" in marked(bypass=True)[0]
     assert "Hearing  mixture   bypass of noise, strength 12 dB" in marked(bypass=True)[1]
+
+
+def test_gains_and_the_gate_are_shown_where_they_do_something_or_keys_change_them():
+    assert "gain" not in "".join(text(view(), 120, 24))
+    choice = {"input_gain_db": 3.0, "output_gain_db": 0.0}
+    row = text(view(choice=choice, stepped="output gain", gate=0.5), 120, 24)[3]
+    assert "strength full  in +3 dB  out +0 dB  gate 0.50 (0.83 there)" in row
+    assert "↑↓ output gain" in text(view(stepped="output gain"), 120, 24)[-1]
+    assert "gate off (0.83 there)" in text(view(stepped="gate"), 80, 24)[3]
+
+
+def test_what_clips_is_lit():
+    rows = text(view(lights={"mixture", HEARD}), 80, 24)
+    assert next(row for row in rows if " mixture " in row).rstrip().endswith("   CLIP")
+    assert next(row for row in rows if " heard " in row).rstrip().endswith("  LIMIT")
+    assert "LIMIT" not in "".join(text(view(), 80, 24))
+    lights = _Lights()
+    counts = [(0, 5), (1, 5), (2, 6), (3, 6), (3.6, 6)]
+    assert [lights.update({"x": count}, now) for now, count in counts] == [set(), set(), {"x"}, {"x"}, set()]
 
 
 def test_without_devices_nothing_is_heard():
@@ -304,8 +333,8 @@ class Terminal:
         assert self.sent.rfind(SHOW_CURSOR) > self.sent.rfind(b"\x1b[?25l")
 
 
-def test_the_panel_shows_the_stream_and_obeys_the_keys(server):
-    with Terminal([*LIVE, "--strength", "10"]) as terminal:
+def test_the_panel_shows_the_stream_and_obeys_the_keys(server, tmp_path):
+    with Terminal([*LIVE, "--strength", "10"], cwd=tmp_path) as terminal:
         terminal.until("● running", "system → system  16000 Hz", "Hearing  speech   strength 10 dB", "▶ 1 speech")
         terminal.until("window        128 samples     8.0 ms", "median", "p99.9", "max", "late hops", "q quit")
         terminal.type("2")
@@ -326,9 +355,22 @@ def test_the_panel_shows_the_stream_and_obeys_the_keys(server):
         terminal.until("Hearing  speech")
         terminal.type("l")
         terminal.until("window         64 samples     4.0 ms")
+        terminal.type("i++o-g")
+        terminal.until("strength 6 dB  in +2 dB  out -1 dB  gate off", "↑↓ gate")
+        terminal.type("+")
+        terminal.until("gate 0.05 (")
+        terminal.type("g+")
+        terminal.until("strength 9 dB", "↑↓ strength")
+        terminal.type("r")
+        terminal.until(" rec 0:0", "recording to rtsep-")
+        terminal.type("r")
+        terminal.until("recorded to rtsep-")
         terminal.type("9q")
         status, rest = terminal.finish()
     assert status == 0
+    (folder,) = tmp_path.iterdir()
+    assert {path.name for path in folder.iterdir()} == {"mixture.wav", "speech.wav", "residual.wav"}
+    assert sf.info(folder / "mixture.wav").frames > 0
     assert "system -> system, 16000 Hz, speech, residual" in rest
     assert "hops late" in rest
 

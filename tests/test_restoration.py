@@ -10,7 +10,7 @@ from test_factorise import DATA
 import rtsep
 from rtsep.cli import main
 from rtsep.config import ConfigError, StreamConfig
-from rtsep.restoration import alternating_minimisation, convex_relaxation, find_clicks
+from rtsep.restoration import ClickRemover, alternating_minimisation, convex_relaxation, find_clicks, restore
 from rtsep.restoration.autoregressive import burg
 from rtsep.restoration.unwrapping import interpolated_magnitudes, unwrap_frames
 
@@ -200,3 +200,65 @@ def test_the_command_says_what_cannot_be(tmp_path, monkeypatch, capsys, options,
     assert words in error
     assert error.count("\n") == 1
     assert not (tmp_path / "out.wav").exists()
+
+
+def crackling(seed=0, n=2 * SR):
+    """Two notes, and clicks: clean, damaged."""
+    rng, t = np.random.default_rng(seed), np.arange(n) / SR
+    clean = 0.2 * np.sin(2 * np.pi * 440 * t) + 0.1 * np.sin(2 * np.pi * 1330 * t) + rng.normal(0, 1e-3, n)
+    damaged = clean.copy()
+    for start in rng.integers(1000, n - 1000, 15):
+        damaged[start : start + 9] += rng.normal(0, 0.4, 9)
+    return clean, damaged
+
+
+def test_clicks_are_removed_from_a_stream_and_what_is_sound_stays():
+    clean, damaged = crackling()
+    remover = ClickRemover(SR)
+    assert remover.latency == SR // 10
+    out = np.concatenate([remover.process(damaged[:5000]), remover.process(damaged[5000:])])
+    replaced = remover.n_replaced
+    out = np.concatenate([out, remover.flush()])[remover.latency :]
+    assert 15 * 9 <= replaced < 15 * 60
+
+    def error_db(found):
+        return 10 * np.log10(np.sum(clean**2) / np.sum((clean - found) ** 2))
+
+    assert error_db(out) > error_db(damaged) + 20
+    assert error_db(out) > error_db(restore(damaged, SR)) - 3
+    changed = np.abs(out - damaged) > 1e-6
+    assert changed[: len(damaged) - remover.latency].sum() <= replaced
+    assert not changed[-100:].any()  # the end is no click
+    # Nothing but the delay happens to what is not damaged.
+    quiet = ClickRemover(SR)
+    passed = quiet.process(clean)
+    assert quiet.n_replaced == 0
+    assert np.array_equal(passed[quiet.latency :], clean[: -quiet.latency].astype(np.float32))
+
+
+def test_blocks_of_any_size_give_the_same_restored_stream():
+    _, damaged = crackling(1, SR)
+    both = np.stack([damaged, damaged[::-1]])
+    whole = ClickRemover(SR, 2).process(both)
+    for size in (1, 333, 800, 5000):
+        remover = ClickRemover(SR, 2)
+        starts = range(0, SR, size) if size > 1 else range(2000)
+        found = np.concatenate([remover.process(both[:, start : start + size]) for start in starts], 1)
+        assert np.array_equal(found, whole[:, : found.shape[1]])
+    one = ClickRemover(SR)
+    assert np.array_equal(one.process(damaged), whole[0])
+    one.reset()
+    assert np.array_equal(one.process(damaged), whole[0])
+
+
+def test_a_stream_that_cannot_be_restored_stays_finite():
+    remover = ClickRemover(SR)
+    x = np.full(SR, np.nan)
+    x[: SR // 4] = 0.1
+    assert np.isfinite(remover.process(x)).all()
+    assert np.isfinite(remover.process(np.full(SR, np.inf))).all()
+    assert not remover.flush().any()
+    with pytest.raises(ValueError, match=r"not \(1, n\)"):
+        remover.process(np.zeros((2, 10)))
+    with pytest.raises(ConfigError, match="threshold=1"):
+        ClickRemover(SR, threshold=1)

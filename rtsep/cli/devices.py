@@ -7,8 +7,8 @@ import json
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
-from rtsep.cli.quiet import quiet
 from rtsep.errors import LiveError
+from rtsep.quiet import quiet
 
 if TYPE_CHECKING:
     from rtsep.live.devices import Device

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from rtsep.cli import EXIT_DEVICE
 from rtsep.cli.engine import add_engine_options, engine_settings, times_given, times_ms
-from rtsep.cli.quiet import quiet
+from rtsep.quiet import quiet
 
 if TYPE_CHECKING:
     from rich.console import Console

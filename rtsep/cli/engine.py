@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rtsep.engine.gate import Gate
     from rtsep.engine.output import Output
     from rtsep.engine.protocols import Estimator, PhaseRecovery
 
@@ -26,6 +27,17 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
     group.add_argument(
         "--model", metavar="FILE", help="model file from `rtsep train` or `rtsep learn`; network for `onnx`"
+    )
+    group.add_argument(
+        "--components",
+        type=int,
+        metavar="N",
+        help="without a model: how many sources to look for, with nmf (the default then), levy_nmf, em_isnmf, hrnmf",
+    )
+    group.add_argument(
+        "--with-rest",
+        action="store_true",
+        help="one more source for whatever the model does not know, by atoms that adapt (nmf, levy_nmf)",
     )
     group.add_argument("--phase", metavar="NAME", help="phase-recovery algorithm (default: what suits the estimator)")
     group.add_argument("--iterations", type=int, metavar="N", help="iterations of the phase recovery")
@@ -61,6 +73,33 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_gate_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that `gate_settings` reads."""
+    group = parser.add_argument_group("gate", "It silences a source that is not there; the last source gets the rest.")
+    group.add_argument(
+        "--gate",
+        type=float,
+        default=0.0,
+        metavar="P",
+        help="close where less than P, 0 to 1, of the source is there: 0.6 makes the pauses of speech still "
+        "(default: %(default)g, never)",
+    )
+    group.add_argument(
+        "--gate-hold-ms",
+        type=float,
+        default=250.0,
+        metavar="MS",
+        help="stay open for so long after that (default: %(default)g)",
+    )
+
+
+def gate_settings(args: argparse.Namespace) -> Gate:
+    """Settings of the gate. Raises `ConfigError`."""
+    from rtsep.engine.gate import Gate
+
+    return Gate(args.gate, args.gate_hold_ms)
+
+
 def lookahead(text: str) -> int | None:
     """Hops, or None for the whole signal."""
     return None if text == "all" else int(text)
@@ -78,7 +117,7 @@ def times_given(args: argparse.Namespace) -> bool:
 
 def engine_settings(args: argparse.Namespace) -> tuple[Estimator, PhaseRecovery, Output]:
     """Settings of estimator, phase recovery and output. Raises `ConfigError`."""
-    from rtsep.choose import choose
+    from rtsep.choose import choose, usual_times
     from rtsep.config import MAX_SR, StreamConfig
     from rtsep.engine.output import Output
 
@@ -87,6 +126,12 @@ def engine_settings(args: argparse.Namespace) -> tuple[Estimator, PhaseRecovery,
     options = {} if args.iterations is None else {"n_iter": args.iterations}
     if hasattr(args, "lookahead"):
         options["lookahead"] = args.lookahead
+    given = {"model": args.model, "components": args.components, "with_rest": args.with_rest or None}
+    own = {name: value for name, value in given.items() if value is not None}
     finest = StreamConfig.from_ms(MAX_SR, **times_ms(args))  # what is wrong at any rate is said here
-    chosen = choose(args.estimator, args.phase, finest.window_s, finest.hop_s, model=args.model, phase_options=options)
+    chosen = choose(
+        args.estimator, args.phase, finest.window_s, finest.hop_s, estimator_options=own, phase_options=options
+    )
+    if not times_given(args):  # a model that is for a window of its own says so
+        vars(args).update(usual_times(chosen.estimator))
     return chosen.estimator, chosen.phase, Output(strength_db=args.strength)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
+from rtsep.cli.machine import add_json_option
 
 DESCRIPTION = """\
 Make a C library of a separator: the same machine code that runs in Python, for any processor that LLVM knows, without
@@ -54,6 +55,7 @@ def add_parser(commands: Any) -> None:
         help="of a network: int8 takes a quarter of the memory (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier export")
+    add_json_option(parser)
     add_engine_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.export.library",))
 
@@ -86,7 +88,18 @@ def run(args: argparse.Namespace) -> int:
         written = write_plugins(separators, target, args.output, args.format, args.overwrite)
     else:
         written = [(args.output, write_library(separators[0], target, args.output, args.overwrite))]
+    args.report = {"estimator": estimator.name, "phase": phase.name, "target": target.triple, "cpu": target.cpu}
+    args.report |= {"sr": args.rate, "latency": separators[0].latency, "programs": []}
     for separator, (path, sizes) in zip(separators, written, strict=True):
+        args.report["programs"].append(
+            {
+                "path": str(path),
+                "n_channels": separator.config.n_channels,
+                "code": sizes.code,
+                "constants": sizes.constants,
+                "memory": separator_memory(separator),
+            }
+        )
         print(
             f"{path}: {estimator.name} + {phase.name} for {target.triple}, {target.cpu}; {separator.config.sr} Hz, "
             f"latency {1e3 * separator.latency / separator.config.sr:.4g} ms; code {sizes.code:,}, constants "

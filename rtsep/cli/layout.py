@@ -19,6 +19,7 @@ SILENCE_DB = -99.0  # from here on down, a level has no number
 WARM_DB, HOT_DB = -18.0, -6.0  # RMS of loud speech; close to what clips
 BUSY, FULL = 0.5, 0.8  # shares of the hop time that deserve a look, and that are dangerous
 MAX_NAME = 14
+HEARD = ""  # key of what is heard, in peaks and lights: no source has that name
 COLUMNS_FROM = 76  # from this width on, delay and load stand side by side
 
 Row = list[Segment]
@@ -56,13 +57,19 @@ class View:
     sources : sequence of str
     stats : Stats
     choice : dict
-        "solo", "strength" and "bypass", as `LiveStream.choice`.
+        As `LiveStream.choice`.
     strength_db : float
         The strength as a listener counts it; inf for all.
+    stepped : str
+        What the keys for stronger and weaker change: "strength", "input gain", "output gain" or "gate".
+    gate : float
+        Its threshold, 0 for none.
     ledger : dict of str to int
         Samples.
     peaks : dict of str to float
-        Highest level of late in dBFS, of "mixture" and of each source.
+        Highest level of late in dBFS, of "mixture", of each source and of what is `HEARD`.
+    lights : set of str
+        "mixture" where the input has clipped of late, `HEARD` where a limiter worked.
     messages : sequence of str
         Newest last.
     keys : bool
@@ -76,8 +83,11 @@ class View:
     stats: Stats
     choice: dict[str, Any]
     strength_db: float
+    stepped: str
+    gate: float
     ledger: dict[str, int]
     peaks: dict[str, float]
+    lights: set[str]
     messages: Sequence[str]
     keys: bool
 
@@ -117,7 +127,7 @@ def _header(view: View, glyphs: Glyphs) -> Row:
     stats = view.stats
     color = "green" if stats.state == "running" else "bold red"
     pieces = [(" rtsep", "bold"), (f"  {glyphs.dot} {stats.state}", color), (f" {_clock(stats.elapsed_s)}", "")]
-    if stats.recorded_s:
+    if stats.recording:
         pieces += [("  rec", "bold red"), (f" {_clock(stats.recorded_s)}", "")]
     return _row(*pieces)
 
@@ -135,34 +145,55 @@ def _devices(view: View, width: int, glyphs: Glyphs) -> Row:
 def _hearing(view: View, width: int) -> Row:
     choice, rest = view.choice, view.strength_db
     strength = "full" if math.isinf(rest) else f"{rest:.0f} dB"
-    name, style, notes = view.sources[choice["solo"]], "bold black on green", [f"  strength {strength}"]
+    solo = view.sources[choice["solo"]]
+    more = _trims(view, solo)
+    name, style, notes = solo, "bold black on green", [f"  strength {strength}{more}", f"  strength {strength}", more]
     if view.stats.state != "running":
         name, style, notes = "nothing", "bold white on red", [""]
     elif choice["bypass"]:
-        notes = [f"  bypass of {name}, strength {strength}", "  bypass"]
+        notes = [
+            f"  bypass of {name}, strength {strength}{more}",
+            f"  bypass of {name}, strength {strength}",
+            "  bypass",
+        ]
         name, style = "mixture", "bold black on yellow"
     rows = [_row((" Hearing ", ""), (f" {name} ", style), (note, "")) for note in notes]
     return _first_that_fits(rows, width)
 
 
+def _trims(view: View, solo: str) -> str:
+    """Gains and gate, where they do something or the keys change them."""
+    notes = ""
+    for name, label in (("input gain", "in"), ("output gain", "out")):
+        gain = view.choice[name.replace(" ", "_") + "_db"]
+        notes += f"  {label} {gain:+.0f} dB" if gain or view.stepped == name else ""
+    if view.gate or view.stepped == "gate":
+        notes += f"  gate {view.gate:.2f}" if view.gate else "  gate off"
+        notes += f" ({view.stats.presence[solo]:.2f} there)"
+    return notes
+
+
 def _meters(view: View, width: int, glyphs: Glyphs) -> list[tuple[int, Row]]:
-    levels, peaks = view.stats.levels_db, view.peaks
+    levels, peaks = view.stats.levels_db | {HEARD: view.stats.heard_db}, view.peaks
     heard = 0 if view.choice["bypass"] else 1 + view.choice["solo"]
     if view.stats.state != "running":
         levels, heard = dict.fromkeys(levels, SILENCE_DB), None
         peaks = levels
-    n_name = min(max(map(cell_len, levels)), MAX_NAME, width // 4)
+    n_name = min(max(map(cell_len, [*levels, "heard"])), MAX_NAME, width // 4)
     n_bar = max(width - n_name - 14, 1)
     rows = [(15, _row((set_cell_size(" Levels", 6 + n_name), "bold cyan"), (_scale(n_bar), "dim"), ("  dBFS", "dim")))]
     for i, (name, level) in enumerate(levels.items()):
-        here = i == heard
-        label = f" {glyphs.heard if here else ' '} {i if 0 < i < 10 else ' '} "
+        here = i == heard or name == HEARD
+        label = f" {glyphs.heard if i == heard else ' '} {i if 0 < i < min(10, len(levels) - 1) else ' '} "
+        value = _row((f" {level:6.1f}" if level > SILENCE_DB else "      -", "bold" if here else ""))
+        if name in view.lights:
+            value = _row(("  LIMIT" if name == HEARD else "   CLIP", "bold white on red"))
         rows.append(
             (
-                1 if here else 3,
-                _row((label, "bold"), (set_cell_size(name, n_name) + " ", "bold" if here else ""))
+                1 if i == heard else 2 if name in view.lights else 3,
+                _row((label, "bold"), (set_cell_size(name or "heard", n_name) + " ", "bold" if here else ""))
                 + _bar(level, peaks[name], n_bar, here, glyphs)
-                + _row((f" {level:6.1f}" if level > SILENCE_DB else "      -", "bold" if here else "")),
+                + value,
             )
         )
     return rows
@@ -240,6 +271,7 @@ def _load(view: View) -> list[tuple[int, Row]]:
         ("late hops", stats.late_hops, replaced, "red"),
         ("xruns", stats.xruns, "", "red"),
         ("shed", stats.shed_iterations, " iterations", "yellow"),
+        ("clipped", stats.clipped, " samples of the input", "red"),
         ("limited", stats.limited, " samples", "yellow"),
         ("muted", stats.muted, " samples", "red"),
         ("howls", stats.howls, f" (gain {stats.howl_gain_db:.0f} dB)", "red"),
@@ -269,12 +301,19 @@ def _footer(view: View, width: int, glyphs: Glyphs) -> Row:
     if not view.keys:
         return _row((" no keys, standard input is no terminal; Ctrl-C ends", "dim"))
     numbers = "1" if len(view.sources) == 1 else f"1-{min(len(view.sources), 9)}"
-    rest = {"l": "latency", "q": "quit"}
-    long = {f"{numbers} tab {glyphs.sideways}": "source", glyphs.vertical: "strength", "b space": "bypass"} | rest
-    middle = {numbers: "source", glyphs.vertical: "strength", "b": "bypass"} | rest
-    short = {name: what for name, what in middle.items() if name != "l"}
+    choices = {"i": "input", "o": "output", "g": "gate"}
+    rest = {"l": "latency", "r": "record", "q": "quit"}
+    longest = {f"{numbers} tab {glyphs.sideways}": "source", "b space": "bypass", glyphs.vertical: view.stepped}
+    short = {numbers: "source", glyphs.vertical: view.stepped, "b": "bypass", "q": "quit"}
+    middle = {numbers: "source", glyphs.vertical: view.stepped, "b": "bypass"}
     rows = []
-    for keys, gap in ((long, "   "), (middle, "   "), (short, " ")):
+    for keys, gap in (
+        (longest | choices | rest, "   "),
+        (middle | choices | rest, "  "),
+        (middle | choices | rest, " "),
+        (middle | rest, " "),
+        (short, " "),
+    ):
         row = [piece for key, what in keys.items() for piece in ((gap, ""), (key, "bold"), (f" {what}", "dim"))]
         rows.append(_row((" ", ""), *row[1:]))
     return _first_that_fits(rows, width)

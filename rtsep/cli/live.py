@@ -8,12 +8,22 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli import EXIT_ERROR
-from rtsep.cli.engine import add_engine_options, engine_settings, times_given, times_ms
+from rtsep.cli.engine import (
+    add_engine_options,
+    add_gate_options,
+    engine_settings,
+    gate_settings,
+    times_given,
+    times_ms,
+)
 from rtsep.cli.inputs import given_path
+from rtsep.cli.presets import add_preset_options, with_preset
 from rtsep.cli.signals import gently
+from rtsep.cli.virtual import add_virtual_options, virtual_devices
 
 if TYPE_CHECKING:
     from rtsep.cli.panel import Panel
@@ -35,6 +45,7 @@ def add_parser(commands: Any) -> None:
     devices = parser.add_argument_group("devices", "`rtsep devices` lists them; number or part of the name.")
     devices.add_argument("--input", metavar="DEVICE", help="input device (default: the system's)")
     devices.add_argument("--output", metavar="DEVICE", help="output device (default: the system's)")
+    add_virtual_options(devices)
     devices.add_argument("--rate", type=int, metavar="HZ", help="sample rate (default: that of the input device)")
     devices.add_argument(
         "--block", type=int, default=0, metavar="N", help="samples per callback (default: as the device likes)"
@@ -52,6 +63,12 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--solo", metavar="SOURCE", help="source to hear, by name (default: the first)")
     parser.add_argument("--bypass", action="store_true", help="hear the mixture, with the same delay")
     parser.add_argument(
+        "--input-gain", type=float, default=0.0, metavar="DB", help="of what comes in (default: %(default)g dB)"
+    )
+    parser.add_argument(
+        "--output-gain", type=float, default=0.0, metavar="DB", help="of what is heard (default: %(default)g dB)"
+    )
+    parser.add_argument(
         "--no-howling",
         dest="howling",
         action="store_false",
@@ -60,27 +77,47 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--record", type=given_path, metavar="DIR", help="folder for mixture.wav and a WAV of each source"
     )
+    parser.add_argument(
+        "--web",
+        nargs="?",
+        type=int,
+        const=0,
+        metavar="PORT",
+        help="a panel in the browser, too, at an address of this computer that is printed (default port: a free one)",
+    )
     parser.add_argument("--plain", action="store_true", help="print a line a second instead of the panel")
     parser.add_argument("--seconds", type=float, metavar="S", help="stop after so many seconds")
     add_engine_options(parser)
+    add_gate_options(parser)
+    add_preset_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.live", "rtsep.cli.panel"))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Stream until interrupted."""
+    """Stream until interrupted, with the settings of a preset and between the virtual devices that are asked for."""
+    args = with_preset(args)
+    with virtual_devices(args):
+        return _stream(args)
+
+
+def _stream(args: argparse.Namespace) -> int:
     from rtsep.cli.panel import Panel, panel_fits
-    from rtsep.config import StreamConfig, check_real
+    from rtsep.config import StreamConfig, check_int, check_real
     from rtsep.live import LiveStream, find_device
     from rtsep.live.budget import fitting_separator
     from rtsep.live.record import recording_paths
     from rtsep.separator import Separator
 
     estimator, phase, output = engine_settings(args)
+    gate = gate_settings(args)
     in_panel = not args.plain and panel_fits()
     if in_panel:
         print("Getting ready; the first start compiles, which takes some seconds.", flush=True)
     if args.record is not None:
         recording_paths(args.record, estimator.sources)
+    if args.web is not None:
+        check_int("web", args.web, 0, 65535)
+        import_module("rtsep.web")  # before anything starts
     if args.seconds is not None:
         check_real("seconds", args.seconds, 0, math.inf, " s")
     rate = find_device(args.input, "input").sr if args.rate is None else args.rate
@@ -94,7 +131,7 @@ def run(args: argparse.Namespace) -> int:
 
     def make(**times: float | None) -> Separator:
         config = StreamConfig.from_ms(rate, n_channels=2 if args.stereo else 1, **times)
-        return Separator(config, estimator, phase)
+        return Separator(config, estimator, phase, gate=gate)
 
     if times_given(args):
         separator, why = make(**times_ms(args)), ""
@@ -107,20 +144,23 @@ def run(args: argparse.Namespace) -> int:
         solo=args.solo,
         strength=1 - 10 ** (-output.strength_db / 20),
         bypass=args.bypass,
+        input_gain_db=args.input_gain,
+        output_gain_db=args.output_gain,
         record=args.record,
     )
     if why:
-        stream.messages.append(why)
+        stream.say(why)
     try:
         stream.start()
         # From here on the first signal ends the stream, and no other one disturbs the ending. Ctrl-C is how a stream
         # ends; SIGTERM and SIGHUP are passed on as such.
         with suppress(KeyboardInterrupt), gently(insist=False) as stopped, _unless_hung_up(stopped):
-            if in_panel:
-                _run_panel(Panel(stream), stream, stopped, args.seconds)
-            else:
-                _print_start(stream)
-                _print_lines(stream, stopped, args.seconds)
+            with _served(stream, args.web):
+                if in_panel:
+                    _run_panel(Panel(stream), stream, stopped, args.seconds)
+                else:
+                    _print_start(stream)
+                    _print_lines(stream, stopped, args.seconds)
             stats = stream.stats
             stream.close()
             _print_summary(stats)
@@ -130,6 +170,19 @@ def run(args: argparse.Namespace) -> int:
         print(f"rtsep: the recording ended: {stream.recording_problem}", file=sys.stderr)
         return EXIT_ERROR
     return 0
+
+
+@contextmanager
+def _served(stream: LiveStream, port: int | None) -> Iterator[None]:
+    """With the panel in the browser, if there is a port for it."""
+    if port is None:
+        yield
+        return
+    from rtsep.web import Server
+
+    with Server(stream, port) as server:
+        stream.messages.append(f"panel: {server.url}")  # not in the history, which the page shows
+        yield
 
 
 @contextmanager

@@ -17,8 +17,9 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from rtsep.cli.keys import Keys
-from rtsep.cli.layout import ASCII, UNICODE, View, layout
+from rtsep.cli.layout import ASCII, HEARD, UNICODE, View, layout
 from rtsep.errors import ConfigError, LiveError
+from rtsep.live.stream import MAX_GAIN_DB
 
 if TYPE_CHECKING:
     from rtsep.live import LiveStream
@@ -27,6 +28,8 @@ INTERVAL_S = 0.1
 STRENGTHS_DB = (0.0, 3.0, 6.0, 9.0, 12.0, 15.0, 18.0, 24.0, 30.0, 40.0, math.inf)
 STEP_ROUNDING_DB = 0.01
 LATENCIES_MS = (16.0, 8.0, 4.0, 2.0)
+STEPPED = {"i": "input gain", "o": "output gain", "g": "gate"}  # by the same keys as the strength
+GAIN_STEP_DB, GATE_STEP = 1.0, 0.05
 ROUNDED_DOWN = 0.95  # windows are, to whole samples
 HOLD_S, FALL_DB_PER_S = 1.5, 20.0
 KEPT_BYTES = 8192  # of what others wrote to stderr
@@ -62,7 +65,8 @@ class Panel:
         self._stream = stream
         self._console = Console(force_terminal=True)
         self._glyphs = ASCII if self._console.options.ascii_only else UNICODE
-        self._peaks = _Peaks()
+        self._peaks, self._lights = _Peaks(), _Lights()
+        self._stepped = "strength"
         self._suspended = False
 
     def run(self, stopped: Callable[[], bool], seconds: float | None = None) -> None:
@@ -111,11 +115,41 @@ class Panel:
         elif key in "123456789" and int(key) <= n_src:
             stream.set(solo=int(key) - 1)
         elif key in ("up", "+", "=", "down", "-"):
-            stream.set(strength=_next_strength(choice["strength"], key in ("up", "+", "=")))
+            self._step(key in ("up", "+", "="))
+        elif key in STEPPED:
+            self._stepped = "strength" if self._stepped == STEPPED[key] else STEPPED[key]
         elif key in ("b", "space"):
             stream.set(bypass=not choice["bypass"])
         elif key == "l":
             self._change_latency()
+        elif key == "r":
+            self._record()
+
+    def _step(self, up: bool) -> None:
+        """Change what the keys for it are set to."""
+        stream, choice, what = self._stream, self._stream.choice, self._stepped
+        if what == "strength":
+            stream.set(strength=_next_strength(choice["strength"], up))
+        elif what == "gate":
+            threshold = stream.separator.gate.min_presence + (GATE_STEP if up else -GATE_STEP)
+            stream.set(min_presence=round(min(max(threshold, 0.0), 1.0), 2))
+        else:
+            name = what.replace(" ", "_") + "_db"
+            gain = choice[name] + (GAIN_STEP_DB if up else -GAIN_STEP_DB)
+            stream.set(**{name: min(max(gain, -MAX_GAIN_DB), MAX_GAIN_DB)})
+
+    def _record(self) -> None:
+        """Begin a recording, or end the one that goes on."""
+        stream, folder = self._stream, self._stream.recording
+        try:
+            if folder is None:
+                stream.start_recording()
+                stream.say(f"recording to {stream.recording}")
+            else:
+                stream.stop_recording()
+                stream.say(f"recorded to {folder}")
+        except LiveError as problem:
+            stream.say(str(problem))
 
     def _change_latency(self) -> None:
         """To the next lower one, and from the lowest to the highest."""
@@ -125,7 +159,7 @@ class Panel:
         try:
             stream.set(latency_ms=lower[0] if lower else LATENCIES_MS[0])
         except (ConfigError, LiveError) as problem:
-            stream.messages.append(str(problem))
+            stream.say(str(problem))
 
     def _draw(self, now: float, keys: bool) -> None:
         stream, console = self._stream, self._console
@@ -142,8 +176,11 @@ class Panel:
             stats=stats,
             choice=choice,
             strength_db=_decibels(choice["strength"]),
+            stepped=self._stepped,
+            gate=stream.separator.gate.min_presence,
             ledger=stream.ledger,
-            peaks=self._peaks.update(stats.levels_db, now),
+            peaks=self._peaks.update(stats.levels_db | {HEARD: stats.heard_db}, now),
+            lights=self._lights.update({"mixture": stats.clipped, HEARD: stats.limited}, now),
             messages=self.messages,
             keys=keys,
         )
@@ -170,6 +207,22 @@ class _Peaks:
             if level >= peaks[name]:
                 self._held[name], peaks[name] = (level, now), level
         return peaks
+
+
+class _Lights:
+    """Which of several counts have grown of late."""
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._until: dict[str, float] = {}
+
+    def update(self, counts: dict[str, int], now: float) -> set[str]:
+        """Names of those that have, at the time `now` in seconds."""
+        for name, count in counts.items():
+            if count > self._counts.get(name, count):
+                self._until[name] = now + HOLD_S
+        self._counts = counts
+        return {name for name, until in self._until.items() if now < until}
 
 
 def _decibels(strength: float) -> float:

@@ -8,6 +8,7 @@ import numpy as np
 
 from rtsep.config import StreamConfig
 from rtsep.engine.line import LineState, prepare_line, take_in
+from rtsep.engine.offset import OffsetState, give_back, prepare_offset, set_aside
 from rtsep.engine.output import Output, OutputState, finish
 from rtsep.engine.protocols import Core
 from rtsep.engine.registry import run_core
@@ -29,6 +30,7 @@ class States(NamedTuple):
 
     framing: FramingState
     line: LineState
+    offset: OffsetState
     core: Any
     output: OutputState
 
@@ -36,6 +38,7 @@ class States(NamedTuple):
 def prepare_states(config: StreamConfig, core: Core, output: Output) -> States:
     """Fresh states. Not real-time safe."""
     n_src, latency, length = len(core.sources), core.latency(config).samples, core.line_length(config)
+    core_state = core.prepare(config)
     return States(
         framing=FramingState(
             hop_in=zeros((config.n_channels, config.hop)),
@@ -43,8 +46,11 @@ def prepare_states(config: StreamConfig, core: Core, output: Output) -> States:
             position=zeros(1, np.int64),
         ),
         line=prepare_line(config.n_channels, length),
-        core=core.prepare(config),
-        output=output.prepare(config, core.consistent, latency - config.hop, length - latency),
+        offset=prepare_offset(config.n_channels, length, config.sr),
+        core=core_state,
+        output=output.prepare(
+            config, core.consistent, latency - config.hop, length - latency, getattr(core_state, "shares", None)
+        ),
     )
 
 
@@ -66,7 +72,9 @@ def process_hop(states, hop_in, hop_out):
     Real-time safe: allocates nothing, takes no lock, never raises.
     """
     take_in(states.line, hop_in)
-    run_core(states.core, states.line.samples, hop_out)
+    set_aside(states.offset, states.line.samples, hop_in.shape[1])
+    run_core(states.core, states.offset.samples, hop_out)
+    give_back(states.offset, states.line.samples, states.output.start[0], hop_out)
     finish(states.output, states.line.samples, hop_out)
 
 

@@ -46,7 +46,14 @@ class Output:
             check_real("ceiling_db", self.ceiling_db, -60, 0, " dBFS (or infinity)")
         check_real("fade_in_ms", self.fade_in_ms, 0, 1000, " ms")
 
-    def prepare(self, config: StreamConfig, consistent: bool, delay: int = 0, start: int = 0) -> OutputState:
+    def prepare(
+        self,
+        config: StreamConfig,
+        consistent: bool,
+        delay: int = 0,
+        start: int = 0,
+        shares: np.ndarray | None = None,
+    ) -> OutputState:
         """Fresh state.
 
         Parameters
@@ -58,11 +65,14 @@ class Output:
             Samples from the start of the stream to the first that belongs to the input.
         start : int
             Where the mixture of a hop stands in the line that `finish` is given.
+        shares : ndarray, float32, (n_src,), optional
+            Of the mixing error, which who owns the array may change from hop to hop; they sum to one. Default: equal.
         """
         fade_in = self.fade_in_ms * config.sr / 1000
         return OutputState(
             start=constant([start], np.int64),
             consistent=constant([consistent], np.bool_),
+            shares=aligned([]) if shares is None else shares,
             leak=aligned([UNSET]),
             leak_goal=aligned([10 ** (-self.strength_db / 20)]),
             leak_step=constant([1 / (RAMP_S * config.sr)]),
@@ -77,10 +87,11 @@ class Output:
 
 
 class OutputState(NamedTuple):
-    """State of the output stage; arrays of one element, float32 unless said."""
+    """State of the output stage; arrays of one element, float32, unless said."""
 
     start: np.ndarray  # int64, constant: column of the line with the mixture of the first sample
     consistent: np.ndarray  # bool, constant
+    shares: np.ndarray  # (n_src,): of the mixing error; empty if they are equal
     leak: np.ndarray  # gain of the other sources in each source; UNSET before the first sample
     leak_goal: np.ndarray  # where it is going
     leak_step: np.ndarray  # constant: by how much in a sample
@@ -122,6 +133,7 @@ def finish(state, line, hop_out):
     release, fade_step = state.release[0], state.fade_step[0]
     one, zero = np.float32(1), np.float32(0)
     share = one / np.float32(n_src)
+    equal = state.shares.size == 0
     for i in range(hop):
         leak += min(max(goal - leak, -leak_step), leak_step)
         peak = zero
@@ -130,9 +142,9 @@ def finish(state, line, hop_out):
             total = zero
             for j in range(n_src):
                 total += hop_out[j, c, i]
-            missing = (x - total) * share if consistent else zero
+            missing = x - total if consistent else zero
             for j in range(n_src):
-                s = hop_out[j, c, i] + missing
+                s = hop_out[j, c, i] + missing * (share if equal else state.shares[j])
                 s = (s + leak * (x - s)) * max(fade, zero)
                 if not math.isfinite(s):
                     s = zero

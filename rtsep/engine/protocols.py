@@ -43,6 +43,9 @@ class Estimator(Settings, Protocol):
         Their names, in the order of the output, at least one; they become parts of file names.
     phase : str or PhaseRecovery
         The phase recovery for those who name none.
+    times_ms : mapping of str to float
+        Window, hop and latency of the streams that it is made for, as `StreamConfig.from_ms` takes them, for those who
+        say none; empty for any.
     step : kernel or method
         `(state, mixture, power, magnitudes)`:
 
@@ -56,6 +59,7 @@ class Estimator(Settings, Protocol):
 
     sources: tuple[str, ...]
     phase: str | PhaseRecovery = "omisi"
+    times_ms: Mapping[str, float] = {}
     step: Any
 
     def for_phase(self, phase: PhaseRecovery) -> Estimator:
@@ -128,6 +132,25 @@ class WholeEstimator(Estimator, Protocol):
     def example(cls, references: np.ndarray) -> Estimator:
         """What the engine promises of streams is not promised here: raises `ConfigError`."""
         raise ConfigError(f"{cls.__name__} has no stream")
+
+
+class SpectraEstimator(WholeEstimator, Protocol):
+    """An estimator of the whole signal that finds the phases, too, for `rtsep.phase.own.OwnPhases`."""
+
+    def estimate_all(self, config: StreamConfig, spectra: np.ndarray) -> np.ndarray:
+        """Spectra of every source in all frames of every channel.
+
+        Parameters
+        ----------
+        config : StreamConfig
+        spectra : ndarray, complex128, (n_channels, n_frames, n_bins)
+            Of the mixture. Read only.
+
+        Returns
+        -------
+        sources : ndarray, complex, (n_channels, n_frames, n_src, n_bins)
+        """
+        raise NotImplementedError
 
 
 class Shedding(NamedTuple):
@@ -231,12 +254,13 @@ class Latency:
 
 
 class Core(Protocol):
-    """What stands between the line and the output: `take_in -> core -> finish`.
+    """What stands between the line and the output: `take_in -> set_aside -> core -> give_back -> finish`.
 
     Attributes
     ----------
     State : type
         The NamedTuple that `prepare` returns; its class chooses the step, as for the stages.
+        Its `shares` are those of the mixing error that each source gets, float32 (n_src,), if it is shared.
     step : kernel
         `(state, line, hop_out)`: the newest samples of the mixture, float32 (n_channels, line_length), and the hop of
         every source to be overwritten, float32 (n_src, n_channels, hop).

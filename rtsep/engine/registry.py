@@ -26,6 +26,7 @@ from rtsep.engine.protocols import (
     OnlinePhase,
     PhaseRecovery,
     PythonEstimator,
+    SpectraEstimator,
     WholeEstimator,
 )
 from rtsep.kernels.jit import call_kernel
@@ -101,6 +102,11 @@ def _members(protocol: type) -> set[str]:
 def is_whole(settings: Any) -> bool:
     """Whether an estimator needs the whole signal."""
     return inspect.getattr_static(settings, "estimate_all", None) is not None
+
+
+def finds_phases(settings: Any) -> bool:
+    """Whether an estimator gives complex spectra."""
+    return SpectraEstimator in _class(settings).__mro__
 
 
 def is_compiled(settings: Any) -> bool:

@@ -1,4 +1,7 @@
-"""The spectral core: a spectrum of the newest samples, magnitudes of the sources, their phases, and a hop of each."""
+"""The spectral core: a spectrum of the newest samples, magnitudes of the sources, their phases, and a hop of each.
+
+Between magnitudes and phases stand the gates, which take away sources that are not there.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ import numpy as np
 
 from rtsep.config import ConfigError, StreamConfig
 from rtsep.engine.analysis import AnalysisState, analyse, prepare_analysis
+from rtsep.engine.gate import Gate, GateState, gate, silence
 from rtsep.engine.protocols import CompiledEstimator, Latency, OnlinePhase, PhaseRecovery
 from rtsep.engine.registry import STEPS, bound_state, estimate, recover
 from rtsep.kernels.jit import kernel
@@ -16,12 +20,18 @@ from rtsep.kernels.memory import zeros
 
 
 class SpectralState(NamedTuple):
-    """State of analysis, estimator and phase recovery."""
+    """State of analysis, estimator, gates and phase recovery."""
 
     analysis: AnalysisState
     estimator: Any
     magnitudes: np.ndarray  # float32 (n_src, n_bins)
+    gate: GateState
     phase: Any
+
+    @property
+    def shares(self) -> np.ndarray:
+        """Of the mixing error: a source that is silent gets none."""
+        return self.gate.shares
 
 
 @kernel
@@ -44,7 +54,9 @@ def separate_spectra(state, line, hop_out):
     analyse(state.analysis, line)
     mixture, power = state.analysis.mixture, state.analysis.power
     estimate(state.estimator, mixture, power, state.magnitudes)
+    gate(state.gate, power, state.magnitudes)
     recover(state.phase, mixture, power, line, state.magnitudes, hop_out)
+    silence(state.gate, hop_out)
 
 
 @dataclass(frozen=True)
@@ -57,11 +69,13 @@ class Spectral:
     phase : OnlinePhase
     sources : tuple of str
         Those of the estimator.
+    gate : Gate
     """
 
     estimator: CompiledEstimator
     phase: OnlinePhase
     sources: tuple[str, ...]
+    gate: Gate
 
     State: ClassVar[type] = SpectralState
     step: ClassVar[Any] = separate_spectra
@@ -89,6 +103,7 @@ class Spectral:
             analysis=prepare_analysis(config),
             estimator=prepared(self.estimator, config),
             magnitudes=zeros((n_src, config.n_bins)),
+            gate=self.gate.prepare(config, n_src, self.phase.lookahead or 0),
             phase=bound_state(self.phase, self.phase.prepare(config, n_src)),
         )
 

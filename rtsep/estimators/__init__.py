@@ -1,10 +1,14 @@
 """Estimators: one a file. Importing this package registers all of them."""
 
+from rtsep.estimators.binary_nmf import BinaryNMF
+from rtsep.estimators.complex_factors import ComplexBetaNMF, ComplexISNMF, ComplexNMF
 from rtsep.estimators.denoise import Denoise
+from rtsep.estimators.factorised import EMISNMF, BlindLevyNMF, BlindNMF
 from rtsep.estimators.hpss import HPSS
+from rtsep.estimators.hrnmf import HRNMF
 from rtsep.estimators.kam import KAM
 from rtsep.estimators.learned import Speech, Talkers, trained_for
-from rtsep.estimators.nmf import NMF
+from rtsep.estimators.nmf import NMF, LevyNMF
 from rtsep.estimators.onnx import Onnx
 from rtsep.estimators.oracle import Oracle
 from rtsep.estimators.passthrough import Passthrough
@@ -12,11 +16,20 @@ from rtsep.estimators.repet import AdaptiveRepet, Repet
 from rtsep.estimators.repet_sim import RepetSim
 
 __all__ = [
+    "EMISNMF",
     "HPSS",
+    "HRNMF",
     "KAM",
     "NMF",
     "AdaptiveRepet",
+    "BinaryNMF",
+    "BlindLevyNMF",
+    "BlindNMF",
+    "ComplexBetaNMF",
+    "ComplexISNMF",
+    "ComplexNMF",
     "Denoise",
+    "LevyNMF",
     "Onnx",
     "Oracle",
     "Passthrough",

@@ -7,18 +7,22 @@ context, and how they were learned.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from rtsep.config import ConfigError, StreamConfig, check_choice, check_int
+from rtsep.config import ConfigError, StreamConfig, check_choice, check_int, check_real
 from rtsep.models import checked_arrays, one_line, read_container, refusal, write_container
 
 FORMAT = "rtsep-nmf"
 VERSION = 1  # of the format and the features; a change of any of their constants is a new version
-DIVERGENCES = ("kl", "is", "euclidean", "levy")
+BETAS = {"kl": 1.0, "is": 0.0, "euclidean": 2.0}
+DIVERGENCES = (*BETAS, "levy")
+LEAST_BETA, MOST_BETA = -2.0, 4.0
+REST = "rest"  # the source of whatever is not known
 CONTEXT_BANDS = 64
 CONTEXT_WEIGHT = 0.25  # of a frame of context, beside 1 for the newest frame
 MAX_ATOMS = 4096
@@ -32,8 +36,8 @@ class Framing:
     ----------
     sr, analysis, synthesis, hop, n_fft : int
         As in `StreamConfig`.
-    divergence : str
-        "kl" or "euclidean", of magnitudes; "is" or "levy", of powers.
+    divergence : str or float
+        "kl" or "euclidean", of magnitudes; "is" or "levy", of powers; a number from -2 to 4: beta, of magnitudes.
     context_hops : tuple of int
         Also look at the spectra so many hops ago, in bands; up to 1024 hops.
     """
@@ -43,11 +47,14 @@ class Framing:
     synthesis: int
     hop: int
     n_fft: int
-    divergence: str = "kl"
+    divergence: str | float = "kl"
     context_hops: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        check_choice("divergence", self.divergence, DIVERGENCES)
+        if isinstance(self.divergence, str):
+            check_choice("divergence", self.divergence, DIVERGENCES)
+        else:
+            check_real("divergence", self.divergence, LEAST_BETA, MOST_BETA)
         object.__setattr__(self, "context_hops", tuple(self.context_hops))
         for hops in self.context_hops:
             check_int("context_hops", hops, 1, 1024)
@@ -68,6 +75,11 @@ class Framing:
         return self.n_bins + CONTEXT_BANDS * len(self.context_hops)
 
     @property
+    def beta(self) -> float | None:
+        """Of the divergence; None for Levy NMF, which is none of them."""
+        return BETAS.get(self.divergence) if isinstance(self.divergence, str) else float(self.divergence)
+
+    @property
     def powers(self) -> bool:
         """Whether features are powers instead of magnitudes."""
         return self.divergence in ("is", "levy")
@@ -84,6 +96,14 @@ class Framing:
         return edges
 
 
+class Lesson(NamedTuple):
+    """What the atoms of a source were learned from, and how: for pictures."""
+
+    frames: np.ndarray  # float32 (n_features, n_frames): in the order of time
+    activations: np.ndarray  # float32 (n_atoms, n_frames)
+    cost: np.ndarray  # float64 (n_iter + 1,)
+
+
 @dataclass(frozen=True, eq=False)
 class Dictionary:
     """What a model file holds.
@@ -97,6 +117,8 @@ class Dictionary:
     atoms : ndarray, float32, (n_features, sum of n_atoms)
     manifest : dict
         How they were learned.
+    lessons : mapping of str to Lesson
+        Of each source, right after it was learned; not in the file.
     """
 
     framing: Framing
@@ -104,6 +126,27 @@ class Dictionary:
     n_atoms: tuple[int, ...]
     atoms: np.ndarray
     manifest: dict[str, Any]
+    lessons: Mapping[str, Lesson] = field(default_factory=dict, repr=False)
+
+
+def check_stream(dictionary: Dictionary, config: StreamConfig) -> None:
+    """Raise `ConfigError` for another rate or framing than that of the dictionary."""
+    for name in ("sr", "analysis", "synthesis", "hop", "n_fft"):
+        here, there = getattr(config, name), getattr(dictionary.framing, name)
+        if here != there:
+            raise ConfigError(f"the model is for {name}={there}, the stream has {name}={here}; learn one for it")
+
+
+def spectral_atoms(dictionary: Dictionary, powers: bool) -> list[np.ndarray]:
+    """Magnitudes or powers of the atoms of each source, float64 (n_bins, n_atoms), without context.
+
+    Those of another kind become it by square or root; with Levy NMF atoms are magnitudes.
+    """
+    here = dictionary.framing.divergence == "is"
+    w = dictionary.atoms[: dictionary.framing.n_bins].astype(float)
+    w = w**2 if powers and not here else np.sqrt(w) if here and not powers else w
+    w = w + np.finfo(float).eps
+    return np.split(w / w.sum(0), np.cumsum(dictionary.n_atoms)[:-1], axis=1)
 
 
 def write_dictionary(path: Path, dictionary: Dictionary) -> None:

@@ -5,11 +5,15 @@ updates find h (see `rtsep.factorise.nmf` and `rtsep.factorise.levy_nmf` for eac
 
     KL         h <- h * W^T (v / Wh)                           IS    h <- h * (W^T (v / (Wh)^2) / W^T (1 / Wh))^(1/2)
     Euclidean  h <- h * (W^T v) / (W^T Wh)                     Levy  h <- h * (W^T (1 / Wh) / W^T (Wh / v))^(1/2)
+    beta       h <- h * (W^T (v (Wh)^(b-2)) / W^T (Wh)^(b-1))^g
 
 They start half from the activations of the frame before, half from a flat spectrum of activations, so that they follow
 onsets. A source has the share V_j^a / sum V^a of a bin, V_j = W_j h_j, a = 2 for magnitudes, 1 for powers.
 
 *Context.* Features may also hold the spectra 16 and 32 ms ago, in 64 bands: an atom is then a short stretch of sound.
+
+*The rest.* With `with_rest` there are free atoms beside the known ones, which become what these leave over
+(`rtsep.estimators.free_atoms`): one more source, for whatever else is there.
 
 *Levels.* Features are divided by their mean, so that a quiet stream gives the same masks as a loud one.
 
@@ -19,6 +23,7 @@ Phase recovery gains nothing with such magnitudes (it was measured), so the mixt
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, NamedTuple
@@ -32,20 +37,26 @@ from rtsep.estimators.dictionary_file import (
     CONTEXT_BANDS,
     CONTEXT_WEIGHT,
     DIVERGENCES,
+    REST,
     Dictionary,
     Framing,
+    check_stream,
     read_dictionary,
 )
+from rtsep.estimators.free_atoms import FreeAtoms, add_free, prepare_free, project_free, renew_free
+from rtsep.factorise.nmf import monotone_exponent
 from rtsep.kernels.jit import inlined, kernel
-from rtsep.kernels.memory import constant, zeros
+from rtsep.kernels.memory import aligned, constant, zeros
 from rtsep.kernels.network import PANEL, affine, panels
 from rtsep.kernels.simd import LANES, load, store
 
 KL, IS, EUCLIDEAN, LEVY = (DIVERGENCES.index(name) for name in ("kl", "is", "euclidean", "levy"))
+BETA = len(DIVERGENCES)  # any other
+N_FREE = 10  # atoms of the rest
 FLOOR = np.float32(1e-7)  # of the mean feature: least value of a feature and of a model of it
 SILENCE = np.float32(1e-24)  # mean power below which a frame is silent: -240 dBFS and less
 WEIGHT = np.float32(CONTEXT_WEIGHT)
-ONE, HALF = np.float32(1), np.float32(0.5)
+ZERO, ONE, TWO, HALF = np.float32(0), np.float32(1), np.float32(2), np.float32(0.5)
 
 
 class NMFState(NamedTuple):
@@ -58,14 +69,17 @@ class NMFState(NamedTuple):
     edges: np.ndarray  # int64, constant (CONTEXT_BANDS + 1,): of the bands of context
     context: np.ndarray  # int64, constant (n_context,): hops ago
     choice: np.ndarray  # int64, constant (2,): divergence, iterations
+    powers: np.ndarray  # constant (2,): beta, g
+    free: FreeAtoms  # of the rest
     history: np.ndarray  # (n_history, CONTEXT_BANDS): ring of the bands of past frames
     newest: np.ndarray  # int64 (1,): the place in it of the newest frame
-    activations: np.ndarray  # (n_atoms,)
+    activations: np.ndarray  # (n_atoms + n_free,)
     features: np.ndarray  # (n_padded,) scratch
     model: np.ndarray  # (n_padded,) scratch: W h
-    ratio: np.ndarray  # (n_padded,) scratch
-    up: np.ndarray  # (n_atoms padded,) scratch
-    down: np.ndarray  # (n_atoms padded,) scratch
+    numerator: np.ndarray  # (n_padded,) scratch: N, of an update
+    denominator: np.ndarray  # (n_padded,) scratch: D, ones for KL
+    up: np.ndarray  # (n_atoms padded + n_free,) scratch: W^T N
+    down: np.ndarray  # (n_atoms padded + n_free,) scratch: W^T D
     part: np.ndarray  # (n_atoms,) scratch: activations of one source
     parts: np.ndarray  # (n_src, n_padded) scratch: W_j h_j
 
@@ -118,19 +132,35 @@ def take_features(state, power):
 
 
 @inlined
-def _ratios(state, divergence, numerator):
-    """What is multiplied by the transposed dictionary, `ratio`, for the numerator or the denominator of an update."""
-    features, model, ratio = state.features, state.model, state.ratio
-    for i in range(0, ratio.size, LANES):
+def _model(state):
+    """W h of all atoms, and what its divergence from the features multiplies the transposed atoms by: N and D."""
+    activations, model, divergence = state.activations, state.model, state.choice[0]
+    features, numerator, denominator = state.features, state.numerator, state.denominator
+    n_atoms = state.sums.size
+    affine(state.forward, 0, activations, 0, n_atoms, model)
+    add_free(state.free, activations, n_atoms, model)
+    if divergence == BETA:
+        exponent = state.powers[0] - TWO
+        for i in range(model.size):
+            m = model[i] + FLOOR
+            slope = m**exponent
+            numerator[i] = features[i] * slope
+            denominator[i] = m * slope
+        return
+    for i in range(0, model.size, LANES):
         v, m = load(features, i), load(model, i) + FLOOR
         if divergence == KL:
-            store(ratio, i, v / m)
+            store(numerator, i, v / m)
         elif divergence == IS:
-            store(ratio, i, v / (m * m) if numerator else ONE / m)
+            inverse = ONE / m
+            store(numerator, i, v * inverse * inverse)
+            store(denominator, i, inverse)
         elif divergence == EUCLIDEAN:
-            store(ratio, i, v if numerator else m)
+            store(numerator, i, v)
+            store(denominator, i, m)
         else:
-            store(ratio, i, ONE / m if numerator else m / (v + FLOOR))
+            store(numerator, i, ONE / m)
+            store(denominator, i, m / (v + FLOOR))
 
 
 @kernel
@@ -147,19 +177,27 @@ def update_activations(state):
     Real-time safe.
     """
     activations, up, down, divergence = state.activations, state.up, state.down, state.choice[0]
-    n_atoms, n_features = activations.size, state.backward.shape[2] - 1
-    affine(state.forward, 0, activations, 0, n_atoms, state.model)
-    _ratios(state, divergence, True)
-    affine(state.backward, 0, state.ratio, 0, n_features, up)
+    n_atoms, n_all, n_features = state.sums.size, activations.size, state.backward.shape[2] - 1
+    exponent, padding = state.powers[1], up.size - activations.size  # between known and free atoms
+    _model(state)
+    affine(state.backward, 0, state.numerator, 0, n_features, up)
+    project_free(state.free, state.numerator, up, n_atoms + padding)
     if divergence == KL:
         for a in range(n_atoms):
             activations[a] = activations[a] * up[a] / state.sums[a]
-    else:
-        _ratios(state, divergence, False)
-        affine(state.backward, 0, state.ratio, 0, n_features, down)
-        for a in range(n_atoms):
-            quotient = up[a] / max(down[a], FLOOR)
-            activations[a] = activations[a] * (quotient if divergence == EUCLIDEAN else math.sqrt(quotient))
+        for a in range(n_atoms, n_all):  # each sums to one
+            activations[a] = activations[a] * up[a + padding]
+        return
+    affine(state.backward, 0, state.denominator, 0, n_features, down)
+    project_free(state.free, state.denominator, down, n_atoms + padding)
+    for a in range(n_all):
+        at = a if a < n_atoms else a + padding
+        quotient = up[at] / max(down[at], FLOOR)
+        if exponent == HALF:
+            quotient = math.sqrt(quotient)
+        elif exponent != ONE:
+            quotient = quotient**exponent
+        activations[a] = activations[a] * quotient
 
 
 @kernel
@@ -183,26 +221,31 @@ def estimate_nmf(state, mixture, power, magnitudes):
     """
     n_src, n_bins = magnitudes.shape
     activations, part, parts, first = state.activations, state.part, state.parts, state.first
-    n_atoms = activations.size
+    n_atoms, n_all, n_known = state.sums.size, activations.size, first.size - 1
     n_features = state.backward.shape[2] - 1
     # An atom as large as the frame would have this activation; each has its part of it.
-    flat = np.float32(n_features) / np.float32(n_atoms)
+    flat = np.float32(n_features) / np.float32(n_all)
     if not take_features(state, power):
-        for a in range(n_atoms):
+        for a in range(n_all):
             activations[a] = flat
         for j in range(n_src):
             for k in range(n_bins):
                 magnitudes[j, k] = math.sqrt(power[k]) / np.float32(n_src)
         return
-    for a in range(n_atoms):
+    for a in range(n_all):
         activations[a] = HALF * activations[a] + HALF * flat
     for _ in range(state.choice[1]):
         update_activations(state)
+    if n_src > n_known:
+        _model(state)
+        renew_free(state.free, activations, n_atoms, state.numerator, state.denominator)
     powers = state.choice[0] == IS or state.choice[0] == LEVY
     for j in range(n_src):
         for a in range(n_atoms):
-            part[a] = activations[a] if first[j] <= a < first[j + 1] else np.float32(0)
+            part[a] = activations[a] if j < n_known and first[j] <= a < first[j + 1] else ZERO
         affine(state.forward, 0, part, 0, n_atoms, state.model)
+        if j == n_known:
+            add_free(state.free, activations, n_atoms, state.model)
         for k in range(n_bins):
             value = state.model[k] + FLOOR
             parts[j, k] = value if powers else value * value
@@ -231,43 +274,53 @@ class NMF(CompiledEstimator):
         A file of `rtsep learn`, or what it holds.
     n_iter : int
         Updates of the activations in every hop, 1 to 100.
+    with_rest : bool
+        One more source, `rest`: whatever is not known, by ten atoms that adapt while the stream runs.
     """
 
     model: str | Path | Dictionary | None = None
     n_iter: int = 10
+    with_rest: bool = False
 
     phase = "mixture"
+    blind: ClassVar[str] = "blind_nmf"  # by that name, without a model
     State: ClassVar[type] = NMFState
     step = estimate_nmf
     dictionary: Dictionary = field(init=False, repr=False, compare=False)
     sources: tuple[str, ...] = field(init=False, repr=False, compare=False)
+    times_ms: Mapping[str, float] = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         check_int("n_iter", self.n_iter, 1, 100)
         if self.model is None:
-            raise ConfigError("estimator='nmf' needs a model: rtsep learn makes one, of recordings of each sound")
+            raise ConfigError(
+                f"estimator={self.name!r} needs a model: rtsep learn makes one, of recordings of each sound "
+                "(or, for whole signals, --components)"
+            )
         dictionary = self.model if isinstance(self.model, Dictionary) else read_dictionary(self.model)
+        known = dictionary.sources
+        if len(known) < 2 and not self.with_rest:
+            raise ConfigError(f"the model knows {known[0]!r} alone, nothing to tell it from; use --with-rest")
+        if self.with_rest and REST in known:
+            raise ConfigError(f"with_rest: the model has a sound of its own that is called {REST!r}")
         object.__setattr__(self, "dictionary", dictionary)
-        object.__setattr__(self, "sources", dictionary.sources)
+        object.__setattr__(self, "times_ms", dictionary.framing.config.times_ms)
+        object.__setattr__(self, "sources", (*known, REST) if self.with_rest else known)
 
     @classmethod
     def example(cls, references: np.ndarray) -> NMF:
         """Settings for the contract tests."""
-        rng = np.random.default_rng(0)
-        framing = Framing(16_000, 256, 256, 64, 512, "kl", (4,))
-        atoms = rng.random((framing.n_features, 6)) ** 4 + 1e-3
-        return cls(Dictionary(framing, ("one", "two"), (3, 3), (atoms / atoms.sum(0)).astype(np.float32), {}), 3)
+        return cls(_example("kl"), 3, with_rest=True)
 
     def prepare(self, config: StreamConfig) -> NMFState:
         """Fresh state. Not real-time safe. Raises `ConfigError` for another rate or framing than that of the model."""
         framing = self.dictionary.framing
-        for name in ("sr", "analysis", "synthesis", "hop", "n_fft"):
-            here, there = getattr(config, name), getattr(framing, name)
-            if here != there:
-                raise ConfigError(f"the model is for {name}={there}, the stream has {name}={here}; learn one for it")
+        check_stream(self.dictionary, config)
         w = self.dictionary.atoms
         n_features, n_atoms = w.shape
-        n_padded = padded(n_features)
+        n_padded, n_free = padded(n_features), N_FREE if self.with_rest else 0
+        named, beta = isinstance(framing.divergence, str), framing.beta
+        exponent = 0.5 if beta is None else monotone_exponent(beta)  # of Levy NMF
         return NMFState(
             forward=panels(w, np.zeros(n_features))[None],
             backward=panels(w.T, np.zeros(n_atoms))[None],
@@ -275,15 +328,53 @@ class NMF(CompiledEstimator):
             first=constant(np.cumsum([0, *self.dictionary.n_atoms]), np.int64),
             edges=constant(framing.band_edges, np.int64),
             context=constant(framing.context_hops, np.int64),
-            choice=constant([DIVERGENCES.index(framing.divergence), self.n_iter], np.int64),
+            choice=constant([DIVERGENCES.index(framing.divergence) if named else BETA, self.n_iter], np.int64),
+            powers=constant([0.0 if beta is None else beta, exponent]),
+            free=prepare_free(n_free, n_features, n_padded, exponent, config.hop_s, n_features / (n_atoms + n_free)),
             history=zeros((max(framing.context_hops, default=0) + 1, CONTEXT_BANDS)),
             newest=zeros(1, np.int64),
-            activations=zeros(n_atoms),
+            activations=zeros(n_atoms + n_free),
             features=zeros(n_padded),
             model=zeros(n_padded),
-            ratio=zeros(n_padded),
-            up=zeros(padded(n_atoms)),
-            down=zeros(padded(n_atoms)),
+            numerator=zeros(n_padded),
+            denominator=aligned(np.ones(n_padded)),
+            up=zeros(padded(n_atoms) + n_free),
+            down=zeros(padded(n_atoms) + n_free),
             part=zeros(n_atoms),
             parts=zeros((len(self.sources), n_padded)),
         )
+
+
+@register_estimator("levy_nmf")
+@dataclass(frozen=True)
+class LevyNMF(NMF):
+    """Known sounds, from a dictionary of `rtsep learn --divergence levy`: clicks and crackles do not pull it along.
+
+    Parameters
+    ----------
+    model, n_iter, with_rest
+        As for `NMF`.
+    """
+
+    blind: ClassVar[str] = "blind_levy_nmf"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        divergence = self.dictionary.framing.divergence
+        if divergence != "levy":
+            raise ConfigError(
+                f"estimator={self.name!r}: the model was learned with --divergence {divergence}, not levy; "
+                "learn another, or use estimator='nmf', which takes it"
+            )
+
+    @classmethod
+    def example(cls, references: np.ndarray) -> LevyNMF:
+        """Settings for the contract tests."""
+        return cls(_example("levy"), 3)
+
+
+def _example(divergence: str) -> Dictionary:
+    rng = np.random.default_rng(0)
+    framing = Framing(16_000, 256, 256, 64, 512, divergence, (4,))
+    atoms = rng.random((framing.n_features, 6)) ** 4 + 1e-3
+    return Dictionary(framing, ("one", "two"), (3, 3), (atoms / atoms.sum(0)).astype(np.float32), {})

@@ -11,6 +11,7 @@ import numpy as np
 from rtsep.config import ConfigError, StreamConfig
 from rtsep.engine.analysis import AnalysisState, analyse, prepare_analysis
 from rtsep.engine.line import LineState, prepare_line, take_in
+from rtsep.engine.offset import OffsetState, prepare_offset, set_aside
 from rtsep.engine.protocols import CompiledEstimator
 from rtsep.engine.registry import register_estimator
 from rtsep.kernels.jit import kernel
@@ -24,6 +25,7 @@ class OracleState(NamedTuple):
     position: np.ndarray  # int64 (1,)
     hop: np.ndarray  # float32 (n_src * n_channels, hop) scratch
     line: LineState  # of all sources, as channels of one stream
+    offset: OffsetState  # the references lose theirs like the mixture does
     analysis: AnalysisState
 
 
@@ -38,7 +40,8 @@ def estimate_oracle(state, mixture, power, magnitudes):
             inside = start + i < n_samples
             state.hop[row, i] = state.references[row // n_channels, row % n_channels, start + i] if inside else 0
     take_in(state.line, state.hop)
-    analyse(state.analysis, state.line.samples)
+    set_aside(state.offset, state.line.samples, hop)
+    analyse(state.analysis, state.offset.samples)
     spectra = state.analysis.mixture
     for j in range(n_src):
         for k in range(power.size):
@@ -98,5 +101,6 @@ class Oracle(CompiledEstimator):
             position=zeros(1, np.int64),
             hop=zeros((n_src * n_channels, config.hop)),
             line=prepare_line(n_src * n_channels, config.analysis),
+            offset=prepare_offset(n_src * n_channels, config.analysis, config.sr),
             analysis=prepare_analysis(replace(config, n_channels=n_src * n_channels)),
         )

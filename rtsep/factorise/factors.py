@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import NamedTuple
 
 import numpy as np
@@ -14,6 +16,24 @@ from rtsep.phase.sinusoidal import advance_phasors, prepare_sinusoids
 EPS = float(np.finfo(float).eps)
 TINY = EPS**2  # keeps a quotient finite and is lost beside what is not zero
 Progress = Callable[[int, int, float], None]  # iterations done, iterations in all, cost
+
+
+_LISTENER: ContextVar[Progress | None] = ContextVar("listener", default=None)
+
+
+@contextmanager
+def told_to(progress: Progress | None) -> Iterator[None]:
+    """While this lasts, what estimators of whole signals iterate is told to `progress`."""
+    token = _LISTENER.set(progress)
+    try:
+        yield
+    finally:
+        _LISTENER.reset(token)
+
+
+def listener() -> Progress | None:
+    """Who is told of iterations."""
+    return _LISTENER.get()
 
 
 class Factors(NamedTuple):

@@ -3,7 +3,8 @@
 It knows nothing of estimators. Samples go to a function at an address, which is the compiled hop of a
 `Separator` (`rtsep.live.native`) or an exchange with a worker thread (`rtsep.live.worker`); around it are
 what every live stream has: the choice of channels, the delayed mixture, the gains of what is heard, the ear for
-howling, the limiter, the recording tap and the counts. No Python, no allocation, no lock; nothing here can raise.
+howling, the limiter, the taps for a recording and for who looks on, and the counts. No Python, no allocation, no lock;
+nothing here can raise.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from rtsep.config import StreamConfig
 from rtsep.engine.line import MAX_SAMPLE
 from rtsep.engine.output import Output, OutputState, finish
 from rtsep.kernels.clock import Clock, now, system_clock
-from rtsep.kernels.jit import entry, kernel, pasted
-from rtsep.kernels.memory import zeros
+from rtsep.kernels.jit import entry, inlined, kernel, pasted
+from rtsep.kernels.memory import aligned, zeros
 from rtsep.kernels.simd import LANES, clear, load, multiply_add, store
 from rtsep.live.atomics import load_acquire, store_release
 from rtsep.live.cpu import flush_to_zero, restore_mode
@@ -29,10 +30,12 @@ from rtsep.live.pointers import call_process, load_state
 from rtsep.live.rings import Ring, make_ring, read, waiting, write
 
 RAMP_S = 0.02  # a gain goes from 0 to 1 in this time
+DB_PER_S = 1000.0  # at which the gains of input and output go where they are wanted
 METER_S = 0.3  # time constant of the levels
+FULL_SCALE = np.float32(1 - 2**-15)  # of 16 bits: what is there is taken for clipped
 
 # Rows of `LiveState.counts`.
-CALLBACKS, SAMPLES, HOPS, XRUNS, LATE, SKIPPED, REPLACED, TIMES_LOST, TAP_LOST = range(9)
+CALLBACKS, SAMPLES, HOPS, XRUNS, LATE, SKIPPED, REPLACED, TIMES_LOST, TAP_LOST, CLIPPED = range(10)
 # Fields of `LiveState` that depend on hop and delay, and what is heard with them.
 OF_THE_HOP = ("process", "block_in", "block_out", "heard", "delayed", "place", "gains", "goals", "fallback", "steps",
               "limits", "debt")  # fmt: skip
@@ -66,25 +69,37 @@ class LiveState(NamedTuple):
     goals: np.ndarray  # (1 + J,): where the gains are going
     fallback: np.ndarray  # (1 + J,): where they go instead while hops are late
     steps: np.ndarray  # (2,): by how much in a sample; to the fallback, within a hop
+    trims: np.ndarray  # (2,): gains of what comes in, and of all that is heard
+    trim_goals: np.ndarray  # (2,): where they are going
+    trim_rate: np.ndarray  # (1,): by which factor in a sample
     howling: HowlState  # of what is heard
     listens: np.ndarray  # bool (1,): whether howling is listened for
     monitor: OutputState  # of what is heard
-    energies: np.ndarray  # (1 + J,): smoothed energy per sample, of the mixture and each source
+    energies: np.ndarray  # (2 + J,): smoothed energy per sample, of the mixture, each source and what is heard
     sums: np.ndarray  # (8,) scratch
     meter: np.ndarray  # (1,): share of the past that the energies keep per sample
     deadline: np.ndarray  # int64 (1,): when the hop should be done, for the phase recovery
     limits: np.ndarray  # int64 (3,): ns for phase recovery, for the whole hop; whether a late hop is replaced
     debt: np.ndarray  # int64 (4,): ns behind; samples to leave out, to replace; whether to leave out the next hop
-    counts: np.ndarray  # int64 (9,)
+    counts: np.ndarray  # int64 (10,)
     record: np.ndarray  # int64 (N_TIMES,) scratch
     times: Ring  # int64, N_TIMES rows
     commands: Ring  # 1 + J rows: goals
     tap: Ring  # (1 + J) * n_channels rows
     taps: np.ndarray  # int64 (1,): whether anyone listens to the tap
+    scope: Ring  # the same rows, for who looks on: what finds no room is left out and not counted
+    scopes: np.ndarray  # int64 (1,): whether anyone does
 
 
 def prepare_live(
-    config: StreamConfig, n_src: int, n_in: int, n_out: int, delay: int, monitor: Output, tap_capacity: int
+    config: StreamConfig,
+    n_src: int,
+    n_in: int,
+    n_out: int,
+    delay: int,
+    monitor: Output,
+    tap_capacity: int,
+    scope_capacity: int = 1 << 14,
 ) -> LiveState:
     """State for devices of `n_in` and `n_out` channels; `delay` is that of the sources. Not real-time safe."""
     n_channels, hop, sr = config.n_channels, config.hop, config.sr
@@ -103,21 +118,26 @@ def prepare_live(
         goals=zeros(rows),
         fallback=zeros(rows),
         steps=zeros(2),
+        trims=aligned([1.0, 1.0]),
+        trim_goals=aligned([1.0, 1.0]),
+        trim_rate=aligned([10 ** (DB_PER_S / (20 * sr))]),
         howling=prepare_howling(sr),
         listens=np.array([False]),
         monitor=monitor.prepare(config, consistent=False, delay=delay),
-        energies=zeros(rows),
+        energies=zeros(rows + 1),
         sums=zeros(LANES),
         meter=zeros(1),
         deadline=zeros(1, np.int64),
         limits=zeros(3, np.int64),
         debt=zeros(4, np.int64),
-        counts=zeros(9, np.int64),
+        counts=zeros(10, np.int64),
         record=zeros(N_TIMES, np.int64),
         times=make_ring(N_TIMES, 8192, np.int64),
         commands=make_ring(rows, 64),
         tap=make_ring(rows * n_channels, tap_capacity),
         taps=zeros(1, np.int64),
+        scope=make_ring(rows * n_channels, scope_capacity),
+        scopes=zeros(1, np.int64),
     )
     state.route_in[:] = [n_in, *range(n_channels)]
     state.route_out[:] = np.arange(n_out) % n_channels
@@ -146,16 +166,30 @@ def hand_over(access, address):
     store_release(access.following, address)
 
 
+@inlined
+def _trimmed(gain, goal, rate):
+    """A gain one sample later; exactly the goal as soon as it is there."""
+    return min(gain * rate, goal) if gain < goal else max(gain / rate, goal)
+
+
 @pasted
 def _take_in(live, data_in, start, n):
     """The chosen channels of the device to rows, and the mixture of `delay` samples ago to `block_out`."""
     n_in, n_channels = live.route_in[0], live.delayed.shape[0]
     delay, at = live.delayed.shape[1], live.place[1]
+    trim, goal, rate = live.trims[0], live.trim_goals[0], live.trim_rate[0]
+    moves = trim != goal
+    clipped = 0
     for c in range(n_channels):
         channel = live.route_in[1 + c]
         position = at
+        trim = live.trims[0]
         for i in range(n):
             x = data_in[(start + i) * n_in + channel]
+            clipped += abs(x) >= FULL_SCALE
+            if moves:
+                trim = _trimmed(trim, goal, rate)
+            x *= trim
             live.block_in[c * n + i] = x
             live.block_out[c * n + i] = live.delayed[c, position]
             live.delayed[c, position] = x if abs(x) <= MAX_SAMPLE else np.float32(0)
@@ -163,6 +197,8 @@ def _take_in(live, data_in, start, n):
             if position == delay:
                 position = 0
     live.place[1] = (at + n) % delay
+    live.trims[0] = trim
+    live.counts[CLIPPED] += clipped
 
 
 @pasted
@@ -186,15 +222,25 @@ def _mix(live, n, late):
                     gain += min(max(goal - gain, -step), step)
                     heard[c * n + i] += gain * block_out[(row * n_channels + c) * n + i]
             live.gains[row] = gain
+    trim, goal, rate = live.trims[1], live.trim_goals[1], live.trim_rate[0]
+    moves = trim != goal
+    if moves or trim != np.float32(1):
+        for c in range(n_channels):
+            trim = live.trims[1]
+            for i in range(n):
+                if moves:
+                    trim = _trimmed(trim, goal, rate)
+                heard[c * n + i] *= trim
+        live.trims[1] = trim
 
 
 @pasted
-def _measure(live, n):
-    """Energy per sample of the mixture and each source, smoothed."""
-    block, sums = live.block_out, live.sums
+def _measure(live, block, first, n_rows, n):
+    """Energy per sample of the rows of a block, smoothed, into the energies from `first` on."""
+    sums = live.sums
     size = live.delayed.shape[0] * n
     kept = live.meter[0] ** np.float32(n)
-    for row in range(live.energies.size):
+    for row in range(n_rows):
         at = row * size
         clear(sums, 0, LANES)
         lanes = load(sums, 0)
@@ -205,7 +251,8 @@ def _measure(live, n):
         for i in range(at + size // LANES * LANES, at + size):
             sums[0] += block[i] * block[i]
         total = sums[0] + sums[1] + sums[2] + sums[3] + sums[4] + sums[5] + sums[6] + sums[7]
-        live.energies[row] = kept * live.energies[row] + (np.float32(1) - kept) * total / np.float32(size)
+        mean = (np.float32(1) - kept) * total / np.float32(size)
+        live.energies[first + row] = kept * live.energies[first + row] + mean
 
 
 @pasted
@@ -300,7 +347,10 @@ def _callback(data_in, data_out, n_samples, times, flags, user):
         longest = max(longest, took)
         if live.taps[0] and not write(live.tap, live.block_out, n):
             counts[TAP_LOST] += n
-        _measure(live, n)
+        if live.scopes[0]:
+            write(live.scope, live.block_out, n)
+        n_rows = live.gains.size
+        _measure(live, live.block_out, 0, n_rows, n)
         _mix(live, n, replaced)
         if live.listens[0]:
             watch(live.howling, live.heard, n_channels, n)
@@ -308,6 +358,7 @@ def _callback(data_in, data_out, n_samples, times, flags, user):
         finish(live.monitor, heard[0], heard)
         # After the limiter, so that a loop that has reached it answers the first step.
         turn_down(live.howling, live.heard, n_channels, n)
+        _measure(live, live.heard, n_rows, 1, n)
         for k in range(n_out):
             channel = live.route_out[k]
             for i in range(n):

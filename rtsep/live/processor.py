@@ -17,7 +17,9 @@ from rtsep.live.rings import write
 from rtsep.live.times import Times
 from rtsep.separator import Separator
 
-TAP_S = 4.0  # how long the disk may be busy before a recording loses samples
+TAP_S = 4.0  # how long the disk may be busy before a recording loses samples;
+TAP_BYTES = 1 << 24  # with many channels, less
+SCOPE_S = 0.25  # how long who looks on may be busy; longer, and the ring would not stay in the cache
 PHASE_SHARE = 0.7  # of a hop, after which the phase recovery starts no further iteration
 FOREVER = 1 << 62  # ns
 
@@ -37,8 +39,8 @@ class Processor:
     monitor : Output
         The output stage of what is heard.
     late : {"mixture", "silence", "wait"}
-    howling, recorded : bool
-        Whether howling is listened for, and whether there is to be a recording.
+    howling : bool
+        Whether howling is listened for.
 
     Attributes
     ----------
@@ -48,6 +50,8 @@ class Processor:
     times : Times
     goals : ndarray, float32, (1 + n_src,)
         The gains of mixture and sources that are wanted.
+    trims : ndarray, float32, (2,)
+        The same of what comes in, and of all that is heard.
     put_right : Counter
         Samples that the separator had to limit or to mute, by what was done.
     """
@@ -61,9 +65,9 @@ class Processor:
         monitor: Output,
         late: str,
         howling: bool,
-        recorded: bool,
     ) -> None:
         config = separator.config
+        row_bytes = 4 * (1 + separator.n_src) * config.n_channels
         self.separator, self.driver = separator, driver
         self.live = live = cb.prepare_live(
             config,
@@ -72,7 +76,8 @@ class Processor:
             max(played) + 1,
             separator.latency + driver.prefill,
             monitor,
-            round(TAP_S * config.sr) if recorded else 1,
+            min(round(TAP_S * config.sr), TAP_BYTES // row_bytes),
+            min(round(SCOPE_S * config.sr), TAP_BYTES // row_bytes),
         )._replace(deadline=driver.deadline)
         live.route_out[:] = -1
         live.route_out[played] = np.arange(len(played)) % config.n_channels
@@ -81,6 +86,7 @@ class Processor:
         live.fallback[0] = late == "mixture"
         live.listens[0] = howling
         self.times, self.goals = Times(live.times, config.sr), live.goals.copy()
+        self.trims = live.trim_goals.copy()
         self._put_right: Counter[str] = Counter()  # before the last reset
         self._fresh = [array.copy() for array in memory(live)]
         self._handle = Handle(live)
@@ -118,8 +124,9 @@ class Processor:
         """A new beginning after a break, with what is wanted now; counts go on. Not while the callback runs."""
         self.access.current[0], self.access.following[0] = self._handle.address, 0
         live = self.live
-        tap, monitor, alarms = live.tap, live.monitor, live.howling.alarms
-        kept = [live.counts, monitor.muted, monitor.limited, alarms, live.taps, tap.written, tap.read, self.driver.shed]
+        tap, scope, monitor, alarms = live.tap, live.scope, live.monitor, live.howling.alarms
+        kept = [live.counts, monitor.muted, monitor.limited, alarms, live.taps, live.scopes, self.driver.shed]
+        kept += [tap.written, tap.read, scope.written, scope.read]
         values = [array.copy() for array in kept]
         self._put_right.update(self.separator.counts)
         self.driver.reset()
@@ -127,6 +134,7 @@ class Processor:
         for array, value in zip(kept, values, strict=True):
             array[:] = value
         live.goals[:] = live.gains[:] = self.goals  # commands that no callback has read are gone
+        live.trim_goals[:] = live.trims[:] = self.trims
         self.times.interrupt()
 
     def pass_on(self, running: bool) -> bool:
@@ -138,6 +146,12 @@ class Processor:
             return True
         self.live.goals[:] = self.live.gains[:] = self.goals
         return True
+
+    def trim(self, running: bool) -> None:
+        """The gains of input and output to the callback, which reads them anew each time."""
+        self.live.trim_goals[:] = self.trims
+        if not running:
+            self.live.trims[:] = self.trims
 
     @property
     def switchable(self) -> bool:

@@ -11,7 +11,7 @@ import numpy as np
 import soundfile as sf
 
 from rtsep.errors import LiveError
-from rtsep.live.rings import Ring, read, waiting
+from rtsep.live.rings import Ring, forget, read, waiting
 
 INTERVAL_S = 0.05  # between two writings; whatever ends the process, what was written before can be read
 BLOCK = 4096  # samples that are written at a time
@@ -68,6 +68,7 @@ class Recorder:
         except (OSError, sf.LibsndfileError) as problem:
             self._close_files()
             raise LiveError(f"cannot record to {folder}: {getattr(problem, 'strerror', None) or problem}") from problem
+        forget(tap)
         self._block = np.empty(tap.data.shape[0] * BLOCK, np.float32)
         self._ended = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep recorder", daemon=True)

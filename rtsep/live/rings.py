@@ -61,6 +61,12 @@ def waiting(ring):
 
 
 @kernel
+def forget(ring):
+    """Let go what is waiting; for the reader. Real-time safe."""
+    store_release(ring.read, load_acquire(ring.written))
+
+
+@kernel
 def write(ring, block, n):
     """Put `n` columns into the ring, all or none.
 

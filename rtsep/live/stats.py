@@ -42,8 +42,14 @@ class Stats:
         The same of the time between the starts of two callbacks, in ms.
     levels_db : dict of str to float
         RMS level in dBFS of "mixture" and of each source, over about 0.3 s.
+    heard_db : float
+        The same of what is heard.
+    clipped : int
+        Samples that came in at full scale or beyond: the gain before this program is too high.
     limited, muted : int
         Samples at which a limiter worked, of the sources or of what is heard, and that were not finite.
+    presence : dict of str to float
+        How much of each source there is now, 0 to 1, as the gate judges it.
     reconnects : int
     howls : int
         How often howling was turned down.
@@ -51,8 +57,9 @@ class Stats:
         The gain that this has left, 0 dB when nothing howls.
     drift_ppm : float
         By how many millionths the input's clock is faster than the output's, where they are bridged.
+    recording : bool
     recorded_s, recording_lost_s : float
-        Seconds that were written by `record`, and that were not since the disk was too slow.
+        Seconds of the last recording that were written, and of all that were not since the disk was too slow.
     """
 
     state: str
@@ -68,12 +75,16 @@ class Stats:
     late_callbacks: int
     interval_ms: dict[str, float]
     levels_db: dict[str, float]
+    heard_db: float
+    clipped: int
     limited: int
     muted: int
+    presence: dict[str, float]
     reconnects: int
     howls: int
     howl_gain_db: float
     drift_ppm: float
+    recording: bool
     recorded_s: float
     recording_lost_s: float
 
@@ -83,7 +94,7 @@ def summarise(processor: Processor, link: Link, recorder: Recorder | None) -> St
     processor.times.collect()
     live, times, put_right, config = processor.live, processor.times, processor.put_right, processor.separator.config
     counts = live.counts
-    levels = 10 * np.log10(np.maximum(live.energies, 1e-20))
+    *levels, heard = (float(level) for level in 10 * np.log10(np.maximum(live.energies, 1e-20)))
     return Stats(
         state=link.state,
         elapsed_s=int(counts[cb.SAMPLES]) / config.sr,
@@ -97,13 +108,17 @@ def summarise(processor: Processor, link: Link, recorder: Recorder | None) -> St
         hop_share=times.hops.summary(1e9 * config.hop_s),
         late_callbacks=times.late,
         interval_ms=times.intervals.summary(1e6),
-        levels_db=dict(zip(("mixture", *processor.separator.sources), map(float, levels), strict=True)),
+        levels_db=dict(zip(("mixture", *processor.separator.sources), levels, strict=True)),
+        heard_db=heard,
+        clipped=int(counts[cb.CLIPPED]),
         limited=int(live.monitor.limited[0]) + put_right["limited"],
         muted=int(live.monitor.muted[0]) + put_right["muted"],
+        presence=processor.separator.presence,
         reconnects=link.reconnects,
         howls=howls(live.howling),
         howl_gain_db=gain_db(live.howling),
         drift_ppm=1e6 * link.drift,
+        recording=bool(live.taps[0]),
         recorded_s=(recorder.n_samples if recorder else 0) / config.sr,
         recording_lost_s=int(counts[cb.TAP_LOST]) / config.sr,
     )

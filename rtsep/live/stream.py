@@ -21,12 +21,16 @@ from rtsep.live.driver import PREFILL_MS, Driver, make_driver
 from rtsep.live.link import SILENT_S, Asked, Link
 from rtsep.live.processor import Processor
 from rtsep.live.record import Recorder
+from rtsep.live.scope import Scope
 from rtsep.live.stats import Stats, summarise
 from rtsep.live.uninterrupted import uninterrupted
 from rtsep.live.watch import Watch
 from rtsep.separator import Separator
 
 SETTLING_S = 2.0  # for the ledger to be complete: a bridge learns what it needs; then it is complete later
+
+MAX_GAIN_DB = 40.0
+RECORDING = "rtsep-%Y%m%d-%H%M%S"
 
 _OPEN: WeakSet[LiveStream] = WeakSet()
 
@@ -65,6 +69,9 @@ class LiveStream:
         1 for the source alone, down to 0 for the mixture: the share by which the rest is lowered.
     bypass : bool
         Hear the mixture, with exactly the same delay.
+    input_gain_db, output_gain_db : float
+        -40 to 40 dB: of what comes in, before anything else, also of what is recorded; and of what is heard, before the
+        limiter.
     ceiling_db, fade_in_ms : float
         Of what is heard, as in `Output`. The fade-in comes at the start and after every reconnection.
     howling : bool
@@ -77,15 +84,19 @@ class LiveStream:
     prefill_ms : float
         Delay that the worker driver adds to have time, in ms.
     record : path, optional
-        Folder for mixture.wav and a WAV of each source, aligned with each other; strength, solo and bypass do
-        not touch them.
+        Folder for mixture.wav and a WAV of each source, aligned with each other; strength, solo, bypass and
+        `output_gain_db` do not touch them. `start_recording` does the same later.
 
     Attributes
     ----------
     ledger : dict of str to int
         What the delay from input to output is made of, in samples; the devices' part as they report it.
     messages : collections.deque of str
-        What happened to the devices, newest last.
+        What happened to the devices, newest last, for one who takes them out.
+    history : collections.deque of (float, str)
+        The last of them, with the time in seconds since the epoch, for all who want to read them.
+    scope : Scope
+        What is heard and separated, for spectrograms and the like.
 
     Raises
     ------
@@ -118,6 +129,8 @@ class LiveStream:
         solo: int | str | None = None,
         strength: float = 1.0,
         bypass: bool = False,
+        input_gain_db: float = 0.0,
+        output_gain_db: float = 0.0,
         ceiling_db: float = -1.0,
         fade_in_ms: float = 30.0,
         howling: bool = True,
@@ -134,6 +147,7 @@ class LiveStream:
             driver = make_driver(separator, driver, prefill_ms, block_size)
         self.separator, self.block_size = separator, block_size
         self.messages: deque[str] = deque(maxlen=100)
+        self.history: deque[tuple[float, str]] = deque(maxlen=100)
         n_channels = config.n_channels
         channels_in = _check_channels("input_channels", input_channels or range(1, n_channels + 1), n_channels)
         channels_out = None if output_channels is None else _check_channels("output_channels", output_channels, None)
@@ -148,17 +162,19 @@ class LiveStream:
             monitor,
             late,
             howling,
-            record is not None,
         )
+        self.scope = Scope(self._processor)
         self._link = Link(self._processor, asked, devices, block_size)
         self._choice: dict[str, Any] = {"solo": 0, "strength": 1.0, "bypass": False}
+        self._choice |= {"input_gain_db": 0.0, "output_gain_db": 0.0}
         self._watch: Watch | None = None
         self._recorder: Recorder | None = None
         self._record = None if record is None else Path(record)
         self._closed = False
-        self._exchanging = threading.Lock()
+        self._exchanging, self._recording_changes = threading.Lock(), threading.Lock()
         _OPEN.add(self)
-        self.set(solo=0 if solo is None else solo, strength=strength, bypass=bypass)
+        gains = {"input_gain_db": input_gain_db, "output_gain_db": output_gain_db}
+        self.set(solo=0 if solo is None else solo, strength=strength, bypass=bypass, **gains)
 
     def __enter__(self) -> LiveStream:
         self.start()
@@ -190,7 +206,7 @@ class LiveStream:
                 if self._record is not None:
                     self._start_recording(self._record)
                 self._link.open()
-                self._watch = Watch(self._link, self._processor, self._recorder, self.messages.append)
+                self._watch = Watch(self._link, self._processor, lambda: self._recorder, self.say)
             except BaseException:  # Ctrl-C, too
                 uninterrupted(self._stop)
                 raise
@@ -204,18 +220,60 @@ class LiveStream:
             self.close()
             raise
 
+    def say(self, message: str) -> None:
+        """Add to messages and history."""
+        self.messages.append(message)
+        self.history.append((time.time(), message))
+
+    def start_recording(self, folder: str | Path | None = None) -> None:
+        """Record from now on, as `record` does from the start.
+
+        Parameters
+        ----------
+        folder : path, optional
+            Default: one named after date and time, beside `record` or else in the working directory.
+
+        Raises
+        ------
+        LiveError
+            If there is a recording already, files cannot be made, or the stream does not run.
+        """
+        with self._recording_changes:
+            if self.recording is not None:
+                raise LiveError(f"the recording to {self.recording} has not ended")
+            self._end_recording()
+            with self._link.lock:
+                if not self._watch:
+                    raise LiveError("the stream does not run: there is nothing to record")
+                beside = self._record.parent if self._record else Path()
+                self._start_recording(beside / time.strftime(RECORDING) if folder is None else Path(folder))
+
     def _start_recording(self, folder: Path) -> None:
         config, live = self.separator.config, self._processor.live
         self._recorder = Recorder(live.tap, folder, self.separator.sources, config.n_channels, config.sr)
         live.taps[0] = 1
 
+    def stop_recording(self) -> None:
+        """End the recording, if there is one; its files are complete."""
+        with self._recording_changes:
+            self._end_recording()
+
+    def _end_recording(self) -> None:
+        self._processor.live.taps[0] = 0
+        if self._recorder:
+            self._recorder.close()
+
+    @property
+    def recording(self) -> Path | None:
+        """The folder of the recording that goes on, or None."""
+        recorder = self._recorder
+        return recorder.folder if recorder and self._processor.live.taps[0] else None
+
     def _stop(self, lost: bool = False) -> None:
         """Close devices and recording; `lost`: the devices are gone."""
         self._link.close(lost)
         self._processor.times.collect()
-        self._processor.live.taps[0] = 0
-        if self._recorder:
-            self._recorder.close()
+        self._end_recording()
 
     def close(self) -> None:
         """Stop, close the devices and the recording, release the memory. Harmless the second time.
@@ -239,6 +297,8 @@ class LiveStream:
         solo: int | str | None = None,
         strength: float | None = None,
         bypass: bool | None = None,
+        input_gain_db: float | None = None,
+        output_gain_db: float | None = None,
         latency_ms: float | None = None,
         **settings: Any,
     ) -> None:
@@ -251,12 +311,14 @@ class LiveStream:
         strength : float, optional
             0 to 1.
         bypass : bool, optional
+        input_gain_db, output_gain_db : float, optional
+            -40 to 40 dB; they change by 1 dB in a millisecond.
         latency_ms : float, optional
             Another latency of the engine, as in `StreamConfig.from_ms`: `separator` is exchanged for one that begins
             anew, while what is heard fades out and in within 20 ms each; for the new latency between the two, silence.
             Recordings go on, with that silence in all their files. Only for the native driver.
         **settings
-            As for `Separator.set`.
+            As for `Separator.set`, such as `min_presence`, of the gate.
 
         Raises
         ------
@@ -273,17 +335,23 @@ class LiveStream:
             check_int("solo", solo, 0, len(sources) - 1)
         if strength is not None:
             check_real("strength", strength, 0, 1)
+        gains = {"input_gain_db": input_gain_db, "output_gain_db": output_gain_db}
+        for name, gain in gains.items():
+            if gain is not None:
+                check_real(name, gain, -MAX_GAIN_DB, MAX_GAIN_DB, " dB")
         if settings:
             self.separator.set(**settings)
         if latency_ms is not None:
             self._exchange(latency_ms)
-        given = {"solo": solo, "strength": strength, "bypass": bypass}
+        given = {"solo": solo, "strength": strength, "bypass": bypass, **gains}
         with self._link.lock:
             choice, goals = self._choice, self._processor.goals
             choice.update({name: value for name, value in given.items() if value is not None})
             rest = 1.0 if choice["bypass"] else 1.0 - choice["strength"]
             goals[:] = 0
             goals[0], goals[1 + choice["solo"]] = rest, 1 - rest
+            self._processor.trims[:] = [10 ** (choice[name] / 20) for name in gains]
+            self._processor.trim(self._link.state == "running")
         # A callback empties the ring. If none comes, the watching thread needs the lock to find that out.
         while not self._pass_on():
             time.sleep(0.001)
@@ -297,7 +365,7 @@ class LiveStream:
             config = before.config.at_latency(latency_ms)
             if config == before.config:
                 return
-            separator = Separator(config, before.estimator, before.phase, before.output)
+            separator = Separator(config, before.estimator, before.phase, before.output, before.gate)
             end = time.monotonic() + SILENT_S
             while not self._follow(separator):
                 if time.monotonic() > end:
@@ -341,7 +409,7 @@ class LiveStream:
 
     @property
     def choice(self) -> dict[str, Any]:
-        """The present `solo`, `strength` and `bypass`."""
+        """The present `solo`, `strength`, `bypass`, `input_gain_db` and `output_gain_db`."""
         with self._link.lock:
             return dict(self._choice)
 

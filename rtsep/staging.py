@@ -1,0 +1,175 @@
+"""Files that appear all together or not at all, and are made by one run at a time."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+from types import TracebackType
+
+try:
+    import fcntl
+except ImportError:  # Windows: two runs at once are not noticed
+    fcntl = None  # type: ignore[assignment]
+
+from rtsep.errors import FileError
+
+PREFIX = ".rtsep-"
+PART = ".part"
+_looked_at: set[Path] = set()  # folders that were freed of the parts of others
+
+
+class StagedFiles:
+    """Files that are written beside their final names and appear there together or not at all.
+
+    A context manager: what was not committed when it ends is removed, and so is what a run that was killed left in
+    these folders.
+
+    Parameters
+    ----------
+    paths : list of Path
+        Final names, of up to 255 bytes.
+    overwrite : bool
+        Whether files with these names may be replaced.
+
+    Raises
+    ------
+    FileError
+        If one exists and may not be replaced.
+    """
+
+    def __init__(self, paths: list[Path], overwrite: bool) -> None:
+        self.paths, self._overwrite = paths, overwrite
+        self._locks: dict[Path, int] = {}
+        for path in paths:
+            if _restorable(path):
+                os.replace(_hidden(path, ".old"), path)
+            if path.exists() and not overwrite:
+                raise FileError(f"{path} exists (--overwrite replaces it)")
+            if path.is_dir():
+                raise FileError(f"{path} is a folder")
+
+    def part(self, path: Path) -> Path:
+        """Where to write what will be `path`: hidden, in the same folder, which must exist.
+
+        From the first call on, other runs are refused. Raises `FileError`.
+        """
+        if path not in self._locks:
+            _remove_stale(path.parent)
+            try:
+                fd = _lock(_hidden(path, PART))
+            except OSError as problem:
+                raise FileError(f"{path} cannot be written: {problem.strerror}") from None
+            if fd is None:
+                raise FileError(f"{path} is being written by another run")
+            self._locks[path] = fd
+            if path.exists() and not self._overwrite:  # which has just ended
+                raise FileError(f"{path} exists (--overwrite replaces it)")
+        return _hidden(path, PART)
+
+    def commit(self) -> None:
+        """Make all files durable, then rename them. Raises `OSError`."""
+        for path in self.paths:
+            with open(self.part(path), "rb+") as file:
+                os.fsync(file.fileno())
+        parts = {path: self.part(path) for path in self.paths}
+        if fcntl is None:
+            self._close()  # an open file cannot be renamed there
+        # What is replaced stays at hand until all are in place.
+        old = {path: _hidden(path, ".old") for path in self.paths if path.exists()}
+        renamed: list[Path] = []
+        try:
+            for path in self.paths:
+                if path in old:
+                    os.replace(path, old[path])
+                renamed.append(path)
+                os.replace(parts[path], path)
+        except BaseException:
+            for path in renamed:
+                if not parts[path].exists():
+                    path.unlink(missing_ok=True)
+            for path, backup in old.items():
+                if backup.exists():
+                    os.replace(backup, path)
+            raise
+        for backup in old.values():
+            backup.unlink()
+        self._close()
+        self._locks.clear()
+
+    def _close(self) -> None:
+        for path, fd in self._locks.items():
+            if fd >= 0:
+                os.close(fd)
+            self._locks[path] = -1
+
+    def __enter__(self) -> StagedFiles:
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        for path in self._locks:
+            with suppress(OSError):
+                _hidden(path, PART).unlink()
+        self._close()
+
+
+def _hidden(path: Path, suffix: str) -> Path:
+    """A short name beside `path`, the same in every run."""
+    digest = hashlib.sha256(os.fsencode(path.name)).hexdigest()[:32]
+    return path.with_name(f"{PREFIX}{digest}{suffix}")
+
+
+def _restorable(path: Path) -> bool:
+    """Whether a run was killed after it had put the old file aside, and before it had put the new one in its place."""
+    with suppress(OSError):
+        return _hidden(path, ".old").exists() and not path.exists()
+    return False
+
+
+def _lock(path: Path) -> int | None:
+    """Make or take over a part, empty; None if another run has it. Raises `OSError`."""
+    while True:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        try:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    os.close(fd)
+                    return None
+                except OSError:  # a file system without locks
+                    pass
+            with suppress(FileNotFoundError):
+                if os.path.samestat(os.fstat(fd), os.stat(path)):  # else it was removed in between
+                    os.ftruncate(fd, 0)
+                    return fd
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+
+
+def _remove_stale(folder: Path) -> None:
+    """Remove parts that nobody is writing any more; once for each folder."""
+    if fcntl is None or folder in _looked_at:
+        return
+    _looked_at.add(folder)
+    with suppress(OSError):
+        for part in folder.glob(f"{PREFIX}*{PART}"):
+            with suppress(OSError):
+                fd = os.open(part, os.O_RDWR)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    if os.path.samestat(os.fstat(fd), os.stat(part)):
+                        part.unlink()
+                finally:
+                    os.close(fd)
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder for outputs unless it is there. Raises `FileError`."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as problem:
+        raise FileError(f"{folder} cannot be made: {problem.strerror}") from None
