@@ -9,7 +9,6 @@ some pianos and search in chords of another. What is done is kept, cell by cell;
 
 from __future__ import annotations
 
-import resource
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -234,35 +233,41 @@ def _istft(spectrum: np.ndarray, spectra: Any, n_samples: int) -> np.ndarray:
     return (out / np.maximum(weight, 1e-9))[config.analysis : config.analysis + n_samples]
 
 
-def cost(study: Study, method: str, n_frames: int, work: Path) -> dict[str, float]:
-    """Milliseconds of an iteration, and memory, for models of so many training frames a note."""
+def cost(study: Study, method: str, n_frames: int | None, work: Path) -> dict[str, float]:
+    """Milliseconds of an iteration, and memory; of NMF with so many training frames a note."""
     with get_context("spawn").Pool(1) as pool:  # the peak of a process of its own
         return pool.apply(_cost, (study, method, n_frames, work))
 
 
-def _cost(study: Study, method: str, n_frames: int, work: Path) -> dict[str, float]:
+def _cost(study: Study, method: str, n_frames: int | None, work: Path) -> dict[str, float]:
     torch.set_num_threads(1)
     model = model_of(study, method, SEEDS[0], work)
-    if method == "nmf":
-        some = tuple(f[:, np.arange(n_frames) % f.shape[1]] for f in model.frames)
+    if n_frames:
+        some = tuple(f[:, np.linspace(0, f.shape[1] - 1, n_frames).astype(int)] for f in model.frames)
         model = SourceModel(method, model.spectra, model.sources, None, some, {})
     _, x = piece(study, 2, 0)
     options: dict[str, Any] = {"n_atoms": study.n_atoms, "learning_rate": study.learning_rate}
     dictionary_search(x[: study.sr // 4], study.sr, model, method, n_iter=1, **options)
-    before, start, n_iter = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time(), 10
+    Path("/proc/self/clear_refs").write_text("5")  # Linux: the peak begins anew
+    before, start, n_iter = _kilobytes("VmRSS"), time.process_time(), 10
     dictionary_search(x, study.sr, model, method, n_iter=n_iter, **options)
     flow = model.flow
     values = sum(f.size for f in model.frames) if flow is None else sum(p.numel() for p in flow.state_dict().values())
     return {
         "ms": round(1e3 * (time.process_time() - start) / n_iter, 1),
         "model_mb": round(4e-6 * values, 1),
-        "search_mb": round((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 1e3, 1),
+        "search_mb": round((_kilobytes("VmHWM") - before) / 1e3, 1),
     }
 
 
-def costs() -> list[tuple[str, int]]:
-    """Method and training frames of each note; flows do not grow with them, which two of them show."""
-    return [("nmf", n) for n in FRAMES] + [(method, n) for method in METHODS[1:] for n in (FRAMES[0], FRAMES[-1])]
+def _kilobytes(name: str) -> int:
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(name))
+
+
+def costs() -> list[tuple[str, int | None]]:
+    """Method and training frames of each note; the size of a flow and its search do not depend on them."""
+    return [("nmf", n) for n in FRAMES] + [(method, None) for method in METHODS[1:]]
 
 
 def summary(result: dict[str, Any]) -> dict[tuple[str, float], dict[int, dict[str, list[float]]]]:
@@ -347,8 +352,9 @@ def render_page(result: dict[str, Any]) -> str:
     ]
     if result["costs"]:
         lines += [
-            "Time and memory against the number of training frames: NMF searches in all of them, flows have learned",
-            "from them and do not grow. Processor time of one core; memory that the process takes for the search.",
+            "Time and memory against the number of training frames: NMF searches in all of them; flows have learned",
+            "from them, and neither they nor their search depend on how many there were, so they are measured once.",
+            "Processor time of one core; memory that the process takes on top for the search.",
             "",
             *table(
                 ["", "training frames a note", "ms an iteration", "model, MB", "search, MB"],
@@ -378,17 +384,24 @@ def _taken(found: dict[int, dict[str, list[float]]]) -> list[str]:
 
 
 def _order(found: dict[tuple[str, float], dict[int, dict[str, list[float]]]]) -> list[str]:
-    """Whether the published order is found."""
-    published = sorted(METHODS, key=lambda m: PUBLISHED[m][0])
-    lines = [f"Order of PSA, lowest first. Published: {' < '.join(TITLES[m] for m in published)}."]
-    for prior in (RELEASED, STRONG):
-        for p in POLYPHONY:
-            psa = {m: found[m, prior if m != "nmf" else 0.0][p].get("psa") for m in METHODS}
-            if all(psa.values()):
-                order = sorted(METHODS, key=lambda m: float(np.mean(psa[m])))
-                same = "the same" if order == published else "another"
-                lines.append(f"Weight {prior:g}, polyphony {p}: {' < '.join(TITLES[m] for m in order)}, {same}.")
-    return lines
+    """Whether the published orders are found."""
+    lines = []
+    for i, name in enumerate(("psa", "sparsity")):
+        published = sorted(METHODS, key=lambda m, i=i: PUBLISHED[m][i])
+        lines += [f"Order of {name.replace('psa', 'PSA')}, lowest first. Published: {_names(published)}.", ""]
+        for prior in (RELEASED, STRONG):
+            for p in POLYPHONY:
+                scores = {m: found[m, prior if m != "nmf" else 0.0][p].get(name) for m in METHODS}
+                if all(scores.values()):
+                    order = sorted(METHODS, key=lambda m, scores=scores: float(np.mean(scores[m])))
+                    same = "the same" if order == published else "another"
+                    lines.append(f"- weight {prior:g}, polyphony {p}: {_names(order)}, {same}")
+        lines.append("")
+    return lines[:-1]
+
+
+def _names(methods: list[str]) -> str:
+    return " < ".join(TITLES[m].split(",")[0] for m in methods)
 
 
 def _adapted(result: dict[str, Any]) -> list[str]:
@@ -464,7 +477,7 @@ def main() -> None:
             parts.append(("cells", key, partial(cell, study, *row, args.work)))
         if seed == SEEDS[0]:  # models of one seed are enough for these
             parts += [("adaptation", str(n), partial(adaptation, study, n, args.work)) for n in range(PAIRS)]
-            parts += [("costs", f"{m}/{n}", partial(cost, study, m, n, args.work)) for m, n in costs()]
+            parts += [("costs", f"{m}/{n or 'any'}", partial(cost, study, m, n, args.work)) for m, n in costs()]
     for kind, key, measure in parts:
         if key not in result[kind]:
             result[kind][key] = measure()

@@ -190,9 +190,9 @@ class MediaWriter:
             track: Any = self._container.add_stream(format.codec, rate=rate, layout=self._layout)
             if format.bit_rate:
                 track.bit_rate = format.bit_rate * n_channels
-            self._track = track
+            self._track: Any = track
             self._container.metadata.update(tags)
-            self._resampler = av.AudioResampler(_sample_format(self._track), self._layout, rate)
+            self._resampler = av.AudioResampler(_sample_format(track), self._layout, rate)
             self._container.start_encoding()
         except av.FFmpegError as problem:
             self._container.close()

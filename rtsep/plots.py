@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -11,9 +12,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from rtsep.audio_files import open_audio
 from rtsep.estimators.dictionary_file import Dictionary
 from rtsep.notes import Note
+from rtsep.reading import AudioReader, read_from
 
 MAX_COLUMNS = 1600  # frames in a picture; more would be narrower than its pixels
 MAX_ROWS = 512  # of frequencies; the loudest of neighbouring bins counts
@@ -39,8 +40,8 @@ def spectrogram(path: Path, n_samples: int) -> tuple[np.ndarray, int]:
     sr : int
         Sample rate in Hz.
     """
-    with open_audio(path) as file:
-        sr = file.samplerate
+    with read_from(path) as reader:
+        sr = reader.sr
         n = 2 * round(FRAME_S * sr / 2)
         window = np.hanning(n + 1)[:-1]
         scale = 2 / window.sum()
@@ -49,19 +50,35 @@ def spectrogram(path: Path, n_samples: int) -> tuple[np.ndarray, int]:
         frames = FRAMES_PER_COLUMN if stride >= n + (FRAMES_PER_COLUMN - 1) * step else 1
         length = n + (frames - 1) * step
         columns = []
-        for centre in range(min(stride, n_samples) // 2, n_samples, stride):
-            start = centre - length // 2
-            first = max(start, 0)
-            file.seek(first)
-            x = file.read(min(length, n_samples - first), dtype="float32", always_2d=True)
-            padded = np.zeros((length, x.shape[1]), np.float32)
-            padded[first - start :][: len(x)] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)[: length - first + start]
-            spectra = np.stack([np.fft.rfft(padded[t * step : t * step + n].T * window) * scale for t in range(frames)])
+        starts = [centre - length // 2 for centre in range(min(stride, n_samples) // 2, n_samples, stride)]
+        for x in _parts(reader, starts, length):
+            spectra = np.stack([np.fft.rfft(x[:, t * step : t * step + n] * window) * scale for t in range(frames)])
             power = (np.abs(spectra) ** 2).mean((0, 1))
             pooled = -(-power.size // MAX_ROWS)
             columns.append(power[: power.size // pooled * pooled].reshape(-1, pooled).max(1).astype(np.float32))
     power = np.array(columns).T
     return 10 * np.log10(np.maximum(power, 1e-20)), sr
+
+
+def _parts(reader: AudioReader, starts: list[int], length: int) -> Iterator[np.ndarray]:
+    """Parts (n_channels, length) of a recording that begin at `starts`, in ascending order; silence around it.
+
+    Not by seeking, which not every format can.
+    """
+    blocks, at = reader.blocks(), 0
+    heard = np.zeros((reader.n_channels, 0), np.float32)
+    for start in starts:
+        while at + heard.shape[1] < start + length:
+            block = next(blocks, None)
+            if block is None:
+                break
+            passed = max(0, min(start - at, heard.shape[1]))
+            heard, at = np.concatenate((heard[:, passed:], block), 1), at + passed
+        first = max(start, 0)
+        found = np.nan_to_num(heard[:, first - at :][:, : start + length - first], nan=0, posinf=0, neginf=0)
+        part = np.zeros((reader.n_channels, length), np.float32)
+        part[:, first - start :][:, : found.shape[1]] = found
+        yield part
 
 
 def plot_dictionary(path: Path, dictionary: Dictionary) -> None:
