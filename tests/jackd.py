@@ -155,11 +155,11 @@ class JackServer:
     def loop_back(self) -> None:
         """Connect the outputs of the only PortAudio stream to its inputs."""
         with self.client() as client:
-            for port in client.get_ports("PortAudio"):
+            for port in client.get_ports("rtsep"):
                 for other in client.get_all_connections(port):
                     client.disconnect(*((port, other) if port.is_output else (other, port)))
-            outputs = client.get_ports("PortAudio", is_output=True)
-            for source, target in zip(outputs, client.get_ports("PortAudio", is_input=True), strict=False):
+            outputs = client.get_ports("rtsep", is_output=True)
+            for source, target in zip(outputs, client.get_ports("rtsep", is_input=True), strict=False):
                 client.connect(source, target)
 
 
@@ -238,12 +238,12 @@ class Player:
         assert jack._lib.jack_set_process_callback(client._ptr, function, state) == 0
 
         client.activate()
-        for port in client.get_ports("PortAudio"):
+        for port in client.get_ports("rtsep"):
             for other in client.get_all_connections(port):
                 client.disconnect(*((port, other) if port.is_output else (other, port)))
-        for port, target in zip(outs, client.get_ports("PortAudio", is_input=True), strict=False):
+        for port, target in zip(outs, client.get_ports("rtsep", is_input=True), strict=False):
             client.connect(port, target)
-        for source, port in zip(client.get_ports("PortAudio", is_output=True), ins, strict=False):
+        for source, port in zip(client.get_ports("rtsep", is_output=True), ins, strict=False):
             client.connect(source, port)
 
     def run(self, timeout: float = 120.0, freewheel: bool = True) -> np.ndarray:

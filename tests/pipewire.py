@@ -66,8 +66,8 @@ class PipeWire:
             self.add_sink(name, n_channels)
         if self._sinks:
             first = next(iter(self._sinks))
-            self.run("pactl", "set-default-sink", first)
-            self.run("pactl", "set-default-source", f"{first}.monitor")
+            wait_until(lambda: self._works("pactl", "set-default-sink", first))
+            wait_until(lambda: self._works("pactl", "set-default-source", f"{first}.monitor"))
         return self
 
     def __exit__(self, *_: object) -> None:

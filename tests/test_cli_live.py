@@ -120,6 +120,17 @@ def test_nothing_is_said_where_standard_output_is_closed(server):
     assert (run.returncode, said(run.stderr)) == (0, [])
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="makes a device for ALSA")
+def test_a_device_that_keeps_no_time_is_told(server, tmp_path):
+    (tmp_path / ".asoundrc").write_text('pcm.anything { type plug slave.pcm "null" hint { show on } }')
+    command = [*LIVE, "--plain", "--input", "anything", "--output", "anything", "--seconds", "4"]
+    environment = os.environ | {"HOME": str(tmp_path)}
+    run = subprocess.run(command, capture_output=True, text=True, timeout=180, env=environment, check=False)
+    assert run.returncode == 0
+    (line,) = [line for line in run.stdout.splitlines() if "times as fast" in line]
+    assert line.startswith("device 'anything' plays ")
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [

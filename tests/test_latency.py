@@ -44,6 +44,8 @@ def measure(server: JackServer, separator: Separator, join, lost_at=lambda befor
     with server.client() as client:
 
         def ready(stream):
+            nonlocal before
+            before = 0
             streams.append(stream)
             join()
             client.set_freewheel(True)
@@ -51,7 +53,7 @@ def measure(server: JackServer, separator: Separator, join, lost_at=lambda befor
 
         def progress(done, total):
             nonlocal before
-            streams[0]._processor.live.counts[cb.XRUNS] += lost_at(before, done)
+            streams[-1]._processor.live.counts[cb.XRUNS] += lost_at(before, done)
             before = done
             if done == total:
                 client.set_freewheel(False)
@@ -83,8 +85,8 @@ def cable(server: JackServer, gain: float, delay: int = 0, noise: float = 0.0, p
 
     def join():
         server.loop_back()
-        (source,) = client.get_ports("PortAudio", is_output=True)
-        (target,) = client.get_ports("PortAudio", is_input=True)
+        (source,) = client.get_ports("rtsep", is_output=True)
+        (target,) = client.get_ports("rtsep", is_input=True)
         client.disconnect(source, target)
         client.connect(source, client.inports[0])
         client.connect(client.outports[0], target)
@@ -207,6 +209,21 @@ def test_a_repeat_in_which_samples_were_lost_is_discarded(server):
     assert trip.discarded == 1
     assert trip.devices.repeats == pytest.approx([256], abs=0.01)
     assert "1 of 2 repeats" in trip.remarks[0]
+
+
+@pytest.mark.parametrize("server", [(16_000, 256)], indirect=True)
+def test_if_samples_were_lost_in_all_repeats_it_is_measured_once_more(server):
+    started = []
+
+    def join_again():
+        started.append(None)
+        join()
+
+    with cable(server, gain=1, pause_s=0.003) as join:
+        lost_at = lambda before, done: len(started) == 1  # noqa: E731
+        trip = measure(server, passthrough(16_000), join_again, lost_at, repeats=1)
+    assert trip.devices.repeats == pytest.approx([256], abs=0.01)
+    assert len(started) == 2
 
 
 @pytest.mark.parametrize("server", [(16_000, 256)], indirect=True)

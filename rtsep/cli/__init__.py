@@ -24,6 +24,8 @@ COMMANDS = (
     "demo",
     "separate",
     "live",
+    "presets",
+    "service",
     "devices",
     "latency",
     "doctor",
@@ -84,6 +86,13 @@ def make_parser() -> argparse.ArgumentParser:
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; status 0, 2 for an error, 3 without a usable device, 129, 130 or 143 if interrupted."""
+    status = _main(argv)
+    if argv is None and (devices := sys.modules.get("rtsep.live.devices")):
+        devices.end_portaudio()
+    return status
+
+
+def _main(argv: list[str] | None) -> int:
     args = argparse.Namespace()
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell
@@ -98,7 +107,9 @@ def main(argv: list[str] | None = None) -> int:
             for stream in (sys.stdout, sys.stderr):
                 if hasattr(stream, "reconfigure"):
                     stream.reconfigure(errors="backslashreplace")  # file names need not be text
-            args = make_parser().parse_args(_with_signs(sys.argv[1:] if argv is None else argv))
+            words = sys.argv[1:] if argv is None else argv
+            args = make_parser().parse_args(_with_signs(words))
+            args.argv = words
             on_compiling(_compiling)
             for name in getattr(args, "modules", ()):
                 import_module(name)

@@ -21,7 +21,9 @@ from rtsep.cli.engine import (
     times_ms,
 )
 from rtsep.cli.inputs import given_path
+from rtsep.cli.presets import add_preset_options, with_preset
 from rtsep.cli.signals import gently
+from rtsep.cli.virtual import add_virtual_options, virtual_devices
 
 if TYPE_CHECKING:
     from rtsep.cli.panel import Panel
@@ -43,6 +45,7 @@ def add_parser(commands: Any) -> None:
     devices = parser.add_argument_group("devices", "`rtsep devices` lists them; number or part of the name.")
     devices.add_argument("--input", metavar="DEVICE", help="input device (default: the system's)")
     devices.add_argument("--output", metavar="DEVICE", help="output device (default: the system's)")
+    add_virtual_options(devices)
     devices.add_argument("--rate", type=int, metavar="HZ", help="sample rate (default: that of the input device)")
     devices.add_argument(
         "--block", type=int, default=0, metavar="N", help="samples per callback (default: as the device likes)"
@@ -86,11 +89,18 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--seconds", type=float, metavar="S", help="stop after so many seconds")
     add_engine_options(parser)
     add_gate_options(parser)
+    add_preset_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.live", "rtsep.cli.panel"))
 
 
 def run(args: argparse.Namespace) -> int:
-    """Stream until interrupted."""
+    """Stream until interrupted, with the settings of a preset and between the virtual devices that are asked for."""
+    args = with_preset(args)
+    with virtual_devices(args):
+        return _stream(args)
+
+
+def _stream(args: argparse.Namespace) -> int:
     from rtsep.cli.panel import Panel, panel_fits
     from rtsep.config import StreamConfig, check_int, check_real
     from rtsep.live import LiveStream, find_device

@@ -264,7 +264,12 @@ def write_plugins(
     with ExitStack() as parts:
         if format == "lv2":
             parts.enter_context(whole_folder(folder, (), overwrite))
-            names = ("plugin.so", "virtual-microphone.conf", "plugin.ttl", "manifest.ttl")  # which hosts look for: last
+            names: tuple[str, ...] = (
+                "plugin.so",
+                "virtual-microphone.conf",
+                "plugin.ttl",
+                "manifest.ttl",
+            )  # which hosts look for: last
             folders = [folder / f"{plugin.label}.lv2" for plugin in plugins]
             at = [parts.enter_context(whole_folder(bundle, names, overwrite)) for bundle in folders]
             binaries = [bundle / "plugin.so" for bundle in folders]

@@ -11,12 +11,15 @@ from rtsep.kernels.memory import memory
 from rtsep.live.bridge import DRIFT, RUNNING, UNDERRUNS, compiled_callbacks, delays, prepare_bridge
 from rtsep.live.callback import Access, LiveState, compiled_callback
 from rtsep.live.devices import JACK, Device, abandon, explained, portaudio, supports
+from rtsep.live.guard import guarded
+from rtsep.live.jack import server_identity
 from rtsep.live.pointers import Handle
 from rtsep.live.uninterrupted import uninterrupted
 
 HALF_RANGE = 1 << 31  # of what JACK counts samples with
 
-_ABANDONED: list[Any] = []  # connections whose devices may still call back, one day
+# Connections whose devices may still call back, one day; with the state that they work on.
+_ABANDONED: list[tuple[Connection, LiveState | None]] = []
 _OPEN: WeakSet[Connection] = WeakSet()
 
 
@@ -25,9 +28,26 @@ def anything_open() -> bool:
     return bool(_OPEN)
 
 
+def let_go_abandoned() -> None:
+    """Close connections that were given up because their server stood still, if the same one goes on.
+
+    Their ports would stay on its graph. With a server that is gone, nothing of them is left there.
+    """
+    for kept in list(_ABANDONED):
+        if kept[0].let_go():
+            _ABANDONED.remove(kept)
+
+
 def one_clock(input: Device, output: Device) -> bool:
     """Whether it is certain that both run by the same clock."""
     return input.index == output.index or input.host_api == output.host_api == JACK
+
+
+def _close_with(library: Any, streams: list[Any]) -> None:
+    for stream in streams:
+        library.Pa_AbortStream(stream)
+        library.Pa_CloseStream(stream)
+    library.Pa_Terminate()
 
 
 class Connection:
@@ -73,8 +93,10 @@ class Connection:
         sr_out = sr if supports(output, "output", n_out, sr) else output.sr
         engine = compiled_callback()
         self._streams: list[Any] = []
+        self._left: list[Any] = []  # of these, after they were given up
         self._first_block = 0
         self._library = portaudio()._lib
+        self._server = server_identity()
         # A device that was given up as lost may come back when the next connection works on the same state.
         self._connected = np.array([True])
         self._engine = self._handle = Handle(access._replace(connected=self._connected))
@@ -177,18 +199,38 @@ class Connection:
         # What was put out in one period comes in no earlier than in the next.
         return max(0, device_in), max(device_out, period + self._block_size)
 
+    def let_go(self) -> bool:
+        """Close what was given up, if its server goes on: with the library that was left with it."""
+        if not self._left or self._server != server_identity():
+            return False
+        streams, self._left = self._left, []
+        # Nobody initialises this library again.
+        if not guarded(lambda: _close_with(self._library, [stream._ptr for stream in streams])):
+            return False
+        self._handle.release()
+        self._engine.release()
+        return True
+
+    def _close_streams(self) -> None:
+        for stream in self._streams:
+            stream.abort(ignore_errors=True)
+            stream.close(ignore_errors=True)
+
     def close(self, lost: bool = False, live: LiveState | None = None) -> None:
         """Let the devices go; `lost`: they are gone. `live`, in which a callback may hang, is kept then."""
         jack = any(device.host_api == JACK for device in self._devices)
-        if self._streams and (self._given_up or (jack and (lost or not self.active))):
+        gone = self._given_up or (jack and (lost or not self.active))
+        # The server may go at this very moment.
+        if self._streams and (gone or (jack and not guarded(self._close_streams))):
             self._connected[0] = False
+            if self._server is not None and gone:
+                self._left = list(self._streams)
             _ABANDONED.append((self, live))
             if not self._given_up:
                 abandon()
         else:
-            for stream in self._streams:
-                stream.abort(ignore_errors=True)
-                stream.close(ignore_errors=True)
+            if not jack:
+                self._close_streams()
             self._handle.release()
             self._engine.release()
         self._streams = []

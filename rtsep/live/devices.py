@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import atexit
+import ctypes
 import platform
 import shutil
+import sys
 import tempfile
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 from rtsep.errors import LiveError
+from rtsep.live.guard import guarded
+from rtsep.live.jack import name_client, prepare_jack, server_answers
 from rtsep.live.pipewire import find_graph
 
 RATES = (8_000, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
@@ -79,10 +85,40 @@ def portaudio() -> Any:
         Where PortAudio is missing.
     """
     try:
-        import sounddevice
+        return _load()
     except OSError as problem:
         raise LiveError(f"PortAudio was not found ({problem}); {_installation()}") from problem
+
+
+@cache
+def _load() -> Any:
+    prepare_jack()
+    import sounddevice
+
+    atexit.unregister(sounddevice._exit_handler)
+    atexit.register(_end)
     return sounddevice
+
+
+def _end() -> None:
+    """When the interpreter ends, end PortAudio, but not where that would abort the process."""
+    if not _server_gone():
+        portaudio()._exit_handler()
+
+
+def end_portaudio() -> None:
+    """End PortAudio, as the last thing of a process, which must neither be aborted nor wait for ever."""
+    if sys.platform == "linux" and _load.cache_info().currsize:
+        atexit.unregister(_end)
+        guarded(_end)
+
+
+def _server_gone() -> bool:
+    """Whether PortAudio has a client of JACK whose server is gone."""
+    sounddevice = portaudio()
+    with suppress(sounddevice.PortAudioError):  # not initialised
+        return any(api["name"] == JACK for api in sounddevice.query_hostapis()) and not server_answers()
+    return False
 
 
 def _installation() -> str:
@@ -104,6 +140,8 @@ def rescan() -> None:
     """Let PortAudio look for devices and servers again. Streams that are open become invalid."""
     sounddevice = portaudio()
     with DEVICES:
+        if _server_gone():
+            abandon()
         while sounddevice._initialized:
             sounddevice._terminate()
         sounddevice._initialize()
@@ -122,6 +160,7 @@ def abandon() -> None:
     try:
         shutil.copy(path, copy)
         fresh = sounddevice._ffi.dlopen(str(copy))
+        name_client(ctypes.CDLL(str(copy)))
     except OSError as problem:
         raise LiveError(f"the JACK server is gone, and PortAudio cannot be loaded again ({problem})") from problem
     finally:

@@ -15,7 +15,7 @@ from rtsep.live.native import NativeDriver
 from rtsep.separator import Separator
 
 BLOCKS = tuple(2**k for k in range(5, 13))  # 32 to 4096 samples; of fewer, the device's own work is not measured
-MARGIN = 2.0  # a block lasts so many times as long as the slowest hop, with the delay of its start
+MARGIN = 2.0  # a block lasts so many times as long as the usual hop
 WARM_UP = 20  # hops
 
 
@@ -31,13 +31,18 @@ class Endurance(NamedTuple):
         return {"median": float(median), "p999": float(p999), "max": float(most)}
 
     @property
+    def usual_s(self) -> float:
+        """The time that most hops take, in seconds. The longest is another one in every run."""
+        return float(np.median(self.took_s))
+
+    @property
     def need_s(self) -> float:
         """The longest time from when a hop should have started to when it was done, in seconds."""
         return float((self.took_s + self.late_s).max())
 
     def smallest_block(self, sr: int) -> int | None:
-        """The smallest power of two, in samples, that lasts `MARGIN` times `need_s`; None if 4096 do not."""
-        return next((block for block in BLOCKS if block >= MARGIN * self.need_s * sr), None)
+        """The smallest power of two, in samples, that lasts `MARGIN` times `usual_s`; None if 4096 do not."""
+        return next((block for block in BLOCKS if block >= MARGIN * self.usual_s * sr), None)
 
 
 def measure(separator: Separator, seconds: float, realtime: bool = False) -> Endurance:

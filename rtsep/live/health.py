@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import platform
 import re
-import shutil
 import subprocess
 import sys
 import time
@@ -30,7 +29,7 @@ from rtsep.live.budget import Fitted
 from rtsep.live.connection import one_clock
 from rtsep.live.cpu import X86
 from rtsep.live.devices import JACK, Device, explained, find_device, list_devices, portaudio, supports
-from rtsep.live.endurance import BLOCKS, MARGIN, Endurance, measure, take_priority
+from rtsep.live.endurance import MARGIN, Endurance, measure, take_priority
 from rtsep.live.pipewire import find_graph
 from rtsep.live.processor import PHASE_SHARE
 from rtsep.separator import Separator
@@ -38,6 +37,7 @@ from rtsep.separator import Separator
 ROOT = Path("/")  # of the files in which Linux describes itself
 UNCHECKED = "not checked on this system"
 LOCKABLE_MIB = 64  # what JACK and its clients like to keep from being swapped out, at least
+SHORT = 256  # samples that PipeWire can be asked for on any machine
 LIMITS = "etc/security/limits.d/audio.conf"
 
 
@@ -303,8 +303,7 @@ def _servers(devices: list[Device] | None) -> Finding:
         if "JACK" in servers:
             status, advice = "note", "it is not reached: it must run for this user and be named JACK_DEFAULT_SERVER"
         elif "PipeWire" in servers:
-            missing = "" if shutil.which("pw-jack") else "with the package pipewire-jack, "
-            status, advice = "note", f"{missing}`pw-jack rtsep live` has less delay than ALSA on PipeWire"
+            status, advice = "note", "install its library for clients of JACK, pipewire-jack: less delay than by ALSA"
         elif "PulseAudio" in servers:
             status, advice = "note", "it adds tens of ms; `pasuspender -- rtsep live` goes past it"
     return Finding("sound", "servers", status, text, (advice,) if advice else (), {"running": servers})
@@ -366,10 +365,7 @@ def check_engine(make: Callable[[], Fitted], host_api: str, seconds: float) -> I
         status, advice = "note", "quick enough but interrupted: see priority and clock above, close other programs"
     values = {"share": share, "hops": n_hops, "realtime": realtime}
     yield Finding("engine", "load", status, text, (advice,) if advice else (), values)
-    if host_api == JACK and block:
-        yield _period(found, separator, block)
-    else:
-        yield _block(found, separator, host_api)
+    yield _block(found, separator, block, host_api)
 
 
 def _pipewire_is_jack() -> bool:
@@ -379,36 +375,38 @@ def _pipewire_is_jack() -> bool:
     return any(device.host_api == JACK and device.name in names for device in list_devices())
 
 
-def _period(found: Endurance, separator: Separator, block: int) -> Finding:
-    """The period of a server, which its user has chosen: whether the usual hop leaves it half of the time."""
-    sr, usual_s = separator.config.sr, float(np.median(found.took_s))
-    values = {"block_size": block, "need_ms": 1000 * usual_s, "separator_ms": 1000 * separator.latency / sr}
-    text = (
-        f"the server runs at {block} samples, {1000 * block / sr:.1f} ms; the usual hop takes {1000 * usual_s:.2g} ms"
-    )
-    if block >= MARGIN * usual_s * sr:
+def _block(found: Endurance, separator: Separator, block: int, host_api: str) -> Finding:
+    """What the devices deliver at a time, as their server or PortAudio has it: whether the usual hop leaves it half of
+    the time. `block` is 0 where it is not known.
+    """
+    sr, usual_ms, needed = separator.config.sr, 1000 * found.usual_s, found.smallest_block(separator.config.sr)
+    values = {
+        "block_size": block or needed,
+        "usual_ms": usual_ms,
+        "slowest_ms": 1000 * found.need_s,
+        "separator_ms": 1000 * separator.latency / sr,
+    }
+    if needed is None:
+        text = f"no block lasts {MARGIN:g} times as long as the usual hop, {usual_ms:.2g} ms"
+        return Finding("engine", "block size", "problem", text, ("close other programs and look again",), values)
+    if not block:
+        text = f"from {needed} samples, {1000 * needed / sr:.1f} ms: {MARGIN:g} times the usual hop, {usual_ms:.2g} ms"
         return Finding("engine", "block size", "ok", text, values=values)
-    fitting = next((size for size in BLOCKS if size >= MARGIN * usual_s * sr), BLOCKS[-1])
-    return Finding("engine", "block size", "note", text, ("a longer one:", _set_period(fitting, sr)), values)
+    who = "server runs at" if host_api == JACK else "devices deliver"
+    text = f"the {who} {block} samples, {1000 * block / sr:.1f} ms; the usual hop takes {usual_ms:.2g} ms"
+    if block >= needed:
+        shorter = (
+            ("for less delay:", _set_period(SHORT, sr))
+            if block > SHORT >= needed and host_api == JACK and _pipewire_is_jack()
+            else ()
+        )
+        return Finding("engine", "block size", "ok", text, shorter, values)
+    command = _set_period(needed, sr) if host_api == JACK else f"    rtsep live --block {needed}"
+    return Finding("engine", "block size", "note", text, ("a longer one:", command), values)
 
 
 def _set_period(block: int, sr: int) -> str:
     """The command for that."""
     if _pipewire_is_jack():
-        return f"    PIPEWIRE_LATENCY={block}/{sr} {'pw-jack ' * bool(shutil.which('pw-jack'))}rtsep live"
+        return f"    PIPEWIRE_LATENCY={block}/{sr} rtsep live"
     return f"    jack_bufsize {block}"
-
-
-def _block(found: Endurance, separator: Separator, host_api: str) -> Finding:
-    """The separator's latency is the same for any block, the device's grows with it: so the smallest that is safe."""
-    sr, block = separator.config.sr, found.smallest_block(separator.config.sr)
-    own_ms, need_ms = 1000 * separator.latency / sr, 1000 * found.need_s
-    values = {"block_size": block, "need_ms": need_ms, "separator_ms": own_ms}
-    slowest = f"the slowest hop, {need_ms:.2g} ms with the delay of its start"
-    if block is None:
-        text = f"no block lasts {MARGIN:g} times as long as {slowest}"
-        return Finding("engine", "block size", "problem", text, ("close other programs and look again",), values)
-    text = f"from {block} samples, {1000 * block / sr:.1f} ms: the first power of two from {MARGIN:g} times {slowest}"
-    advice = f"the device adds its blocks to the {own_ms:.3g} ms of the separator, so take the smallest that it offers:"
-    command = _set_period(block, sr) if host_api == JACK else f"    rtsep live --block {block}"
-    return Finding("engine", "block size", "ok", text, (advice, command), values)

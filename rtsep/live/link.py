@@ -10,7 +10,7 @@ import numpy as np
 
 from rtsep.errors import LiveError
 from rtsep.live import callback as cb
-from rtsep.live.connection import Connection
+from rtsep.live.connection import Connection, let_go_abandoned
 from rtsep.live.devices import DEVICES, Device, find_device
 from rtsep.live.processor import Processor
 from rtsep.live.rings import write
@@ -128,6 +128,7 @@ class Link:
             self.input, self.output = self._asked.find()
             self._processor.reset()
             self.open()
+            let_go_abandoned()
         self.reconnects += 1
 
     def close(self, lost: bool = False) -> None:

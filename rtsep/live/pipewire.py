@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import subprocess
 from contextlib import suppress
 from dataclasses import dataclass
@@ -23,40 +24,95 @@ class Graph:
         Rate in Hz.
     quantum : int
         Samples of a cycle, where no program asks for fewer.
-    source, sink : str
-        The input and output that were chosen on the desktop, as its programs, and clients of JACK, see their names;
-        empty without one.
+    sources, sinks : tuple of str
+        The inputs and outputs, as programs of the desktop, and clients of JACK, see their names: the one that was
+        chosen on the desktop, then the others as it would choose. A sink is a source too where its monitor was chosen.
     """
 
     sr: int
     quantum: int
-    source: str
-    sink: str
+    sources: tuple[str, ...]
+    sinks: tuple[str, ...]
+
+    @property
+    def source(self) -> str:
+        """The input that was chosen; empty without one."""
+        return self.sources[0] if self.sources else ""
+
+    @property
+    def sink(self) -> str:
+        """The output that was chosen; empty without one."""
+        return self.sinks[0] if self.sinks else ""
+
+
+def socket_path() -> Path | None:
+    """Where PipeWire is reached by the programs of this user."""
+    folder = os.environ.get("PIPEWIRE_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR")
+    return Path(folder) / os.environ.get("PIPEWIRE_REMOTE", "pipewire-0") if folder else None
+
+
+def accepts(path: Path | None) -> bool:
+    """Whether a server is behind a socket; one that crashed has left its socket."""
+    if path is None:
+        return False
+    with socket.socket(socket.AF_UNIX) as probe:
+        probe.settimeout(PATIENCE_S)
+        try:
+            probe.connect(str(path))
+        except OSError:
+            return False
+    return True
+
+
+def running() -> bool:
+    """Whether PipeWire runs for this user."""
+    return accepts(socket_path())
 
 
 def find_graph() -> Graph | None:
     """The graph of this user; None where PipeWire does not run, or does not answer."""
-    folder = os.environ.get("PIPEWIRE_RUNTIME_DIR") or os.environ.get("XDG_RUNTIME_DIR")
-    if not folder or not (Path(folder) / os.environ.get("PIPEWIRE_REMOTE", "pipewire-0")).exists():
-        return None
-    with suppress(OSError, subprocess.SubprocessError, ValueError, KeyError):
-        return _read(json.loads(subprocess.check_output(["pw-dump"], stderr=subprocess.DEVNULL, timeout=PATIENCE_S)))
+    objects = _dump()
+    with suppress(KeyError):
+        return _read(objects) if objects else None
     return None
+
+
+def has_ports(node: str) -> bool:
+    """Whether a node of this name can be connected already."""
+    objects = _dump()
+    ids = {one["id"] for one in objects if one["type"].endswith(":Node") and _props(one).get("node.name") == node}
+    return any(one["type"].endswith(":Port") and _props(one).get("node.id") in ids for one in objects)
+
+
+def _dump() -> list[dict[str, Any]]:
+    """Everything on the graph; nothing where PipeWire does not run, or does not answer."""
+    with suppress(OSError, subprocess.SubprocessError, ValueError):
+        if running():
+            command = ["pw-dump"]
+            return list(json.loads(subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=PATIENCE_S)))
+    return []
+
+
+def _props(one: dict[str, Any]) -> dict[str, Any]:
+    return dict((one.get("info") or {}).get("props") or {})
 
 
 def _read(objects: list[dict[str, Any]]) -> Graph:
     metadata = {one["props"]["metadata.name"]: one["metadata"] for one in objects if "metadata" in one}
     settings = {entry["key"]: entry["value"] for entry in metadata["settings"]}
     chosen = {entry["key"]: entry["value"]["name"] for entry in metadata.get("default", ()) if "audio" in entry["key"]}
-    nodes = [one["info"]["props"] for one in objects if one["type"].endswith(":Node")]
-    names = {node["node.name"]: node.get("node.description") or node["node.name"] for node in nodes}
+    nodes = [_props(one) for one in objects if one["type"].endswith(":Node")]
+    nodes.sort(key=lambda node: -int(node.get("priority.session", 0)))
 
-    def name(side: str) -> str:
-        return names.get(chosen.get(f"default.audio.{side}", "").removesuffix(".monitor"), "")
+    def names(side: str, classes: tuple[str, ...]) -> tuple[str, ...]:
+        first = chosen.get(f"default.audio.{side}", "").removesuffix(".monitor")
+        of_side = [node for node in nodes if node["node.name"] == first]
+        of_side += [node for node in nodes if node.get("media.class") in classes]
+        return tuple(dict.fromkeys(node.get("node.description") or node["node.name"] for node in of_side))
 
     return Graph(
         sr=settings["clock.force-rate"] or settings["clock.rate"],
         quantum=settings["clock.force-quantum"] or settings["clock.quantum"],
-        source=name("source"),
-        sink=name("sink"),
+        sources=names("source", ("Audio/Source", "Audio/Source/Virtual")),
+        sinks=names("sink", ("Audio/Sink",)),
     )

@@ -18,6 +18,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from scipy.fft import irfft, next_fast_len, rfft
@@ -45,6 +46,7 @@ LEAST_SNR_DB = 20.0  # below, a remark
 CLIPPING = 0.999  # of full scale
 SILENCE_DB = -160.0  # what is quieter counts as this
 POLL_S = 0.02
+ATTEMPTS = 3  # while samples are lost in all repeats of one
 ENGINE_PARTS = "window", "look-ahead", "worker"  # of the ledger; the others are between the engine's ends and the cable
 
 
@@ -293,9 +295,35 @@ def measure_round_trip(
     """
     check_int("repeats", repeats, 1, 100)
     check_real("level_db", level_db, -80, -3, " dBFS")
+    if separator.config.n_channels != 1:
+        raise ConfigError(f"n_channels={separator.config.n_channels}: a round trip is measured with one")
+    devices = {
+        "input": input,
+        "output": output,
+        "block_size": block_size,
+        "input_channels": [input_channel],
+        "output_channels": None if output_channel is None else [output_channel],
+    }
+    for _ in range(ATTEMPTS):
+        trip = _measure(separator, devices, repeats, level_db, ready, progress)
+        if trip:
+            return trip
+    raise LiveError(
+        f"samples were lost in every repeat, {ATTEMPTS} times over, so that nothing can be measured; try a larger "
+        f"block than {block_size or 'that of the device'}, and close what keeps the machine busy"
+    )
+
+
+def _measure(
+    separator: Separator,
+    devices: dict[str, Any],
+    repeats: int,
+    level_db: float,
+    ready: Callable[[LiveStream], None] | None,
+    progress: Callable[[int, int], None] | None,
+) -> RoundTrip | None:
+    """As `measure_round_trip`, once; None where samples were lost in every repeat."""
     config = separator.config
-    if config.n_channels != 1:
-        raise ConfigError(f"n_channels={config.n_channels}: a round trip is measured with one")
     probe = make_probe(config.sr, level_db)
     lead = round(LEAD_S * config.sr)
     # A sweep has come back before the next one starts.
@@ -308,11 +336,7 @@ def measure_round_trip(
     loop = LoopDriver(make_driver(separator), separator, direct, through)
     stream = LiveStream(
         separator,
-        input,
-        output,
-        block_size,
-        input_channels=[input_channel],
-        output_channels=None if output_channel is None else [output_channel],
+        **devices,
         driver=loop,
         # Hops count however late: they must not be replaced by the mixture, which is the probe coming back.
         late="wait",
@@ -334,10 +358,7 @@ def measure_round_trip(
     came_back = [arrival.peak_to_noise_db >= LEAST_PEAK_TO_NOISE_DB for arrival in arrivals]
     noise_db = _level_db(recording[3 * lead // 4 : lead])
     if any(came_back) and not kept:
-        raise LiveError(
-            f"samples were lost in every repeat, so that nothing can be measured; try a larger block than "
-            f"{block_size or 'that of the device'}, and close what keeps the machine busy"
-        )
+        return None
     used = [2 * k + i for k in kept for i in range(2)]
     missing = sum(not came_back[k] for k in used)
     if missing or not kept:

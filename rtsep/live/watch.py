@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 
 from rtsep.errors import LiveError
+from rtsep.live import callback as cb
 from rtsep.live.connection import anything_open
 from rtsep.live.devices import DEVICES, portaudio, rescan
 from rtsep.live.howling import gain_db, howls
@@ -16,6 +17,7 @@ from rtsep.live.record import Recorder
 
 WATCH_S = 0.05  # between two looks
 BACK_OFF_S = (0.25, 0.5, 1.0, 2.0, 4.0)  # before the attempts to reconnect; the last one goes on
+PACE_S, RUNAWAY = 2.0, 2.0  # devices that take so many times as much as that time has are no devices
 STUCK_S = 5.0  # for an attempt to reconnect; then it is left alone, and ends when PortAudio lets it go on
 
 
@@ -37,9 +39,10 @@ class Watch:
         self, link: Link, processor: Processor, recorder: Callable[[], Recorder | None], say: Callable[[str], None]
     ) -> None:
         self._link, self._processor, self._recorder, self._say = link, processor, recorder, say
-        self._stuck = False
+        self._stuck = self._ran_away = False
         self._warned, self._howls = False, howls(processor.live.howling)
         self._delay: int | None = None
+        self._pace = time.monotonic(), 0  # when, and samples until then
         self._ending = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rtsep watch", daemon=True)
         self._thread.start()
@@ -62,6 +65,7 @@ class Watch:
                 looked = now
                 self._report()
                 self._compare()
+                self._check_pace()
                 lost = not self._link.active or time.monotonic() - since > SILENT_S
             if lost:
                 self._reconnect()
@@ -106,6 +110,21 @@ class Watch:
             ms = 1000 / self._processor.separator.config.sr
             self._say(f"the delay of the devices is {delay} samples, {delay * ms:.1f} ms, and was {before * ms:.1f} ms")
         self._delay = delay
+
+    def _check_pace(self) -> None:
+        """Whether the devices keep time: ALSA's null and file devices take whatever they get at once."""
+        since, before = self._pace
+        elapsed, samples = time.monotonic() - since, int(self._processor.live.counts[cb.SAMPLES])
+        if elapsed < PACE_S or not self._processor.live.limits[2]:  # with "wait", a clock may run as it likes
+            return
+        self._pace = since + elapsed, samples
+        ratio = (samples - before) / (elapsed * self._processor.separator.config.sr)
+        if ratio > RUNAWAY and not self._ran_away:
+            self._ran_away = True
+            self._say(
+                f"device {self._link.output.name!r} plays {ratio:.0f} times as fast as time goes by: it is no sound "
+                "device (ALSA's null or file?), and what is heard and recorded is not what comes in; take another"
+            )
 
     def _reconnect(self) -> None:
         link = self._link
