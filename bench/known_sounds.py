@@ -20,6 +20,7 @@ atoms by several divergences; how near the product is to the spectrogram without
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -28,7 +29,7 @@ from typing import Any
 import numpy as np
 import soundfile as sf
 from scipy.signal import resample_poly
-from study import measured, medians, one_core, parser, publish, pyplot, save, table
+from study import earlier, measured, medians, one_core, parser, publish, pyplot, save, table
 
 from rtsep import StreamConfig, separate
 from rtsep.estimators import HPSS, KAM, NMF, Denoise, Oracle, RepetSim, Speech, Talkers
@@ -40,6 +41,7 @@ from rtsep.evaluation.sparsity import attribution_precision, epsilon_sparsity
 from rtsep.factorise import cauchy_nmf, levy_nmf, nmf
 from rtsep.learn import learn
 
+COMMAND = "python bench/known_sounds.py -o docs --test FOLDER --train FOLDER"
 SR = 16_000
 TEST_S, TRAIN_S, SHORT_S = 8, 30, 4
 DRUMS = ("loop_amen_full.flac", "loop_breakbeat.flac", "loop_garzul.flac", "loop_perc2.flac")
@@ -190,12 +192,14 @@ def hop_costs() -> dict[str, float]:
     return {name: round(taken, 1) for name, taken in medians(calls, 25).items()}
 
 
-def study(test: Path, train: Path) -> dict[str, Any]:
-    result: dict[str, Any] = {"gain": {}, "hop_us": {}, "learning_s": {}, "psa": {}, "sparsity": {}}
+def study(test: Path, train: Path, result: dict[str, Any], keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
+    """Add to the result what it lacks; it is kept after each mixture."""
     ideal = StreamConfig.from_ms(SR, 64, latency_ms=16)
     with TemporaryDirectory() as folder:
         for kind, pairs in CASES.items():
-            for pair in pairs:
+            for i, pair in enumerate(pairs):
+                if [kind, i] in result["done"]:
+                    continue
                 scene = Scene(pair, test, train, Path(folder))
                 for name, settings in LEARNED.items():
                     start = time.process_time()
@@ -211,6 +215,8 @@ def study(test: Path, train: Path) -> dict[str, Any]:
                 _note(result, IDEAL, kind, *scene.gain(Oracle(scene.sources), "wiener", ideal))
                 for name, estimator in OTHERS.items():
                     _note(result, name, kind, *scene.gain(estimator))
+                result["done"].append([kind, i])
+                keep(result)
     return result
 
 
@@ -333,13 +339,12 @@ def main() -> None:
     options.add_argument("--train", type=Path, required=True, help="folder with music, for other recordings")
     args = options.parse_args()
     with one_core():
-        result = {
-            "command": "python bench/known_sounds.py -o docs --test FOLDER --train FOLDER",
-            "made": provenance(),
-            **study(args.test, args.train),
-            "cost_us": hop_costs(),
-            "robustness": robustness(args.test),
-        }
+        result = earlier(args.output, "known_sounds", COMMAND)
+        if len(result.get("done", ())) in (0, sum(map(len, CASES.values()))):  # none, or all: anew
+            keys = ("gain", "hop_us", "learning_s", "psa", "sparsity")
+            result = {"command": COMMAND, "made": provenance(), "done": [], **{key: {} for key in keys}}
+        study(args.test, args.train, result, lambda result: publish(args.output, "known_sounds", result))
+        result |= {"cost_us": hop_costs(), "robustness": robustness(args.test)}
     publish(args.output, "known_sounds", result, render, draw)
 
 

@@ -1,4 +1,4 @@
-"""Tables of the README and of docs/evaluation.md, from the JSON files in docs that hold what was measured.
+"""Tables of the README and of pages in docs, from the JSON files in docs that hold what was measured.
 
     python bench/pages.py
 
@@ -19,10 +19,10 @@ from typing import Any
 from latency import plus_minus
 from study import table
 
-from rtsep.evaluation.summary import summary_text
+from rtsep.evaluation.overview import overview_text
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (ROOT / "README.md", ROOT / "docs" / "evaluation.md")
+PAGES = (ROOT / "README.md", *(ROOT / "docs" / f"{name}.md" for name in ("evaluation", "training", "speed")))
 HOP_US = 4000
 PAIRS = {"F+M": "a woman and a man", "F+F": "two women", "M+M": "two men"}
 BLOCK = re.compile(r"(?<=<!-- measured: )(\w+) -->\n.*?(?=<!-- end -->)", re.DOTALL)
@@ -43,9 +43,9 @@ def peers() -> list[str]:
             [
                 f"**{name}**" if name.startswith("rtsep") else name,
                 "whole file" if ms is None else f"{ms:.0f}",
-                f"{engine['gain']['si_sdr']['mean']:+.1f}",
-                f"{engine['scores']['estoi']['mean']:.3f}",
-                f"{engine['scores']['pesq']['mean']:.2f}",
+                with_interval(engine["gain"]["si_sdr"], "+.1f") if name != "unprocessed" else "0",
+                with_interval(engine["scores"]["estoi"], ".3f"),
+                with_interval(engine["scores"]["pesq"], ".2f"),
                 f"{100 * engine['cost']['median']:.1f} %",
             ]
         )
@@ -53,9 +53,15 @@ def peers() -> list[str]:
     return table([*heads, "latency, ms", "SI-SDR gain, dB", "ESTOI", "PESQ", "share of a core"], rows)
 
 
+def with_interval(found: dict[str, float], form: str) -> str:
+    """A mean, and where it lies with 95 % confidence."""
+    plain = form.removeprefix("+")
+    return f"{found['mean']:{form}} ({found['ci_low']:{plain}} to {found['ci_high']:{plain}})"
+
+
 def evaluation() -> list[str]:
     """What `rtsep evaluate` printed."""
-    return ["```", summary_text(load("evaluation")), "```"]
+    return ["```", overview_text(load("evaluation")), "```"]
 
 
 def cost() -> list[str]:

@@ -7,6 +7,7 @@ if TYPE_CHECKING:
     from rtsep import estimators, factorise, phase
     from rtsep.choose import list_estimators, list_phases
     from rtsep.config import StreamConfig
+    from rtsep.dds import dictionary_search
     from rtsep.engine.gate import Gate
     from rtsep.engine.output import Output
     from rtsep.engine.protocols import CompiledEstimator, OfflinePhase, OnlinePhase, PythonEstimator, WholeEstimator
@@ -28,6 +29,7 @@ __all__ = [
     "Separator",
     "StreamConfig",
     "WholeEstimator",
+    "dictionary_search",
     "estimators",
     "factorise",
     "from_pcm",
@@ -40,7 +42,7 @@ __all__ = [
     "separate",
     "to_pcm",
 ]
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 # Imported when first used: numba takes 0.3 s, in which the command line could not say why it was interrupted.
 _HOMES = {
@@ -54,6 +56,7 @@ _HOMES = {
     "Separator": "rtsep.separator",
     "StreamConfig": "rtsep.config",
     "WholeEstimator": "rtsep.engine.protocols",
+    "dictionary_search": "rtsep.dds",
     "from_pcm": "rtsep.pcm",
     "list_estimators": "rtsep.choose",
     "list_phases": "rtsep.choose",

@@ -160,7 +160,7 @@ class StreamConfig:
         if hop < 1 or synthesis < MIN_WIN_LENGTH:
             raise ConfigError(
                 f"a window of {latency_ms:g} ms and a hop of {hop_ms:g} ms have {synthesis} and {hop} samples "
-                f"at {sr} Hz; at least {MIN_WIN_LENGTH} and 1 are needed"
+                f"{'even ' if sr == MAX_SR else ''}at {sr} Hz; at least {MIN_WIN_LENGTH} and 1 are needed"
             )
         return cls(sr, analysis, hop, n_channels=n_channels, synthesis=synthesis)
 
@@ -216,6 +216,8 @@ def check_real(name: str, value: object, low: float, high: float, unit: str = ""
         inside = low <= float(value) <= high
     except OverflowError:
         inside = False
+    if not inside and high == np.inf:
+        raise ConfigError(f"{name}={value} is not {low:.3g}{unit} or more")
     if not inside:
         raise ConfigError(f"{name}={value} is not between {low:.3g} and {high:.6g}{unit}")
 

@@ -187,11 +187,12 @@ class MediaWriter:
             assert format.codec is not None
             rates = av.Codec(format.codec, "w").audio_rates or [sr]
             rate = sr if sr in rates else min((r for r in rates if r > sr), default=max(rates))
-            self._track: Any = self._container.add_stream(format.codec, rate=rate, layout=self._layout)
+            track: Any = self._container.add_stream(format.codec, rate=rate, layout=self._layout)
             if format.bit_rate:
-                self._track.bit_rate = format.bit_rate * n_channels
+                track.bit_rate = format.bit_rate * n_channels
+            self._track: Any = track
             self._container.metadata.update(tags)
-            self._resampler = av.AudioResampler(_sample_format(self._track), self._layout, rate)
+            self._resampler = av.AudioResampler(_sample_format(track), self._layout, rate)
             self._container.start_encoding()
         except av.FFmpegError as problem:
             self._container.close()

@@ -67,9 +67,11 @@ def write_container(
         part.unlink(missing_ok=True)
 
 
-def read_container(path: Path | str, kind: str, version: int) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
+def read_container(
+    path: Path | str, kind: str, version: int, max_bytes: int = MAX_BYTES
+) -> tuple[dict[str, Any], dict[str, np.ndarray], str]:
     """Header, arrays and SHA-256 of a model file. Raises `ConfigError` unless all of it is as it was written."""
-    header, content = _load(Path(path))
+    header, content = _load(Path(path), max_bytes)
     found = header.get("format"), header.get("version")
     if found[0] != kind:
         raise refusal(path, f"its format is {found[0]!r}, not {kind!r}")
@@ -107,16 +109,16 @@ def one_line(error: Exception) -> str:
     return " ".join(str(error).split()) or type(error).__name__
 
 
-def _load(path: Path) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+def _load(path: Path, max_bytes: int = MAX_BYTES) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
     if not path.is_file():
         raise refusal(path, "it is no file" if path.exists() else "there is no such file")
-    if path.stat().st_size > MAX_BYTES:
-        raise refusal(path, f"it has {path.stat().st_size} bytes, more than {MAX_BYTES}")
+    if path.stat().st_size > max_bytes:
+        raise refusal(path, f"it has {path.stat().st_size} bytes, more than {max_bytes}")
     try:
         with np.load(path, allow_pickle=False) as file:
             n_bytes = sum(entry.file_size for entry in file.zip.infolist())
-            if n_bytes > MAX_BYTES:
-                raise refusal(path, f"its arrays have {n_bytes} bytes, more than {MAX_BYTES}")
+            if n_bytes > max_bytes:
+                raise refusal(path, f"its arrays have {n_bytes} bytes, more than {max_bytes}")
             content = {name: file[name] for name in file.files}
     except ConfigError:
         raise

@@ -134,6 +134,31 @@ def _separate_each(
     return sources
 
 
+def power_of(x: np.ndarray, config: StreamConfig) -> np.ndarray:
+    """Squared magnitudes of all frames that hear a signal, mean over its channels.
+
+    Parameters
+    ----------
+    x : ndarray, real, (n_channels, n_samples)
+        Values that are not finite count as zero.
+    config : StreamConfig
+
+    Returns
+    -------
+    power : ndarray, float64, (n_frames, n_bins)
+        Frame t ends with hop t.
+    """
+    lead = config.analysis - config.hop
+    n_frames = -(-(x.shape[1] + lead) // config.hop)
+    line = np.zeros((len(x), lead + n_frames * config.hop))
+    line[:, lead : lead + x.shape[1]] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
+    line[:, lead:] = _without_offset(line[:, lead:], config)
+    power = np.zeros((n_frames, config.n_bins))
+    for channel in line:
+        power += np.abs(_spectra(channel, config)) ** 2 / len(x)
+    return power
+
+
 class _Played(PythonEstimator):
     """What an estimator of the whole signal has found, frame by frame."""
 
@@ -141,15 +166,7 @@ class _Played(PythonEstimator):
 
     def __init__(self, estimator: WholeEstimator, config: StreamConfig, x: np.ndarray) -> None:
         self.sources = estimator.sources
-        lead = config.analysis - config.hop
-        n_frames = -(-(x.shape[1] + lead) // config.hop)
-        line = np.zeros((len(x), lead + n_frames * config.hop))
-        line[:, lead : lead + x.shape[1]] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)
-        line[:, lead:] = _without_offset(line[:, lead:], config)
-        power = np.zeros((n_frames, config.n_bins))
-        for channel in line:
-            power += np.abs(_spectra(channel, config)) ** 2 / len(x)
-        self.magnitudes = estimator.estimate_all(config, power)
+        self.magnitudes = estimator.estimate_all(config, power_of(x, config))
 
     def prepare(self, config: StreamConfig) -> Iterator[np.ndarray]:
         return iter(self.magnitudes)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import matplotlib as mpl
@@ -9,9 +10,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 
-from rtsep.audio_files import open_audio
 from rtsep.estimators.dictionary_file import Dictionary
+from rtsep.notes import Note
+from rtsep.reading import AudioReader, read_from
 
 MAX_COLUMNS = 1600  # frames in a picture; more would be narrower than its pixels
 MAX_ROWS = 512  # of frequencies; the loudest of neighbouring bins counts
@@ -37,8 +40,8 @@ def spectrogram(path: Path, n_samples: int) -> tuple[np.ndarray, int]:
     sr : int
         Sample rate in Hz.
     """
-    with open_audio(path) as file:
-        sr = file.samplerate
+    with read_from(path) as reader:
+        sr = reader.sr
         n = 2 * round(FRAME_S * sr / 2)
         window = np.hanning(n + 1)[:-1]
         scale = 2 / window.sum()
@@ -47,19 +50,35 @@ def spectrogram(path: Path, n_samples: int) -> tuple[np.ndarray, int]:
         frames = FRAMES_PER_COLUMN if stride >= n + (FRAMES_PER_COLUMN - 1) * step else 1
         length = n + (frames - 1) * step
         columns = []
-        for centre in range(min(stride, n_samples) // 2, n_samples, stride):
-            start = centre - length // 2
-            first = max(start, 0)
-            file.seek(first)
-            x = file.read(min(length, n_samples - first), dtype="float32", always_2d=True)
-            padded = np.zeros((length, x.shape[1]), np.float32)
-            padded[first - start :][: len(x)] = np.nan_to_num(x, nan=0, posinf=0, neginf=0)[: length - first + start]
-            spectra = np.stack([np.fft.rfft(padded[t * step : t * step + n].T * window) * scale for t in range(frames)])
+        starts = [centre - length // 2 for centre in range(min(stride, n_samples) // 2, n_samples, stride)]
+        for x in _parts(reader, starts, length):
+            spectra = np.stack([np.fft.rfft(x[:, t * step : t * step + n] * window) * scale for t in range(frames)])
             power = (np.abs(spectra) ** 2).mean((0, 1))
             pooled = -(-power.size // MAX_ROWS)
             columns.append(power[: power.size // pooled * pooled].reshape(-1, pooled).max(1).astype(np.float32))
     power = np.array(columns).T
     return 10 * np.log10(np.maximum(power, 1e-20)), sr
+
+
+def _parts(reader: AudioReader, starts: list[int], length: int) -> Iterator[np.ndarray]:
+    """Parts (n_channels, length) of a recording that begin at `starts`, in ascending order; silence around it.
+
+    Not by seeking, which not every format can.
+    """
+    blocks, at = reader.blocks(), 0
+    heard = np.zeros((reader.n_channels, 0), np.float32)
+    for start in starts:
+        while at + heard.shape[1] < start + length:
+            block = next(blocks, None)
+            if block is None:
+                break
+            passed = max(0, min(start - at, heard.shape[1]))
+            heard, at = np.concatenate((heard[:, passed:], block), 1), at + passed
+        first = max(start, 0)
+        found = np.nan_to_num(heard[:, first - at :][:, : start + length - first], nan=0, posinf=0, neginf=0)
+        part = np.zeros((reader.n_channels, length), np.float32)
+        part[:, first - start :][:, : found.shape[1]] = found
+        yield part
 
 
 def plot_dictionary(path: Path, dictionary: Dictionary) -> None:
@@ -102,6 +121,46 @@ def _draw(axis: Axes, values: np.ndarray, decibels: int, top: float) -> None:
     level = decibels * np.log10(np.maximum(values, 1e-10))
     extent = (0, values.shape[1], 0, top)
     axis.imshow(level, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=-60, vmax=0)
+
+
+def plot_roll(
+    path: Path, activations: np.ndarray, times: np.ndarray, sources: tuple[str, ...], notes: list[Note]
+) -> None:
+    """Draw the activations of sources as a piano roll, the first source lowest, and frame the notes that were found.
+
+    Parameters
+    ----------
+    path : Path
+        Picture, overwritten; a PNG whatever its suffix.
+    activations : ndarray, real, >= 0, (n_src, n_frames)
+    times : ndarray, float, (n_frames,)
+        Middle of each frame in seconds, evenly spaced.
+    sources : tuple of str
+    notes : list of Note
+    """
+    half = (times[1] - times[0]) / 2 if times.size > 1 else 0.01
+    level = 20 * np.log10((activations / max(activations.max(), 1e-30)).clip(1e-3))
+    with mpl.rc_context({"font.size": 9, "axes.titlesize": 10, "axes.linewidth": 0.6}):
+        figure = Figure(figsize=(10, max(3.0, 0.8 + 0.22 * len(sources))), dpi=120, layout="constrained")
+        FigureCanvasAgg(figure)
+        axis = figure.subplots()
+        image = axis.imshow(
+            level,
+            origin="lower",
+            aspect="auto",
+            extent=(times[0] - half, times[-1] + half, -0.5, len(sources) - 0.5),
+            cmap="magma",
+            vmin=-60,
+            vmax=0,
+            interpolation="nearest",
+        )
+        for note in notes:
+            corner = (note.onset, sources.index(note.source) - 0.5)
+            axis.add_patch(Rectangle(corner, note.offset - note.onset, 1, fill=False, edgecolor="cyan", linewidth=1))
+        axis.set_yticks(range(len(sources)), sources)
+        axis.set_xlabel("time in s")
+        figure.colorbar(image, ax=axis, label="activation in dB below the largest", fraction=0.03, pad=0.01)
+        figure.savefig(path, format="png")
 
 
 def plot_files(path: Path, signals: dict[str, Path], n_samples: int) -> None:

@@ -303,7 +303,7 @@ class Separator:
 
 def _reason(problem: NumbaError) -> str:
     """What a message of numba says is wrong, and in which line."""
-    told = str(problem)
+    told = re.sub(r"\x1b\[[0-9;]*m", "", str(problem))  # colours, where colorama is installed
     if "NRT required" in told:
         reason = "it allocates memory, as array expressions do, which a kernel must not: write a loop"
     else:

@@ -219,3 +219,13 @@ def limit(s: np.ndarray, ceiling: float, release: float) -> np.ndarray:
             gain = ceiling / peak
         out[:, i] = np.clip(s[:, i] * gain, -ceiling, ceiling) if gain < 1 else s[:, i]
     return out
+
+
+def offset(x: np.ndarray, sr: int, cutoff_hz: float = 4.0) -> np.ndarray:
+    """What is set aside of signals (..., n_samples): two one-pole low-passes in a row, from rest."""
+    rate, slow, slower, found = 1 - np.exp(-2 * np.pi * cutoff_hz / sr), 0.0, 0.0, []
+    for sample in np.moveaxis(np.asarray(x, float), -1, 0):
+        slow = slow + rate * (sample - slow)
+        slower = slower + rate * (slow - slower)
+        found.append(slower)
+    return np.stack(found, -1)

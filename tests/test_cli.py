@@ -60,7 +60,7 @@ def test_a_file_becomes_a_file_per_source_and_the_summary_names_them(tmp_path):
         (["--window-ms", "nan"], "--window-ms=nan is not between 0.005 and 1000 ms"),
         (["--window-ms", "16", "--hop-ms", "20"], "--hop-ms=20 is too long for a window of 16 ms"),
         (["--hop-ms", "0"], "--hop-ms=0.0 is not between"),
-        (["--strength", "-3"], "--strength=-3.0 is not between 0 and inf dB"),
+        (["--strength", "-3"], "--strength=-3.0 is not 0 dB or more"),
         (["--estimator", "magic"], "--estimator='magic' is not one of"),
         (["--estimator", "oracle"], "--estimator='oracle' is for the library: it needs the true sources"),
         (["--phase", "magic"], "--phase='magic' is not one of "),

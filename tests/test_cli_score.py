@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -77,11 +78,43 @@ def test_folders_are_compared_name_by_name_and_what_is_missing_is_said(scene, tm
         (tmp_path / folder / "sub").mkdir(parents=True)
         write(tmp_path / folder / "sub" / "1.wav", first)
     write(tmp_path / "clean" / "2.wav", s[1])
-    assert score(tmp_path / "clean", tmp_path / "made", "--json", "--scores", "sdr") == 0
+    write(tmp_path / "made" / "3.wav", s[1])
+    assert score(tmp_path / "clean", tmp_path / "made", "--json", "--scores", "sdr") == 2
     captured = capsys.readouterr()
-    (row,) = json.loads(captured.out)
+    missing, row = json.loads(captured.out)
     assert row["scores"]["sdr"] == pytest.approx(evaluation.sdr(s[0], e[0]))
-    assert f"{tmp_path / 'made' / '2.wav'}: is not there" in captured.err
+    assert missing["error"] == f"{tmp_path / 'made' / '2.wav'}: No such file or directory"
+    assert f"rtsep: {missing['error']}\n" in captured.err
+    assert f"{tmp_path / 'made' / '3.wav'}: has no reference" in captured.err
+
+
+def test_bad_pairs_are_named_and_all_others_scored(scene, tmp_path, capsys):
+    s, e = scene["signals"]
+    for name, reference, estimate, rate in (
+        ("1", s[0], e[0][:-7], N),
+        ("2", s[0], e[0], N),
+        ("3", s[1], e[1], 2 * N),
+        ("4", s[1], e[1], N),
+        ("5", s[1], e[1], N),
+    ):
+        for folder, x, sr in (("clean", reference, N), ("made", estimate, rate)):
+            (tmp_path / folder).mkdir(exist_ok=True)
+            write(tmp_path / folder / f"{name}.wav", x, sr)
+    (tmp_path / "made" / "4.wav").write_bytes(b"not sound")
+    folders = (tmp_path / "clean", tmp_path / "made")
+    assert score(*folders, "--json", "--scores", "sdr") == 2
+    captured = capsys.readouterr()
+    reports = json.loads(captured.out)
+    assert [Path(report["reference"]).stem for report in reports if "scores" in report] == ["2", "5"]
+    bad = {Path(report["reference"]).stem: report["error"] for report in reports if "error" in report}
+    assert sorted(bad) == ["1", "3", "4"]
+    assert f"1.wav has {N - 7} samples, " in bad["1"]
+    assert "3.wav has 32000 Hz, " in bad["3"]
+    assert "4.wav" in bad["4"]
+    assert [line for line in captured.err.splitlines() if line in {f"rtsep: {text}" for text in bad.values()}]
+    assert score(*folders, "--scores", "sdr") == 2
+    out = capsys.readouterr().out
+    assert out.count(" <- ") == 2
 
 
 @pytest.mark.parametrize(
@@ -92,7 +125,7 @@ def test_folders_are_compared_name_by_name_and_what_is_missing_is_said(scene, tm
         (["a", "fast"], "fast.wav has 48000 Hz, "),
         (["a", "stereo"], "stereo.wav has 2 channels, "),
         (["a", "none"], "none.wav: No such file"),
-        (["a", "ea", "--scores", "magic"], "score='magic' is not one of si-sdr"),
+        (["a", "ea", "--scores", "magic"], "--scores='magic' is not one of si-sdr"),
         (["a", "."], "give two folders, or files alone"),
         ([".", "empty"], "no audio files of the same name"),
         ([".", ".", "--any-order"], "are for the files of one mixture"),

@@ -107,7 +107,7 @@ def test_times_that_cannot_work_are_refused(window_ms, hop_ms, message):
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
-        ({"strength_db": -1}, "strength_db=-1 is not between 0 and inf dB"),
+        ({"strength_db": -1}, "strength_db=-1 is not 0 dB or more"),
         ({"ceiling_db": 3}, "ceiling_db=3 is not between -60 and 0 dBFS"),
         ({"fade_in_ms": "a"}, "fade_in_ms='a' is not a number"),
     ],

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import html
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import signals
 import soundfile as sf
+from test_apart import wait_for_end
 from test_files import posix, write
 
 from rtsep import ConfigError, separate
@@ -31,7 +33,7 @@ from rtsep.phase import MixturePhase
 
 SR, N = 16_000, 8_000
 QUICK = ("--estimator", "denoise", "--phase", "mixture", "--jobs", 1)
-CLASSES = ("rain", "wind", "<b>")
+CLASSES = ("rain", "wind", "<u>")
 
 
 @pytest.fixture(scope="module")
@@ -85,7 +87,7 @@ def test_every_mixture_has_the_scores_that_the_library_gives(mixtures, tmp_path,
     assert row["si_sdr"] == pytest.approx(expected, abs=1e-9)
     assert row["si_sdr_input"] == pytest.approx(si_sdr(s, x), abs=1e-9)
     assert row["si_sdr_gain"] == pytest.approx(expected - si_sdr(s, x), abs=1e-9)
-    assert (row["class"], row["duration_s"]) == ("<b>", 0.5)
+    assert (row["class"], row["duration_s"]) == ("<u>", 0.5)
     assert 0 < row["real_time_factor"] < 100
     found = load_summary(tmp_path)
     (entry,) = [e for e in found["all"] if (e["source"], e["column"]) == ("speech", "si_sdr")]
@@ -97,7 +99,9 @@ def test_every_mixture_has_the_scores_that_the_library_gives(mixtures, tmp_path,
     assert sum(e["n"] for e in found["by_snr"] if (e["source"], e["column"]) == ("speech", "si_sdr")) == 6
     assert found["made"]["versions"]["numpy"] == np.__version__
     out = capsys.readouterr().out
-    assert f"{entry['median']:.3f}" in out
+    (gain,) = [e for e in found["all"] if (e["source"], e["column"]) == ("speech", "si_sdr_gain")]
+    assert out.startswith(found["finding"])
+    assert f"{gain['mean']:+.1f} ({gain['ci_low'] + 0.0:.1f} to {gain['ci_high']:.1f})" in out
     for name in ("files.csv", "files.json", "summary.json", "report.png", "report.html"):
         assert str(tmp_path / name) in out
 
@@ -180,12 +184,13 @@ def test_setups_side_by_side_have_paired_differences_and_the_oracle_wins(mixture
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--compare", "magic"], "estimator='magic' is not one of"),
-        (["--compare", "denoise+magic"], "phase='magic' is not one of"),
-        (["--compare", "denoise+omisi:x"], "setup='denoise+omisi:x' is not ESTIMATOR[+PHASE"),
+        (["--compare", "magic"], "--compare magic: estimator 'magic' is not one of"),
+        (["--compare", "denoise+magic"], "--compare denoise+magic: phase 'magic' is not one of"),
+        (["--compare", "denoise+omisi:x"], "--compare denoise+omisi:x: is not ESTIMATOR[+PHASE"),
         (["--compare", "denoise+omisi:1:2:3"], "is not ESTIMATOR[+PHASE"),
         (["--compare", "denoise", "denoise"], "the same is asked for twice"),
-        (["--scores", "magic"], "score='magic' is not one of"),
+        (["--compare", "denoise+omisi:9999"], "omisi:9999: iterations 9999 is not between 0 and 1000"),
+        (["--scores", "magic"], "--scores='magic' is not one of"),
         (["--jobs", "0"], "jobs=0 is not between 1 and 1024"),
     ],
 )
@@ -341,6 +346,80 @@ def test_an_interrupted_run_says_so_and_is_completed_by_the_next(corpus, tmp_pat
     assert len({(row["id"], row["source"]) for row in rows(out)}) == len(rows(out)) == 180
 
 
+@posix
+def test_workers_end_with_their_parent_however_it_ends(corpus, tmp_path):
+    lines = (corpus / "manifest.jsonl").read_text().splitlines()
+    many = [json.loads(line) | {"id": f"{k}-{i}"} for k in range(50) for i, line in enumerate(lines)]
+    (corpus / "manifest.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in many))
+    run = start(corpus, "-o", tmp_path / "out", "--phase", "mixture", "--jobs", "2")
+    done = tmp_path / "out" / "done.jsonl"
+    try:
+        while not (done.exists() and done.stat().st_size > 1_000):
+            assert run.poll() is None
+            time.sleep(0.01)
+        children = descendants(run.pid)
+    finally:
+        run.kill()
+        run.communicate()
+    assert len(children) >= 2
+    wait_for_end(children)
+
+
+def descendants(pid: int) -> list[int]:
+    """Processes below one; Linux tells them."""
+    found: list[int] = []
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in map(int, task.read_text().split()):
+            found += [child, *descendants(child)]
+    if not found and not Path("/proc/self/task").exists():
+        pytest.skip("needs /proc")
+    return found
+
+
+@pytest.mark.parametrize(("text", "reason"), [("", "is empty"), ("{", "is not JSON: ")])
+def test_a_damaged_record_of_the_run_is_named_and_can_be_replaced(mixtures, tmp_path, capsys, text, reason):
+    (tmp_path / "run.json").write_text(text)
+    assert evaluate(mixtures, tmp_path, *QUICK) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"rtsep: {tmp_path / 'run.json'} {reason}")
+    assert "(--overwrite begins anew)" in line
+    assert evaluate(mixtures, tmp_path, *QUICK, "--overwrite") == 0
+
+
+@posix
+def test_what_no_longer_fits_is_one_line_with_the_file(mixtures, tmp_path):
+    code = "import resource, sys; from rtsep.cli import main; resource.setrlimit(resource.RLIMIT_FSIZE, (2000, 2000)); "
+    code += "sys.exit(main(sys.argv[1:]))"
+    command = [sys.executable, "-c", code, "evaluate", mixtures, "-o", tmp_path, *QUICK]
+    run = subprocess.run(list(map(str, command)), capture_output=True, text=True)
+    done = tmp_path / "done.jsonl"
+    assert run.returncode == 2
+    assert re.fullmatch(rf"rtsep: {re.escape(str(done))} cannot be written: (File too large|No space.*)\n", run.stderr)
+    assert evaluate(mixtures, tmp_path, *QUICK) == 0  # with room it goes on
+    assert len(done.read_text().splitlines()) == 6
+
+
+def test_dask_without_its_package_is_one_line(mixtures, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("rtsep.cli.evaluate.find_spec", lambda name: None)
+    assert evaluate(mixtures, tmp_path / "out", "--dask", "tcp://127.0.0.1:9") == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line == 'rtsep: --dask needs the package distributed: pip install "rtsep[dask]"'
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_does_not_exist_is_named_without_a_number(tmp_path, capsys):
+    assert evaluate(tmp_path / "nowhere", tmp_path / "out") == 2
+    assert capsys.readouterr().err == f"rtsep: {tmp_path / 'nowhere'}: No such file or directory\n"
+
+
+def test_the_report_for_machines_is_json_alone(mixtures, tmp_path, capsys):
+    assert evaluate(mixtures, tmp_path, *QUICK, "--json") == 0
+    captured = capsys.readouterr()
+    report = json.loads(captured.out, parse_constant=lambda name: pytest.fail(f"{name} is not JSON"))
+    assert report["summary"]["finding"] in captured.err
+    assert Path(report["files"]["report.html"]).exists()
+
+
 # --- the page
 
 
@@ -353,9 +432,11 @@ def page(mixtures, tmp_path_factory) -> Path:
 
 def test_the_page_needs_nothing_else_and_names_cannot_break_it(page):
     text = page.read_text(encoding="utf-8")
-    assert "<b>" not in text
+    assert "<u>" not in text
     assert not re.search(r"""<\w+[^>]*\s(src|href)=(?!["']?data:)""", text)
     assert "http" not in text.lower()
+    assert len(text) < 10_000_000
+    assert page.with_name("report.png").read_bytes().startswith(b"\x89PNG")
 
 
 PROBE = """
@@ -365,47 +446,83 @@ function column(i) {
   return [...document.querySelectorAll("#table tbody tr")].map(line => line.cells[i].textContent);
 }
 const heads = [...document.querySelectorAll("#table th")];
-const si = heads.findIndex(head => head.textContent === "si_sdr");
+const si = heads.findIndex(head => head.textContent === "SI-SDR, dB");
 const before = column(si);
 heads[si].firstChild.click();
 const rising = column(si);
 heads[si].firstChild.click();
 const falling = column(si);
-const headings = [...document.querySelectorAll("h2")].map(x => x.textContent);
+const order = [...document.querySelectorAll("main > *")].map(x => x.className || x.tagName);
 const classes = column(heads.findIndex(head => head.textContent === "class"));
-const players = [...document.querySelectorAll("audio")];
-const image = document.querySelector("img");
-function report() {
-  const durations = players.map(x => x.duration);
-  document.getElementById("probe").textContent = JSON.stringify(
-    {before, rising, falling, headings, classes, durations, width: image.naturalWidth});
+const loaded = players.map(x => x.readyState > 0 ? 0 : new Promise(ok => x.addEventListener("loadedmetadata", ok)));
+const example = document.querySelector(".example");
+const lines = () => [...example.querySelectorAll(".spectrogram i")].map(x => x.getBoundingClientRect().left -
+  x.parentElement.getBoundingClientRect().left);
+const wait = (x, name) => new Promise(ok => x.addEventListener(name, ok, {once: true}));
+function press(key) { example.dispatchEvent(new KeyboardEvent("keydown", {key, bubbles: true})); }
+async function report() {
+  await Promise.all(loaded);
+  for (const player of players) player.muted = true;
+  const box = example.querySelectorAll(".spectrogram")[2].getBoundingClientRect();
+  example.querySelectorAll(".spectrogram")[2].dispatchEvent(
+    new MouseEvent("click", {clientX: box.left + box.width / 2, bubbles: true}));
+  await wait(players[2], "play");
+  const clicked = players[2].currentTime;
+  const moved = lines();
+  press("2");
+  await wait(players[1], "play");
+  const other = [players[1].currentTime, players[2].paused, players[1].paused];
+  press(" ");
+  await wait(players[1], "pause");
+  const found = {before, rising, falling, order, classes, clicked, moved, other,
+    stopped: players[1].paused, durations: players.map(x => x.duration), width: box.width,
+    names: [...example.querySelectorAll("figcaption b")].map(x => x.textContent),
+    pictures: [...document.images].map(x => x.naturalWidth), plots: document.querySelectorAll(".plots svg").length,
+    beyond: document.documentElement.scrollWidth - window.innerWidth,
+    ink: getComputedStyle(document.querySelector(".plots svg text")).fill, body: getComputedStyle(document.body).color};
+  document.getElementById("probe").textContent = JSON.stringify(found);
 }
-Promise.all(players.map(x => x.readyState > 0 ? 0 : new Promise(ok => x.addEventListener("loadedmetadata", ok))))
-  .then(report);
+report();
 </script>
 """
 
 
-def test_a_real_browser_sorts_the_table_and_loads_plots_and_players(page, tmp_path):
+@pytest.mark.parametrize(("width", "scheme"), [(1280, "light"), (420, "dark")])
+def test_a_real_browser_shows_sorts_and_plays(page, tmp_path, width, scheme):
     browser = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
     if browser is None:
         pytest.skip("needs chromium")
     probed = tmp_path / "probed.html"
     probed.write_text(page.read_text(encoding="utf-8").replace("</body>", PROBE + "</body>"), encoding="utf-8")
-    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=20000", "--dump-dom"]
-    command += [f"--user-data-dir={tmp_path / 'profile'}", probed.as_uri()]
+    command = [browser, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", f"--window-size={width},900"]
+    command += ["--autoplay-policy=no-user-gesture-required", "--timeout=60000", "--virtual-time-budget=20000"]
+    command += ["--blink-settings=preferredColorScheme=0"] if scheme == "dark" else []
+    command += ["--dump-dom", f"--user-data-dir={tmp_path / 'profile'}", probed.as_uri()]
     run = subprocess.run(command, capture_output=True, text=True, timeout=120)
-    found = json.loads(
-        re.search(r'<pre id="probe">(.*?)</pre>', run.stdout, re.DOTALL)[1].replace("&lt;", "<").replace("&gt;", ">")
-    )
+    found = json.loads(html.unescape(re.search(r'<pre id="probe">(.*?)</pre>', run.stdout, re.DOTALL)[1]))
     assert len(found["before"]) == 24
     numbers = [float(x) for x in found["rising"]]
     assert numbers == sorted(numbers) != [float(x) for x in found["before"]]
     assert [float(x) for x in found["falling"]] == numbers[::-1]
-    assert found["headings"][:2] == ["Summary", "Differences from the first setup, mixture by mixture"]
+    # The result, then the table, then what it looks and sounds like, then everything else.
+    places = [found["order"].index(name) for name in ("finding", "overview", "plots", "SECTION", "DETAILS")]
+    assert places == sorted(places)
     assert set(found["classes"]) == set(CLASSES)
-    assert found["durations"] == [0.5] * 3 * 4  # mixture, speech and two setups of best, median, worst
-    assert found["width"] > 800
+    assert found["durations"] == [0.5] * 3 * 4  # true speech, mixture and two setups of median, best, worst
+    assert found["names"] == ["true speech", "mixture", "denoise+mixture", "oracle+mixture"]
+    assert found["pictures"] == [480] * 3 * 4
+    assert found["plots"] == 3
+    assert found["beyond"] <= 0  # nothing stands beside the screen
+    assert found["ink"] == found["body"]  # plots are written in the colour of the text
+    dark = int(re.search(r"\d+", found["body"])[0]) > 128
+    assert dark == (scheme == "dark")
+    # A click into the third spectrogram plays from its middle, the lines of all are there, and the next one goes on.
+    assert 0.24 <= found["clicked"] < 0.5
+    assert all(0.45 * found["width"] < place < found["width"] for place in found["moved"])
+    assert max(found["moved"]) - min(found["moved"]) < 1
+    assert found["other"][0] >= 0.24
+    assert found["other"][1:] == [True, False]
+    assert found["stopped"]
 
 
 def test_help_of_the_commands_loads_neither_scores_nor_plots():

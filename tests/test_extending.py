@@ -472,7 +472,10 @@ def test_settings_change_while_a_stream_runs():
     )
     for values, message in (
         ({"n_iter": -1}, "n_iter=-1 is not between"),
-        ({"lookahead": 1}, "lookahead=1 cannot be set while a stream runs; .*max_attenuation_db, n_iter, strength_db"),
+        (
+            {"lookahead": 1},
+            "lookahead=1 cannot be set while a stream runs; .*max_attenuation_db, min_presence, n_iter, strength_db",
+        ),
         ({"strength_db": 3, "n_iter": -1}, "n_iter=-1"),
     ):
         with pytest.raises(ConfigError, match=message):

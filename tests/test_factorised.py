@@ -31,12 +31,16 @@ BLIND = [BlindNMF, BlindLevyNMF, EMISNMF, HRNMF]
 
 
 def tones(n=SR // 2, sr=SR):
-    """Two tones that are struck at different times: what rank-one components can be."""
+    """Two tones, struck one after the other, then both: what components of one atom can be."""
     t = np.arange(n) / sr
+
+    def struck(hz, starts):
+        late = t - np.array(starts)[:, None]
+        sound = 0.1 * np.sin(2 * np.pi * hz * late) * np.exp(-12 * late)
+        return np.where(late >= 0, sound, 0).sum(0)
+
     hiss = np.random.default_rng(0).normal(0, 1e-4, (2, n))  # digital silence is for the other tests
-    one = 0.1 * np.sin(2 * np.pi * 440 * t) * np.exp(-6 * (t % 0.25))
-    two = 0.1 * np.sin(2 * np.pi * 1500 * t) * np.exp(-9 * ((t + 0.1) % 0.17))
-    return np.stack([one, two]) + hiss
+    return np.stack([struck(440, [0.01, 0.33]), struck(1500, [0.17, 0.33])]) + hiss
 
 
 def bursts(n=SR // 2):

@@ -175,3 +175,10 @@ def test_without_pyav_one_line_says_how_to_get_it(tmp_path, monkeypatch, capsys)
     )
     with pytest.raises(ConfigError, match=r"format='mp3' needs PyAV: pip install 'rtsep\[media\]'"):
         FileSeparator("passthrough", format="mp3")
+
+
+def test_a_film_has_a_picture_of_its_sound(tmp_path):
+    path = encode(tmp_path / "a.mp4", sound(), "mp4", "aac", film=True)
+    report = FileSeparator("passthrough", plot=True).separate(path, tmp_path / "out")
+    assert report.plot is not None
+    assert report.plot.read_bytes().startswith(b"\x89PNG")

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 
+import naive
 import numpy as np
 import pytest
 import signals
 
 from rtsep import Output, Separator, StreamConfig, separate
-from rtsep.engine.offset import CUTOFF_HZ, give_back, prepare_offset, set_aside
+from rtsep.engine.offset import give_back, prepare_offset, set_aside
 from rtsep.estimators import Oracle
 from rtsep.phase import MISI
 
@@ -35,16 +36,6 @@ def db(x: np.ndarray, reference: np.ndarray) -> float:
     return float(10 * np.log10(np.sum(np.square(x, dtype=float)) / np.sum(np.square(reference, dtype=float))))
 
 
-def naive_split(x: np.ndarray, sr: int) -> np.ndarray:
-    """What is set aside of one channel, from rest."""
-    rate, slow, slower, found = 1 - math.exp(-2 * math.pi * CUTOFF_HZ / sr), 0.0, 0.0, []
-    for sample in x:
-        slow += rate * (sample - slow)
-        slower += rate * (slow - slower)
-        found.append(slower)
-    return np.array(found)
-
-
 @pytest.mark.parametrize("sr", [8_000, 44_100, 192_000])
 def test_what_is_set_aside_equals_its_twin_and_comes_back(sr):
     hop, start, n_hops = sr // 250, sr // 500, 40
@@ -63,7 +54,7 @@ def test_what_is_set_aside_equals_its_twin_and_comes_back(sr):
         assert not out[:-1].any()
     y = np.concatenate(heard, 1)
     for c in range(2):
-        assert np.abs(x[c] - y[c] - naive_split(x[c].astype(float), sr)).max() < 1e-6
+        assert np.abs(x[c] - y[c] - naive.offset(x[c], sr)).max() < 1e-6
 
 
 @pytest.mark.parametrize("offset", [0.001, 0.05, -0.9, 30])
@@ -103,7 +94,7 @@ def test_rumble_goes_to_the_last_source_and_a_voice_does_not():
     t = np.arange(2 * SR) / SR
     rumble, tone = 0.3 * np.sin(2 * np.pi * t), 0.1 * np.sin(2 * np.pi * 120 * t)
     for signal, least in ((rumble, 5), (tone, -35)):
-        aside = naive_split(signal, SR)
+        aside = naive.offset(signal, SR)
         level = db(aside[SR:], (signal - aside)[SR:])
         assert level > least if least > 0 else level < least
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import naive
 import naive_pair
 import numpy as np
 import pytest
@@ -88,7 +89,9 @@ def test_omisi_of_a_pair_equals_its_twin(sizes, lookahead):
     for n_iter in (0, 1, 4):
         phase = OMISI(n_iter, lookahead=lookahead, gate=False, tail=0.05)
         heard = separate(sources.sum(0), 16_000, Oracle(sources), phase, config=stream, output=FREE)
-        expected = naive_pair.omisi(sources.astype(float), *sizes, stream.n_fft, n_iter, lookahead, phase.tail)
+        aside = naive.offset(sources, 16_000)  # the core does not hear it, and the last source gets it back
+        expected = naive_pair.omisi(sources - aside, *sizes, stream.n_fft, n_iter, lookahead, phase.tail)
+        expected[-1] += aside.sum(0)
         assert np.abs(heard - expected).max() < 2e-4 * np.abs(sources).max(), n_iter
 
 

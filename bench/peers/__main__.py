@@ -116,16 +116,13 @@ def page(result: dict[str, Any]) -> str:
     made, rows = result["made"], []
     for name, engine in result["engines"].items():
         latency, cost = engine["latency"]["latency_ms"], engine["cost"]
-        mean = {score: engine["scores"][score]["mean"] for score in SCORES}
         row = {
             "": name,
             "latency ms": "whole file" if latency is None else f"{latency:.1f}",
-            "SI-SDR dB": f"{mean['si_sdr']:.2f}",
-            "gain dB": f"{engine['gain']['si_sdr']['mean']:+.2f}",
-            "STOI": f"{mean['stoi']:.3f}",
-            "ESTOI": f"{mean['estoi']:.3f}",
-            "PESQ": f"{mean['pesq']:.2f}",
-            "DNSMOS": f"{mean['dnsmos']:.2f}",
+            "SI-SDR dB": f"{engine['scores']['si_sdr']['mean']:.2f}",
+            "gain dB": with_interval(engine["gain"]["si_sdr"], "+.2f"),
+            **{name: with_interval(engine["scores"][name.lower()], ".3f") for name in ("STOI", "ESTOI")},
+            **{name: with_interval(engine["scores"][name.lower()], ".2f") for name in ("PESQ", "DNSMOS")},
             "cost median": f"{100 * cost['median']:.2f} %",
             "p99": f"{100 * cost['p99']:.2f} %",
             "max": f"{100 * cost['max']:.1f} %",
@@ -136,13 +133,20 @@ def page(result: dict[str, Any]) -> str:
         rows.append(row)
     lines = [
         f"{result['n_mixtures']} mixtures, {made['date']}, {made['machine']}, Python {made['python']}, load "
-        f"{result['load']:.1f}. Scores: mean of the speech after alignment; cost: share of one core.",
+        f"{result['load']:.1f}. Scores: mean of the speech after alignment, and where it lies with 95 % confidence; "
+        "cost: share of one core. All engines had the same mixtures: where intervals overlap, nothing is settled.",
         "",
         *table(rows[0], (row.values() for row in rows)),
         "",
         *(f"{name}: {reason}." for name, reason in result["missing"].items()),
     ]
     return "\n".join(lines).rstrip() + "\n"
+
+
+def with_interval(found: dict[str, float], form: str) -> str:
+    """A mean, and where it lies with 95 % confidence."""
+    plain = form.removeprefix("+")
+    return f"{found['mean']:{form}} ({found['ci_low']:{plain}} to {found['ci_high']:{plain}})"
 
 
 def draw(result: dict[str, Any], path: Path) -> None:

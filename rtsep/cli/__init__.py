@@ -7,6 +7,7 @@ names the modules. What takes time to import is imported in `run`, and before it
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import sys
@@ -14,6 +15,7 @@ from importlib import import_module
 from typing import NoReturn
 
 from rtsep import __version__
+from rtsep.cli.machine import run_command
 from rtsep.cli.signals import EXIT_INTERRUPTED, WORDS, stoppable
 from rtsep.compiling import on_compiling
 from rtsep.errors import ConfigError, LiveError, StepError
@@ -34,6 +36,7 @@ COMMANDS = (
     "evaluate",
     "train",
     "learn",
+    "decompose",
     "restore",
     "export",
 )
@@ -42,6 +45,7 @@ EXIT_ERROR = 2
 EXIT_DEVICE = 3  # no sound device can be used as asked
 EXIT_UNHEARD = 128 + 13  # SIGPIPE
 
+JSON = "--json"  # of the commands that take it
 # Settings whose options have another name.
 OPTIONS = {
     "n_iter": "iterations",
@@ -49,17 +53,25 @@ OPTIONS = {
     "sr": "rate",
     "block_size": "block",
     "level_db": "level",
+    "duration_s": "duration",
+    "snr_db": "snr",
+    "score": "scores",
+    "n_atoms": "atoms",
     "min_presence": "gate",
     "input_gain_db": "input_gain",
     "output_gain_db": "output_gain",
 }
 
 
+class Misused(Exception):
+    """Arguments that no command takes; the message is the whole line."""
+
+
 class _Parser(argparse.ArgumentParser):
     """Errors in one line, without the usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(EXIT_ERROR, f"{self.prog}: {message} (see {self.prog} --help)\n")
+        raise Misused(f"{self.prog}: {message} (see {self.prog} --help)")
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -85,33 +97,54 @@ def _main(argv: list[str] | None) -> int:
     for name in ("stdout", "stderr"):
         if getattr(sys, name) is None:  # closed by the shell
             setattr(sys, name, open(os.devnull, "w"))  # noqa: SIM115
+    with_json = JSON in (sys.argv[1:] if argv is None else argv)
+
+    def ended(status: int, reason: object, prefix: str = "rtsep: ") -> int:
+        return _ended(status, reason, prefix, with_json)
+
     with stoppable(last=argv is None) as started:
         try:
             for stream in (sys.stdout, sys.stderr):
                 if hasattr(stream, "reconfigure"):
                     stream.reconfigure(errors="backslashreplace")  # file names need not be text
-            args = make_parser().parse_args(argv)
-            args.argv = sys.argv[1:] if argv is None else argv
+            words = sys.argv[1:] if argv is None else argv
+            args = make_parser().parse_args(_with_signs(words))
+            args.argv = words
             on_compiling(_compiling)
             for name in getattr(args, "modules", ()):
                 import_module(name)
             started()
-            status = args.run(args)
+            status = run_command(args)
             sys.stdout.flush()
             return status
         except SystemExit as stop:
             status = int(stop.code or 0)
-            return _ended(status, WORDS.get(status))
+            return ended(status, WORDS.get(status))
         except KeyboardInterrupt:
-            return _ended(EXIT_INTERRUPTED, WORDS[EXIT_INTERRUPTED])
+            return ended(EXIT_INTERRUPTED, WORDS[EXIT_INTERRUPTED])
         except BrokenPipeError:
             return _ended(EXIT_UNHEARD, None)
+        except Misused as problem:
+            return ended(EXIT_ERROR, problem, "")
         except ConfigError as problem:
-            return _ended(EXIT_ERROR, _as_options(str(problem), args))
-        except (OSError, StepError) as problem:
-            return _ended(EXIT_ERROR, problem)
+            return ended(EXIT_ERROR, _as_options(str(problem), args))
+        except OSError as problem:
+            return ended(EXIT_ERROR, _of_system(problem))
+        except StepError as problem:
+            return ended(EXIT_ERROR, problem)
         except LiveError as problem:
-            return _ended(EXIT_DEVICE, problem)
+            return ended(EXIT_DEVICE, problem)
+
+
+def _with_signs(argv: list[str]) -> list[str]:
+    """`--strength -inf` as `--strength=-inf`: argparse would take a number that begins with a letter for an option."""
+    words: list[str] = []
+    for word in argv:
+        if re.fullmatch(r"-(inf(inity)?|nan|[\d.]+e[-+]?\d+)", word, re.IGNORECASE) and words and words[-1][:2] == "--":
+            words[-1] += f"={word}"
+        else:
+            words.append(word)
+    return words
 
 
 def _compiling(kept: bool) -> None:
@@ -122,15 +155,26 @@ def _compiling(kept: bool) -> None:
         print("rtsep: compiling, for ten seconds or so, this once; later starts take one second", file=sys.stderr)
 
 
-def _ended(status: int, reason: object) -> int:
-    said = f"rtsep: {reason}\n" if reason is not None else ""
-    for stream, text in ((sys.stdout, ""), (sys.stderr, said)):
+def _ended(status: int, reason: object, prefix: str = "rtsep: ", with_json: bool = False) -> int:
+    """Say the reason, as JSON too where that is asked for, and give the status."""
+    said = f"{prefix}{reason}\n" if reason is not None else ""
+    for_machines = said and with_json
+    report = f"{json.dumps({'error': str(reason), 'status': status}, indent=2)}\n" if for_machines else ""
+    for stream, text in ((sys.stdout, report), (sys.stderr, said)):
         try:
             stream.write(text)
             stream.flush()
         except OSError:  # nobody reads it any more: nothing more to say, not even at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
     return status
+
+
+def _of_system(problem: OSError) -> str:
+    """File and cause, without the number of the error."""
+    if problem.strerror is None or isinstance(problem.filename, int):
+        return str(problem)
+    files = [os.fsdecode(name) for name in (problem.filename, problem.filename2) if name]
+    return ": ".join([*files, problem.strerror])
 
 
 def _as_options(message: str, args: argparse.Namespace) -> str:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli.inputs import given_path
+from rtsep.cli.machine import add_json_option
 
 if TYPE_CHECKING:
     import numpy as np
@@ -33,6 +34,7 @@ def add_parser(commands: Any) -> None:
         metavar="DIR",
         help="folder for the outputs (default: %(default)s); those of an earlier demo are replaced",
     )
+    add_json_option(parser)
     parser.set_defaults(run=run, modules=("rtsep.audio_files", "rtsep.separator"))
 
 
@@ -66,6 +68,9 @@ def run(args: argparse.Namespace) -> int:
         parts = {name: staged.part(path) for name, path in outputs.items()}
         plot_files(staged.part(plot), {"mixture": RECORDING} | parts, n_samples)
         staged.commit()
+    args.report = {"recording": str(RECORDING), "estimator": separator.estimator.name, "phase": separator.phase.name}
+    args.report |= {"outputs": {name: str(path) for name, path in outputs.items()}, "plot": str(plot)}
+    args.report |= {"sr": sr, "latency": separator.latency, "hop": separator.config.hop, "load": float(np.median(load))}
     for label, path in (outputs | {"picture": plot}).items():
         _show(label, str(path))
     return 0

@@ -5,12 +5,16 @@ from __future__ import annotations
 import argparse
 import json
 import re
+import shutil
 import sys
 from functools import partial
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+from rtsep.cli import OPTIONS
 from rtsep.cli.engine import LIBRARY_ONLY, add_engine_options, engine_settings, times_ms
 from rtsep.cli.inputs import given_path
+from rtsep.cli.machine import add_json_option
 from rtsep.cli.progress import progress_bar
 from rtsep.cli.score import add_scores_option
 from rtsep.errors import ConfigError
@@ -63,6 +67,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--jobs", type=int, metavar="N", help="processes (default: one for each core)")
     parser.add_argument("--dask", metavar="ADDRESS", help="run on the Dask cluster with this scheduler")
     parser.add_argument("--overwrite", action="store_true", help="replace the results of another evaluation")
+    add_json_option(parser)
     add_engine_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.evaluation.report",))
 
@@ -75,7 +80,9 @@ def run(args: argparse.Namespace) -> int:
 
     if args.jobs is not None and not 1 <= args.jobs <= 1024:
         raise ConfigError(f"jobs={args.jobs} is not between 1 and 1024")
-    setups = [_setup(args, text) for text in args.compare] if args.compare else [_setup(args, None)]
+    if args.dask and find_spec("distributed") is None:
+        raise ConfigError('--dask needs the package distributed: pip install "rtsep[dask]"')
+    setups = [_compared(args, text) for text in args.compare] if args.compare else [_setup(args, None)]
     evaluation = Evaluation(args.output, read_corpus(args.corpus), setups, args.scores, args.overwrite)
     results = partial(run_dask, address=args.dask) if args.dask else partial(run_local, jobs=args.jobs or cores())
     before = len(evaluation.rows)
@@ -86,14 +93,26 @@ def run(args: argparse.Namespace) -> int:
     for (setup, item), reason in evaluation.failed.items():
         print(f"rtsep: {setup}: {item}: {reason}", file=sys.stderr)
 
+    from rtsep.evaluation.overview import overview_text
     from rtsep.evaluation.report import write_report
-    from rtsep.evaluation.summary import summary_text
 
     paths = write_report(evaluation)
-    print(summary_text(json.loads(paths["summary.json"].read_text(encoding="utf-8"))))
+    summary = json.loads(paths["summary.json"].read_text(encoding="utf-8"))
+    args.report = {"files": {name: str(path) for name, path in paths.items()}, "summary": summary}
+    print(overview_text(summary, shutil.get_terminal_size().columns if sys.stdout.isatty() else None))
+    print()
     for path in paths.values():
         print(path)
     return 2 if evaluation.failed else 0
+
+
+def _compared(args: argparse.Namespace, text: str) -> Setup:
+    try:
+        return _setup(args, text)
+    except ConfigError as problem:
+        # Its parts are no options here: `estimator 'magic'`, not `--estimator='magic'`.
+        reason = re.sub(r"(?<!\S)(\w+)=", lambda found: f"{OPTIONS.get(found[1], found[1])} ", str(problem))
+        raise ConfigError(f"--compare {text}: {reason}") from None
 
 
 def _setup(args: argparse.Namespace, text: str | None) -> Setup:
@@ -105,7 +124,7 @@ def _setup(args: argparse.Namespace, text: str | None) -> Setup:
     if text is not None:
         found = re.fullmatch(r"(\w+)(?:\+(\w+)(?::(\d+)(?::(\d+))?)?)?", text)
         if found is None:
-            raise ConfigError(f"setup={text!r} is not ESTIMATOR[+PHASE[:ITERATIONS[:LOOKAHEAD]]]")
+            raise ConfigError("is not ESTIMATOR[+PHASE[:ITERATIONS[:LOOKAHEAD]]]")
         wanted.estimator, phase_name, iterations, lookahead = found.groups()
         # What is given is for those that take it.
         for option, without in (("model", None), ("with_rest", False), ("components", None)):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from rtsep.cli.engine import add_engine_options, engine_settings, times_ms
+from rtsep.cli.machine import add_json_option
 
 DESCRIPTION = """\
 Make a C library of a separator: the same machine code that runs in Python, for any processor that LLVM knows, without
@@ -19,6 +20,7 @@ examples:
   rtsep export speech -o out
   rtsep export speech -o out --target aarch64-linux-gnu
   rtsep export denoise -o out --target thumbv7em-none-eabi --cpu cortex-m7 --rate 16000 --latency-ms 8
+  rtsep export speech --format lv2 -o ~/.lv2
   rtsep export speech -o out --target thumbv8.1m.main-none-eabi --rate 16000 --hop-ms 8 --weights int8
 """
 
@@ -37,7 +39,15 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--target", default="", metavar="TRIPLE", help="processor and system (default: this machine)")
     parser.add_argument("--cpu", default="", metavar="NAME", help="the processor more closely")
     parser.add_argument("--rate", type=int, default=48_000, metavar="HZ", help="sample rate (default: %(default)s)")
-    parser.add_argument("--channels", type=int, default=1, metavar="N", help="channels (default: %(default)s)")
+    parser.add_argument(
+        "--channels", type=int, metavar="N", help="channels (default: 1; of plug-ins one for 1 and one for 2)"
+    )
+    parser.add_argument(
+        "--format",
+        choices=("library", "lv2", "ladspa"),
+        default="library",
+        help="a C library, or plug-ins, which need a C compiler (default: %(default)s)",
+    )
     parser.add_argument(
         "--weights",
         choices=("float32", "int8"),
@@ -45,6 +55,7 @@ def add_parser(commands: Any) -> None:
         help="of a network: int8 takes a quarter of the memory (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier export")
+    add_json_option(parser)
     add_engine_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.export.library",))
 
@@ -53,6 +64,7 @@ def run(args: argparse.Namespace) -> int:
     """Compile, and write the folder."""
     from rtsep.config import ConfigError, StreamConfig
     from rtsep.export.library import write_library
+    from rtsep.export.plugin import FORMATS, write_plugins
     from rtsep.export.target import Target
     from rtsep.separator import Separator
 
@@ -66,14 +78,33 @@ def run(args: argparse.Namespace) -> int:
         if not hasattr(estimator, "weights"):
             raise ConfigError(f"--weights {args.weights} is for networks; estimator={estimator.name!r} has none")
         estimator = replace(cast(Any, estimator), weights=args.weights)
-    config = StreamConfig.from_ms(args.rate, n_channels=args.channels, **times_ms(args))
-    separator = Separator(config, estimator, phase, output)
-    sizes = write_library(separator, target, args.output, args.overwrite)
-    print(
-        f"{args.output}: {estimator.name} + {phase.name} for {target.triple}, {target.cpu}; {config.sr} Hz, latency "
-        f"{1e3 * separator.latency / config.sr:.4g} ms; code {sizes.code:,}, constants {sizes.constants:,}, "
-        f"memory {separator_memory(separator):,} bytes"
-    )
+    plug_in = args.format in FORMATS
+    channels = [args.channels] if args.channels is not None else [1, 2] if plug_in else [1]
+    separators = [
+        Separator(StreamConfig.from_ms(args.rate, n_channels=n, **times_ms(args)), estimator, phase, output)
+        for n in channels
+    ]
+    if plug_in:
+        written = write_plugins(separators, target, args.output, args.format, args.overwrite)
+    else:
+        written = [(args.output, write_library(separators[0], target, args.output, args.overwrite))]
+    args.report = {"estimator": estimator.name, "phase": phase.name, "target": target.triple, "cpu": target.cpu}
+    args.report |= {"sr": args.rate, "latency": separators[0].latency, "programs": []}
+    for separator, (path, sizes) in zip(separators, written, strict=True):
+        args.report["programs"].append(
+            {
+                "path": str(path),
+                "n_channels": separator.config.n_channels,
+                "code": sizes.code,
+                "constants": sizes.constants,
+                "memory": separator_memory(separator),
+            }
+        )
+        print(
+            f"{path}: {estimator.name} + {phase.name} for {target.triple}, {target.cpu}; {separator.config.sr} Hz, "
+            f"latency {1e3 * separator.latency / separator.config.sr:.4g} ms; code {sizes.code:,}, constants "
+            f"{sizes.constants:,}, memory {separator_memory(separator):,} bytes"
+        )
     return 0
 
 

@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from rtsep.cli.engine import LIBRARY_ONLY
+from rtsep.cli.machine import add_json_option
 
 
 def add_parser(commands: Any) -> None:
@@ -15,6 +16,7 @@ def add_parser(commands: Any) -> None:
         help="name the estimators and phase-recovery algorithms",
         description="Name the estimators and the phase-recovery algorithms, one a line.",
     )
+    add_json_option(parser)
     parser.set_defaults(run=run, modules=("rtsep.separator",))
 
 
@@ -23,6 +25,13 @@ def run(args: argparse.Namespace) -> int:
     from rtsep.choose import list_estimators, list_phases
 
     estimators, phases = list_estimators(), list_phases()
+    args.report = {
+        "estimators": [
+            {"name": name, "summary": summary, "command_line": name not in LIBRARY_ONLY}
+            for name, summary in estimators.items()
+        ],
+        "phases": [{"name": name, "summary": summary} for name, summary in phases.items()],
+    }
     for name, reason in LIBRARY_ONLY.items():
         estimators[name] += f" Not on the command line: {reason}."
     width = max(map(len, (*estimators, *phases)))

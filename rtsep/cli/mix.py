@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsep.cli.inputs import given_path
+from rtsep.cli.machine import add_json_option
 from rtsep.cli.progress import progress_bar
 
 DESCRIPTION = """\
@@ -74,6 +75,7 @@ def add_parser(commands: Any) -> None:
         help="24-bit FLAC, 24-bit or 16-bit WAV (default: %(default)s)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace existing files")
+    add_json_option(parser)
     parser.set_defaults(run=run, modules=("rtsep.evaluation.mix",))
 
 
@@ -97,6 +99,8 @@ def run(args: argparse.Namespace) -> int:
     mixer = Mixer(mixtures, **pools, skipped=_say_skipped)
     with progress_bar("mixing") as progress:
         manifest = write_mixtures(mixer, args.output, args.overwrite, progress)
+    args.report = {"manifest": str(manifest), "count": mixtures.count, "sources": list(mixer.pools)}
+    args.report |= {"duration_s": mixtures.duration_s, "sr": mixtures.sr, "seed": mixtures.seed}
     print(f"{manifest}: {mixtures.count} mixtures of {', '.join(mixer.pools)}, {mixtures.duration_s:g} s each")
     return 0
 

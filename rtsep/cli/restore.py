@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsep.cli.inputs import given_path
+from rtsep.cli.machine import add_json_option
 from rtsep.cli.progress import progress_bar
 from rtsep.errors import ConfigError
 
@@ -59,6 +60,7 @@ def add_parser(commands: Any) -> None:
         help="how many times larger than usual an unpredicted sample must be, to be a click (default: %(default)g)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing output")
+    add_json_option(parser)
     parser.set_defaults(run=run, modules=("rtsep.restoration", "rtsep.audio_files"))
 
 
@@ -89,7 +91,11 @@ def run(args: argparse.Namespace) -> int:
         format = FORMATS["wav" if suffix == ".wav" else "flac"]
         write_sources(staged, {"": args.output}, iter([restored[None]]), sr, len(x), x.shape[1], format)
         staged.commit()
-    print(_summary(args.output, np.broadcast_to(missing, x.shape), bool(args.missing), sr))
+    damaged = np.broadcast_to(missing, x.shape)
+    count = int((np.diff(damaged.astype(np.int8), prepend=0, axis=1) == 1).sum())
+    args.report = {"input": str(args.input), "output": str(args.output), "count": count}
+    args.report |= {"kind": "gap" if args.missing else "click", "samples": int(damaged.sum()), "sr": sr}
+    print(_summary(args.output, count, int(damaged.sum()), bool(args.missing), sr))
     return 0
 
 
@@ -104,9 +110,6 @@ def _gaps(spans: list[list[float]], sr: int, n_samples: int) -> Any:
     return missing
 
 
-def _summary(path: Path, missing: Any, given: bool, sr: int) -> str:
-    import numpy as np
-
-    count = int((np.diff(missing.astype(np.int8), prepend=0, axis=1) == 1).sum())
+def _summary(path: Path, count: int, n_samples: int, given: bool, sr: int) -> str:
     what = ("gap" if given else "click") + ("" if count == 1 else "s")
-    return f"{path}: {count} {what}, {missing.sum()} samples ({1e3 * missing.sum() / sr:.1f} ms) made anew"
+    return f"{path}: {count} {what}, {n_samples} samples ({1e3 * n_samples / sr:.1f} ms) made anew"

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rtsep.cli import EXIT_ERROR
 from rtsep.cli.inputs import given_path
 from rtsep.errors import ConfigError
 
@@ -24,8 +25,8 @@ examples:
   rtsep score speech.wav noise.wav separated/speech.wav separated/noise.wav --mixture noisy.wav
   rtsep score clean/ denoised/ --scores si-sdr,stoi,pesq --json
 
-A score that is not defined, of silence for example, is left out with the reason. Exit status: 0, or 2 if
-files cannot be read or do not match.
+A score that is not defined, of silence for example, is left out with the reason. Files that cannot be read or
+do not match are named, and the others scored. Exit status: 0, or 2 if there were such files.
 """
 
 
@@ -64,23 +65,37 @@ def add_scores_option(parser: argparse.ArgumentParser, default: str) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Score all pairs and print."""
+    from rtsep.audio_files import FileError
     from rtsep.evaluation.scores import check_scores, measure
     from rtsep.plain import plain
 
     check_scores(args.scores)
-    reports = []
+    reports: list[dict[str, Any]] = []
+    status = 0
     for references, estimates in _groups(args):
-        scene = _scene(references, estimates, args.mixture)
-        if args.any_order:
-            scene, estimates = _in_order(scene, estimates)
-        for row, reference, estimate in zip(measure(scene, args.scores), references, estimates, strict=True):
+        pairs = [
+            {"reference": str(reference), "estimate": str(estimate)}
+            for reference, estimate in zip(references, estimates, strict=True)
+        ]
+        try:
+            scene = _scene(references, estimates, args.mixture)
+            if args.any_order:
+                scene, estimates = _in_order(scene, estimates)
+            rows = measure(scene, args.scores)
+        except (FileError, ConfigError) as problem:
+            # The others go on; status and report say that this one is not there.
+            status = EXIT_ERROR
+            print(f"rtsep: {problem}", file=sys.stderr)
+            reports += [pair | {"error": str(problem)} for pair in pairs]
+            continue
+        for row, reference, estimate in zip(rows, references, estimates, strict=True):
             paths = {"reference": str(reference), "estimate": str(estimate)}
             reports.append(paths | {"scores": row.values, "reasons": row.reasons})
             if not args.json:
-                print(_text(reference, estimate, row))
+                print(_text(reference, estimate, row), flush=True)
     if args.json:
         print(json.dumps(plain(reports), indent=2, allow_nan=False))
-    return 0
+    return status
 
 
 def _groups(args: argparse.Namespace) -> list[tuple[list[Path], list[Path]]]:
@@ -102,13 +117,11 @@ def _same_names(references: Path, estimates: Path) -> list[tuple[Path, Path]]:
     from rtsep.audio_files import find_audio
 
     names = find_audio(references)
-    pairs = [(references / name, estimates / name) for name in names if (estimates / name).is_file()]
-    for name in names:
-        if not (estimates / name).is_file():
-            print(f"rtsep: {estimates / name}: is not there, {references / name} has no score", file=sys.stderr)
-    if not pairs:
+    if not any((estimates / name).is_file() for name in names):
         raise ConfigError(f"{references} and {estimates} have no audio files of the same name")
-    return pairs
+    for name in sorted({*find_audio(estimates)} - {*names}):
+        print(f"rtsep: {estimates / name}: has no reference, and is left out", file=sys.stderr)
+    return [(references / name, estimates / name) for name in names]
 
 
 def _scene(references: list[Path], estimates: list[Path], mixture: Path | None) -> Scene:

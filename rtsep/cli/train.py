@@ -10,6 +10,7 @@ from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli.inputs import given_path
+from rtsep.cli.machine import add_json_option
 from rtsep.cli.progress import progress_bar
 from rtsep.cli.signals import gently
 from rtsep.errors import ConfigError
@@ -88,6 +89,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint")
     parser.add_argument("--overwrite", action="store_true", help="replace model and checkpoint")
     parser.add_argument("--jobs", type=int, metavar="N", help="threads (default: cores)")
+    add_json_option(parser)
     parser.set_defaults(run=run)
 
 
@@ -147,6 +149,7 @@ def run(args: argparse.Namespace) -> int:
         hours = (
             sum(clip.samples.size for some in loaded.values() for _, clips in some for clip in clips) / 16_000 / 3600
         )
+        args.report = {"packed": str(args.output), "hours": hours}
         _say(f"{args.output}: {hours:.2f} h in {args.output.stat().st_size / 2**20:.0f} MiB")
         return 0
     splits: dict[str, Split] = {}
@@ -185,6 +188,8 @@ def run(args: argparse.Namespace) -> int:
         with progress_bar("training") as progress:
             complete = training.run(seconds, _say_scores, progress, stopped)
         done = training.progress
+        args.report = {"model": str(args.output), "complete": complete, "steps": done.step, "of": recipe.steps}
+        args.report |= {"hours": done.elapsed_s / 3600, "validation": list(done.history)}
         _say(
             f"{args.output}: {'complete' if complete else 'stopped'} after {done.step} of {recipe.steps} steps, "
             f"{done.audio_s / 3600:.1f} h of mixtures in {done.elapsed_s / 3600:.2f} h; {_describe_best(training)}"

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from rtsep.cli.engine import add_engine_options, engine_settings
+from rtsep.cli.machine import add_json_option
 
 DESCRIPTION = """\
 Compile the kernels that `rtsep separate` and `rtsep live` need with these settings, any rate and any number of
@@ -18,6 +19,7 @@ this processor, and read by every user.
 def add_parser(commands: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser("warm", help="compile the kernels ahead of time", description=DESCRIPTION)
+    add_json_option(parser)
     add_engine_options(parser)
     parser.set_defaults(run=run, modules=("rtsep.offline", "rtsep.live"))
 
@@ -47,5 +49,7 @@ def run(args: argparse.Namespace) -> int:
     folder = folders(rtsep.__file__)[-1]
     if not writable(folder):
         raise PermissionError(f"{folder} cannot be written")
-    print(f"{estimator.name} + {phase.name}: ready after {time.perf_counter() - start:.1f} s, kept in {folder}")
+    seconds = time.perf_counter() - start
+    args.report = {"estimator": estimator.name, "phase": phase.name, "elapsed_s": seconds, "folder": str(folder)}
+    print(f"{estimator.name} + {phase.name}: ready after {seconds:.1f} s, kept in {folder}")
     return 0

@@ -8,14 +8,16 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from errno import ENOSPC
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from rtsep import __version__
-from rtsep.audio_files import FileError, make_folder, read_alike
+from rtsep.audio_files import FileError, StagedFiles, make_folder, read_alike
 from rtsep.config import MAX_SR, StreamConfig
 from rtsep.engine.output import Output
 from rtsep.errors import ConfigError
@@ -24,7 +26,7 @@ from rtsep.evaluation.checks import ScoreError
 from rtsep.evaluation.corpus import Item
 from rtsep.evaluation.matching import match
 from rtsep.evaluation.ratios import si_sdr
-from rtsep.evaluation.scores import Scene, check_scores, measure
+from rtsep.evaluation.scores import Scene, check_scores, is_speech, measure
 from rtsep.evaluation.workers import Failure, Task
 from rtsep.offline import separate
 from rtsep.plain import describe, plain
@@ -33,7 +35,6 @@ DONE = "done.jsonl"
 RUN = "run.json"
 ORACLE = "oracle"
 RESIDUAL = "residual"
-SPEECH = ("speech", "voice", "vocal", "talker")  # beginnings of names of sources that scores of speech are for
 
 
 @dataclass(frozen=True)
@@ -131,7 +132,7 @@ def evaluate_item(item: Item, setup: Setup, scores: Sequence[str]) -> list[dict[
     """
     try:
         scene, elapsed_s = separate_item(item, setup)
-        rows = measure(scene, scores, speech=[name for name in scene.sources if name.startswith(SPEECH)])
+        rows = measure(scene, scores, speech=[name for name in scene.sources if is_speech(name)])
     except Exception as problem:  # whatever a file does to a package, the others go on
         known = isinstance(problem, (FileError, ConfigError, ScoreError))
         return Failure(str(problem) if known else f"{type(problem).__name__}: {problem}")
@@ -166,7 +167,7 @@ def _pair(
     pairs = {j: found.index(name) for j, name in enumerate(names) if name in found}
     if pairs:
         return pairs
-    talkers = [j for j, name in enumerate(names) if name.startswith(SPEECH)]
+    talkers = [j for j, name in enumerate(names) if is_speech(name)]
     own = [k for k, name in enumerate(found) if name != RESIDUAL]
     everything, every = list(range(len(names))), list(range(len(found)))
     for here, there in ((talkers, own), (everything, every), (everything, own)):
@@ -181,6 +182,17 @@ def _best_pairs(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
         return match([[si_sdr(s.ravel(), e.ravel()) for e in estimates] for s in references])
     except ScoreError as problem:
         raise ConfigError(f"the sources cannot be matched: {problem}") from None
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the system with what cannot be written: at the end of a disk they do not say it themselves."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as problem:
+        raise FileError(f"{path} cannot be written: {problem.strerror or problem}") from None
 
 
 class Evaluation:
@@ -261,17 +273,23 @@ class Evaluation:
         """
         tasks = self.tasks()
         total = len(tasks) + len(self.rows)
-        with open(self.folder / DONE, "a", encoding="utf-8", newline="\n") as lines:
+        done = self.folder / DONE
+        with writing(done):
+            lines = open(done, "ab", buffering=0)  # noqa: SIM115
+        with lines:
             if progress:
                 progress(len(self.rows), total)
             for key, result in results(evaluate_item, tasks):
                 self._take(key, result)
                 if not isinstance(result, Failure):
-                    lines.write(json.dumps({"key": key, "rows": plain(result)}, allow_nan=False) + "\n")
-                    lines.flush()
+                    line = json.dumps({"key": key, "rows": plain(result)}, allow_nan=False).encode() + b"\n"
+                    with writing(done):
+                        if lines.write(line) < len(line):  # the disk took a part of it
+                            raise OSError(ENOSPC, os.strerror(ENOSPC))
                 if progress:
                     progress(len(self.rows) + len(self.failed), total)
-            os.fsync(lines.fileno())
+            with writing(done):
+                os.fsync(lines.fileno())
 
     def table(self) -> list[dict[str, Any]]:
         """All rows, in the order of setups and items."""
@@ -290,16 +308,19 @@ class Evaluation:
         run, done = self.folder / RUN, self.folder / DONE
         if run.exists() and not overwrite:
             try:
-                found = json.loads(run.read_text(encoding="utf-8"))
-            except ValueError:
-                found = None
+                found = json.loads(run.read_bytes())
+            except ValueError as problem:
+                reason = "is empty" if not run.stat().st_size else f"is not JSON: {problem}"
+                raise ConfigError(f"{run} {reason} (--overwrite begins anew)") from None
             if found != wanted:
                 raise ConfigError(f"{self.folder} holds another evaluation (--overwrite replaces it)")
             self._read_done(done)
             return
         make_folder(self.folder)
-        done.unlink(missing_ok=True)
-        run.write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+        with writing(run), StagedFiles([run], overwrite=True) as staged:
+            done.unlink(missing_ok=True)
+            staged.part(run).write_text(json.dumps(wanted, indent=2) + "\n", encoding="utf-8")
+            staged.commit()
 
     def _read_done(self, path: Path) -> None:
         known = {(setup.label, item.id) for setup in self.setups for item in self.items}
@@ -310,8 +331,11 @@ class Evaluation:
             for line in lines:
                 if not line.endswith(b"\n"):
                     break  # the run was stopped while it wrote this one
+                try:
+                    entry = json.loads(line)
+                except ValueError:
+                    break  # or the machine was
                 whole += len(line)
-                entry = json.loads(line)
                 if tuple(entry["key"]) in known:
                     self.rows[tuple(entry["key"])] = [_with_nan(row) for row in entry["rows"]]
         os.truncate(path, whole)

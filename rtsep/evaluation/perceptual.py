@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from rtsep.evaluation.apart import call_apart
 from rtsep.evaluation.checks import ScoreError, as_pair, as_signal, refuse_silence, require
 
 SPEECH_SR = 16_000
@@ -64,17 +65,16 @@ def pesq(reference: Any, estimate: Any, sr: int) -> float:
     ----------
     ITU-T P.862 (2001), P.862.1, P.862.2 (2007).
     """
-    package = require("pesq", "eval")
+    require("pesq", "eval")
     s, e = as_pair(reference, estimate)
     if s.size < sr / 4:
         raise ScoreError(f"{s.size} samples at {sr} Hz are less than the 0.25 s that PESQ needs")
     rate = sr if sr == 8_000 else SPEECH_SR
-    s, e = _resample(s, sr, rate), _resample(e, sr, rate)
     try:
-        return float(package.pesq(rate, s, e, "nb" if rate == 8_000 else "wb"))
-    except package.PesqError as problem:
-        reason = problem.args[0] if problem.args else type(problem).__name__
-        raise ScoreError(f"PESQ: {reason.decode() if isinstance(reason, bytes) else reason}") from None
+        # Its C code writes beyond its arrays where there are more than fifty utterances.
+        return float(call_apart(_pesq, rate, _resample(s, sr, rate), _resample(e, sr, rate)))
+    except ScoreError as problem:
+        raise ScoreError(f"PESQ: {problem}") from None
 
 
 def stoi(reference: Any, estimate: Any, sr: int) -> float:
@@ -175,11 +175,13 @@ def dnsmos(estimate: Any, sr: int) -> DNSMOS:
     C. Reddy, V. Gopal, R. Cutler, "DNSMOS P.835: a non-intrusive perceptual objective speech quality metric to
     evaluate noise suppressors", ICASSP 2022.
     """
-    package = require("speechmos.dnsmos", "eval")
+    require("speechmos", "eval")
     e = as_signal("estimate", estimate)
     refuse_silence("estimate", e)
-    found = package.run(np.clip(_resample(e, sr, SPEECH_SR), -1, 1), sr=SPEECH_SR)
-    return DNSMOS(*(float(found[f"{name}_mos"]) for name in DNSMOS._fields))
+    try:
+        return DNSMOS(*call_apart(_dnsmos, np.clip(_resample(e, sr, SPEECH_SR), -1, 1)))
+    except ScoreError as problem:
+        raise ScoreError(f"DNSMOS: {problem}") from None
 
 
 def haspi(reference: Any, estimate: Any, sr: int, audiogram: str = "normal") -> float:
@@ -250,6 +252,20 @@ def hasqi(reference: Any, estimate: Any, sr: int, audiogram: str = "normal") -> 
     J. Kates, K. Arehart, "The hearing-aid speech quality index (HASQI) version 2", JAES 62(3), 2014.
     """
     return _hearing("hasqi", reference, estimate, sr, audiogram)
+
+
+def _pesq(rate: int, reference: np.ndarray, estimate: np.ndarray) -> float:
+    package = require("pesq", "eval")
+    try:
+        return float(package.pesq(rate, reference, estimate, "nb" if rate == 8_000 else "wb"))
+    except package.PesqError as problem:
+        reason = problem.args[0] if problem.args else type(problem).__name__
+        raise ScoreError(reason.decode() if isinstance(reason, bytes) else str(reason)) from None
+
+
+def _dnsmos(estimate: np.ndarray) -> list[float]:
+    found = require("speechmos.dnsmos", "eval").run(estimate, sr=SPEECH_SR)
+    return [float(found[f"{name}_mos"]) for name in DNSMOS._fields]
 
 
 def _stoi(reference: Any, estimate: Any, sr: int, extended: bool) -> float:

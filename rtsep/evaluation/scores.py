@@ -15,6 +15,7 @@ from rtsep.evaluation.checks import ScoreError
 
 MAX_DELAY_S = 0.1
 NOT_SPEECH = "is for speech"
+SPEECH = ("speech", "voice", "vocal", "talker")  # beginnings of names of sources that scores of speech are for
 
 
 class Scene(NamedTuple):
@@ -67,6 +68,12 @@ class Score:
         Whether `measure` takes both channels, signals being (n_src, 2, n_samples).
     speech : bool
         Whether it is for speech alone.
+    labels : tuple of str
+        What people call each column.
+    digits : int
+        Behind the point, that mean something.
+    better : int
+        1 if more is better, -1 if less is, 0 if neither.
     """
 
     columns: tuple[str, ...]
@@ -78,6 +85,9 @@ class Score:
     gain: bool = True
     stereo: bool = False
     speech: bool = False
+    labels: tuple[str, ...] = ()
+    digits: int = 1
+    better: int = 1
 
 
 SCORES = {
@@ -86,6 +96,7 @@ SCORES = {
         "dB",
         "scale-invariant signal to distortion",
         lambda sr, s, e, j: (ratios.si_sdr(s[j], e[j]),),
+        labels=("SI-SDR",),
     ),
     "si-parts": Score(
         ("si_sir", "si_sar"),
@@ -93,19 +104,28 @@ SCORES = {
         "scale-invariant signal to interference and to artifacts",
         lambda sr, s, e, j: ratios.si_sdr_parts(s, e[j], j)[1:],
         gain=False,
+        labels=("SI-SIR", "SI-SAR"),
     ),
-    "sdr": Score(("sdr",), "dB", "plain signal to distortion", lambda sr, s, e, j: (ratios.sdr(s[j], e[j]),)),
+    "sdr": Score(
+        ("sdr",),
+        "dB",
+        "plain signal to distortion",
+        lambda sr, s, e, j: (ratios.sdr(s[j], e[j]),),
+        labels=("SDR",),
+    ),
     "fw-sdr": Score(
         ("fw_sdr",),
         "dB",
         "SI-SDR weighted by the importance of bands for speech",
         lambda sr, s, e, j: (weighted.weighted_sdr(s[j], e[j], sr),),
+        labels=("SDR weighted by bands",),
     ),
     "fw-sdr-level": Score(
         ("fw_sdr_level",),
         "dB",
         "SI-SDR weighted by the level of bands, adaptive",
         lambda sr, s, e, j: (weighted.weighted_sdr(s[j], e[j], sr, "level"),),
+        labels=("SDR weighted by levels",),
     ),
     "bss3": Score(
         ("bss3_sdr", "bss3_sir", "bss3_sar"),
@@ -115,6 +135,7 @@ SCORES = {
         ("fast_bss_eval",),
         "eval",
         gain=False,
+        labels=("SDR (BSS v3)", "SIR (BSS v3)", "SAR (BSS v3)"),
     ),
     "bss4": Score(
         ("bss4_sdr", "bss4_isr", "bss4_sir", "bss4_sar"),
@@ -124,6 +145,7 @@ SCORES = {
         ("museval",),
         "eval",
         gain=False,
+        labels=("SDR (BSS v4)", "ISR (BSS v4)", "SIR (BSS v4)", "SAR (BSS v4)"),
     ),
     "pesq": Score(
         ("pesq",),
@@ -133,6 +155,8 @@ SCORES = {
         ("pesq",),
         "eval",
         speech=True,
+        labels=("PESQ",),
+        digits=2,
     ),
     "stoi": Score(
         ("stoi",),
@@ -142,6 +166,8 @@ SCORES = {
         ("pystoi",),
         "eval",
         speech=True,
+        labels=("STOI",),
+        digits=3,
     ),
     "estoi": Score(
         ("estoi",),
@@ -151,6 +177,8 @@ SCORES = {
         ("pystoi",),
         "eval",
         speech=True,
+        labels=("ESTOI",),
+        digits=3,
     ),
     "dnsmos": Score(
         ("dnsmos_sig", "dnsmos_bak", "dnsmos_ovrl", "dnsmos_p808"),
@@ -160,6 +188,8 @@ SCORES = {
         ("speechmos", "onnxruntime", "librosa", "requests"),
         "eval",
         speech=True,
+        labels=("DNSMOS speech", "DNSMOS background", "DNSMOS overall", "DNSMOS P.808"),
+        digits=2,
     ),
     "haspi": Score(
         ("haspi",),
@@ -169,6 +199,8 @@ SCORES = {
         ("clarity",),
         "hearing",
         speech=True,
+        labels=("HASPI",),
+        digits=3,
     ),
     "hasqi": Score(
         ("hasqi",),
@@ -178,6 +210,8 @@ SCORES = {
         ("clarity",),
         "hearing",
         speech=True,
+        labels=("HASQI",),
+        digits=3,
     ),
     "delay": Score(
         ("delay",),
@@ -185,6 +219,8 @@ SCORES = {
         "delay by cross-correlation, at most 100 ms; positive is late",
         lambda sr, s, e, j: (spatial.delay(s[j], e[j], round(MAX_DELAY_S * sr)),),
         gain=False,
+        labels=("delay",),
+        better=0,
     ),
     "ild": Score(
         ("ild_error",),
@@ -193,6 +229,8 @@ SCORES = {
         lambda sr, s, e, j: (spatial.interaural_level_error(s[j], e[j]),),
         gain=False,
         stereo=True,
+        labels=("level between ears",),
+        better=-1,
     ),
     "itd": Score(
         ("itd_error",),
@@ -201,6 +239,9 @@ SCORES = {
         lambda sr, s, e, j: (spatial.interaural_time_error(s[j], e[j], sr),),
         gain=False,
         stereo=True,
+        labels=("time between ears",),
+        digits=0,
+        better=-1,
     ),
 }
 
@@ -211,6 +252,11 @@ class SourceScores(NamedTuple):
     source: str
     values: dict[str, float]
     reasons: dict[str, str]
+
+
+def is_speech(source: str) -> bool:
+    """Whether scores for speech are taken of a source of an evaluation, by its name."""
+    return source.startswith(SPEECH)
 
 
 def check_scores(names: Sequence[str]) -> None:

@@ -12,6 +12,7 @@ from rtsep.plain import plain
 
 CONFIDENCE = 0.95
 RESAMPLES = 2_000
+MAX_DRAWN = 1_000_000  # indices at a time
 SNR_STEP_DB = 5.0
 
 Row = dict[str, Any]
@@ -41,7 +42,9 @@ def bootstrap_interval(values: np.ndarray, confidence: float = CONFIDENCE) -> tu
     if n < 2:
         return np.nan, np.nan
     rng = np.random.default_rng(0)
-    means = np.array([values[rng.integers(n, size=n)].mean() for _ in range(RESAMPLES)])
+    at_once = max(1, min(RESAMPLES, MAX_DRAWN // n))
+    draws = (rng.integers(n, size=(min(at_once, RESAMPLES - k), n)) for k in range(0, RESAMPLES, at_once))
+    means = np.concatenate([values[drawn].mean(1) for drawn in draws])
     low, high = np.quantile(means, [(1 - confidence) / 2, (1 + confidence) / 2])
     return float(low), float(high)
 
@@ -93,30 +96,42 @@ def summarise(rows: Sequence[Row], columns: Sequence[str], by: Callable[[Row], H
 
 
 def compare(rows: Sequence[Row], columns: Sequence[str], setups: Sequence[str]) -> list[dict[str, Any]]:
-    """Paired differences of every setup from the first, over the mixtures that both have.
+    """Paired differences of every setup from each before it, over the mixtures that both have.
 
     Returns
     -------
     list of dict
         `setup`, `baseline`, `source`, `column`, what `describe_values` gives of the differences, and `higher`, the
-        share of mixtures with a higher value than the baseline.
+        share of mixtures with a higher value than the baseline; those from the first setup first.
     """
     values: dict[tuple[str, str, str], dict[str, float]] = {}
     for row in rows:
         for column in columns:
             values.setdefault((row["setup"], row["source"], column), {})[row["id"]] = row.get(column, np.nan)
     entries = []
-    for (setup, source, column), ours in values.items():
-        theirs = values.get((setups[0], source, column), {})
-        if setup == setups[0] or not theirs:
-            continue
-        differences = np.array([ours[key] - theirs[key] for key in ours if key in theirs])
-        found = describe_values(differences)
-        if found["n"]:
-            higher = float((differences[np.isfinite(differences)] > 0).mean())
-            head = {"setup": setup, "baseline": setups[0], "source": source, "column": column}
-            entries.append(head | found | {"higher": higher})
+    for k, baseline in enumerate(setups):
+        for (setup, source, column), ours in values.items():
+            theirs = values.get((baseline, source, column), {})
+            if setup not in setups[k + 1 :] or not theirs:
+                continue
+            differences = np.array([ours[key] - theirs[key] for key in ours if key in theirs])
+            found = describe_values(differences)
+            if found["n"]:
+                higher = float((differences[np.isfinite(differences)] > 0).mean())
+                head = {"setup": setup, "baseline": baseline, "source": source, "column": column}
+                entries.append(head | found | {"higher": higher})
     return entries
+
+
+def count_reasons(rows: Sequence[Row]) -> list[dict[str, Any]]:
+    """Why values are missing: `setup`, `source`, `column`, `reason` and `n`, the mixtures that it is so for."""
+    counts: dict[tuple[str, str, str, str], int] = {}
+    for row in rows:
+        for column, reason in row["reasons"].items():
+            key = (row["setup"], row["source"], column, reason)
+            counts[key] = counts.get(key, 0) + 1
+    names = ("setup", "source", "column", "reason")
+    return [dict(zip(names, key, strict=True)) | {"n": n} for key, n in counts.items()]
 
 
 def snr_group(row: Row) -> str | None:
@@ -148,24 +163,8 @@ def full_summary(
                 sorted(rows, key=lambda row: str(row["class"])), columns, lambda row: row["class"] or None
             ),
             "differences": compare(rows, compared, setups),
+            "missing": count_reasons(rows),
             "confidence": CONFIDENCE,
         }
     )
     return found
-
-
-def summary_text(summary: dict[str, Any]) -> str:
-    """Scores and differences of `full_summary` as lines to print."""
-    lines = []
-    for title, entries in (("scores", summary["all"]), ("differences", summary["differences"])):
-        if not entries:
-            continue
-        width = max(len(entry["setup"]) for entry in entries)
-        lines.append(f"{title:{width}}  source     column               n    median      mean   95 % of the mean")
-        for entry in entries:
-            interval = "" if entry["ci_low"] is None else f"{entry['ci_low']:9.3f} to {entry['ci_high']:.3f}"
-            lines.append(
-                f"{entry['setup']:{width}}  {entry['source']:10} {entry['column']:16} {entry['n']:5} "
-                f"{entry['median']:9.3f} {entry['mean']:9.3f}  {interval}"
-            )
-    return "\n".join(lines)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import multiprocessing
+import multiprocessing.connection
 import os
 import signal
+import threading
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -165,5 +167,14 @@ def _pool(jobs: int) -> Iterator[ProcessPoolExecutor]:
 def _begin(files: tuple[str, ...]) -> None:
     # Ctrl-C reaches every process of the terminal: the parent alone decides.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with_parent, daemon=True).start()
     for file in files:  # of estimators by their path, whose settings are on their way here
         load_file(file)
+
+
+def _end_with_parent() -> None:
+    """End this process when its parent is gone, however it went: the queue of tasks would never say so."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        multiprocessing.connection.wait([parent.sentinel])
+        os._exit(1)

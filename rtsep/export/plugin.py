@@ -1,0 +1,394 @@
+"""Plug-ins for hosts of LV2 and LADSPA, and a file with which PipeWire makes a virtual microphone of one."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zlib
+from contextlib import ExitStack
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from rtsep.config import ConfigError
+from rtsep.export.interface import framing, header, title
+from rtsep.export.library import compiled, whole_folder
+from rtsep.export.program import Program
+from rtsep.export.target import Sizes, Target
+from rtsep.separator import Separator
+
+FORMATS = ("lv2", "ladspa")
+STRENGTH_MAX = 60.0  # dB; from here on nothing of the other sources is left, as with infinity in Python
+INPUT, OUTPUT, CONTROL, AUDIO = 1, 2, 4, 8  # kinds of ports, as LADSPA counts them
+BELOW, ABOVE, TOGGLED, INTEGER = 1, 2, 4, 32  # hints about the values of a port, likewise
+# Defaults that LADSPA can express, as shares of the range.
+LADSPA_DEFAULTS = {0.0: 0x40, 0.25: 0x80, 0.5: 0xC0, 0.75: 0x100, 1.0: 0x140}
+POSITIONS = {1: "MONO", 2: "FL FR"}
+
+
+@dataclass(frozen=True)
+class Port:
+    """What a host connects.
+
+    Parameters
+    ----------
+    symbol, name : str
+        For programs, and for people.
+    kind : int
+        `INPUT` or `OUTPUT`, and `CONTROL` or `AUDIO`.
+    default, upper : float
+        Of a control; the lowest value is 0.
+    turtle : str
+        What LV2 says of it beyond that.
+    hint : int
+        What LADSPA says of it beyond that.
+    """
+
+    symbol: str
+    name: str
+    kind: int
+    default: float = 0.0
+    upper: float = 0.0
+    turtle: str = ""
+    hint: int = 0
+
+
+@dataclass(frozen=True)
+class Plugin:
+    """A separator as a plug-in of a format: its names and ports."""
+
+    program: Program
+    format: str
+
+    @property
+    def label(self) -> str:
+        """What distinguishes it, as a file name: estimator, phase recovery, rate, channels."""
+        separator, config = self.program.separator, self.program.separator.config
+        parts = ["rtsep", separator.estimator.name]
+        parts += [separator.phase.name] * (separator.phase.name != "mixture")
+        parts += [str(config.sr)] * (config.sr != 48_000)
+        parts += [{1: "mono", 2: "stereo"}.get(config.n_channels, f"{config.n_channels}-channels")]
+        return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(parts)).strip("-")
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self.label.replace("-", " ")
+
+    @property
+    def uri(self) -> str:
+        """For LV2."""
+        return f"urn:rtsep:{self.label.removeprefix('rtsep-')}"
+
+    def ports(self) -> list[Port]:
+        """In the order of plugin.c."""
+        separator = self.program.separator
+        n_channels, sources = separator.config.n_channels, separator.sources
+        suffixes = {1: [""], 2: [" left", " right"]}.get(n_channels, [f" {c + 1}" for c in range(n_channels)])
+        audio = [
+            Port(f"{symbol}{suffix.replace(' ', '_')}", name + suffix, kind | AUDIO)
+            for symbol, name, kind in (("in", "In", INPUT), ("out", "Out", OUTPUT))
+            for suffix in suffixes
+        ]
+        points = " , ".join(
+            f"[ rdfs:label {json.dumps(s, ensure_ascii=False)} ; rdf:value {i} ]" for i, s in enumerate(sources)
+        )
+        strength = min(separator.output.strength_db, STRENGTH_MAX)
+        # LV2 knows a switch by which hosts bypass a plug-in, the other way round.
+        if self.format == "lv2":
+            switch = Port(
+                "enabled",
+                "Enabled",
+                INPUT | CONTROL,
+                1,
+                1,
+                "lv2:portProperty lv2:toggled ; lv2:designation lv2:enabled",
+            )
+        else:
+            switch = Port("bypass", "Bypass", INPUT | CONTROL, 0, 1, hint=TOGGLED)
+        heard = "Source heard" + (
+            f" ({', '.join(f'{i} {s}' for i, s in enumerate(sources))})" * (self.format == "ladspa")
+        )
+        return [
+            *audio,
+            Port("strength", "Strength (dB)", INPUT | CONTROL, strength, STRENGTH_MAX, "units:unit units:db"),
+            Port(
+                "source",
+                heard,
+                INPUT | CONTROL,
+                0,
+                len(sources) - 1,
+                f"lv2:portProperty lv2:integer , lv2:enumeration ; lv2:scalePoint {points}",
+                INTEGER,
+            ),
+            switch,
+            Port(
+                "latency",
+                "latency",
+                OUTPUT | CONTROL,
+                separator.latency,
+                max(separator.latency, 1),
+                "lv2:portProperty lv2:reportsLatency , lv2:integer ; lv2:designation lv2:latency",
+                INTEGER,
+            ),
+        ]
+
+    def constants(self) -> str:
+        """The text of plugin.h."""
+        ports = self.ports()
+        defines = {
+            "LABEL": _quoted(self.label),
+            "NAME": _quoted(self.name),
+            "URI": _quoted(self.uri),
+            # Registered ones are small; these are in the upper half of the range.
+            "ID": str(0x800000 | zlib.crc32(self.label.encode()) & 0x7FFFFF),
+            "STRENGTH_MAX": f"{STRENGTH_MAX}f",
+            "BYPASSED_AT": "0" if self.format == "lv2" else "1",
+            "HARD_REAL_TIME": "4",
+            "PORT_KINDS": ", ".join(str(port.kind) for port in ports),
+            "PORT_NAMES": ", ".join(_quoted(port.name) for port in ports),
+            "PORT_RANGES": ", ".join(f"{{{_hint(port)}, 0.0f, {float(port.upper)}f}}" for port in ports),
+        }
+        lines = [f"#define RTSEP_{self.format.upper()}", *(f"#define RTSEP_{k} {v}" for k, v in defines.items())]
+        return "\n".join(lines) + "\n"
+
+    def turtle(self) -> dict[str, str]:
+        """The files that describe it to hosts of LV2, by name."""
+        ports = " , ".join(
+            f"[\n\ta lv2:{'Input' if port.kind & INPUT else 'Output'}Port , "
+            f"lv2:{'Audio' if port.kind & AUDIO else 'Control'}Port ;\n"
+            f'\tlv2:index {i} ;\n\tlv2:symbol "{port.symbol}" ;\n\tlv2:name {_quoted(port.name)}'
+            + (
+                f" ;\n\tlv2:default {port.default} ; lv2:minimum 0 ; lv2:maximum {port.upper}"
+                * bool(port.kind & CONTROL)
+            )
+            + (f" ;\n\t{port.turtle}" * bool(port.turtle))
+            + "\n]"
+            for i, port in enumerate(self.ports())
+        )
+        return {
+            "plugin.ttl": PREFIXES
+            + PLUGIN.format(uri=self.uri, name=_quoted(self.name), about=_quoted(about(self.program)), ports=ports),
+            "manifest.ttl": PREFIXES + MANIFEST.format(uri=self.uri),
+        }
+
+    def microphone(self, binary: Path) -> str:
+        """The file for PipeWire.
+
+        Parameters
+        ----------
+        binary : path
+            Where the plug-in is going to lie.
+        """
+        from rtsep import __version__
+
+        config, source = self.program.separator.config, self.program.separator.sources[0]
+        plugin, label = (self.uri, "") if self.format == "lv2" else (str(binary), self.label)
+        return MICROPHONE.format(
+            version=__version__,
+            about=about(self.program),
+            description=_quoted(f"Microphone, {source} (rtsep)"),
+            format=self.format,
+            plugin=_quoted(plugin),
+            label=_quoted(label),
+            name=_quoted(self.label),
+            capture=_quoted(f"{self.label}-in"),
+            controls=" ".join(
+                f"{_quoted(port.symbol if self.format == 'lv2' else port.name)} = {port.default}"
+                for port in self.ports()
+                if port.kind == INPUT | CONTROL
+            ),
+            rate=config.sr,
+            n_channels=config.n_channels,
+            positions=POSITIONS.get(config.n_channels, " ".join(f"AUX{c}" for c in range(config.n_channels))),
+        )
+
+
+def compiler(target: Target) -> list[str]:
+    """The start of a command that makes plug-ins for a target.
+
+    Raises
+    ------
+    ConfigError
+        Without a C compiler, and for systems other than Linux.
+    """
+    if "linux" not in target.triple:
+        raise ConfigError(f"plug-ins are made for Linux, not for {target.triple!r}")
+    native = target.triple == Target().triple
+    names = ("cc", "gcc", "clang") if native else (f"{target.triple}-gcc",)
+    if found := next(filter(None, map(shutil.which, names)), None):
+        return [found]
+    if importlib.util.find_spec("ziglang"):
+        return [sys.executable, "-m", "ziglang", "cc", *([] if native else ["-target", target.triple])]
+    raise ConfigError(
+        f"a plug-in needs a C compiler: {names[0]} is not installed, and neither is one from PyPI "
+        "(python -m pip install 'rtsep[export]')"
+    )
+
+
+def write_plugins(
+    separators: list[Separator], target: Target, folder: Path, format: str, overwrite: bool = False
+) -> list[tuple[Path, Sizes]]:
+    """Write plug-ins where hosts look for them, and beside each the file for PipeWire.
+
+    Parameters
+    ----------
+    separators : list of Separator
+        One for each plug-in.
+    target : Target
+    folder : path
+        Made if it does not exist, such as ~/.lv2 or ~/.ladspa. All is written, or nothing.
+    format : {"lv2", "ladspa"}
+    overwrite : bool
+        Whether files of these names may be replaced.
+
+    Returns
+    -------
+    written : list of (path, Sizes)
+        The plug-ins, and their bytes.
+
+    Raises
+    ------
+    ConfigError
+        For a separator that cannot be exported, without a C compiler, and for files that are there already.
+    OSError
+        If the folder cannot be written.
+    """
+    command, made = compiler(target), [compiled(separator, target) for separator in separators]
+    plugins = [Plugin(machine.program, format) for machine in made]
+    with ExitStack() as parts:
+        if format == "lv2":
+            parts.enter_context(whole_folder(folder, (), overwrite))
+            names: tuple[str, ...] = (
+                "plugin.so",
+                "virtual-microphone.conf",
+                "plugin.ttl",
+                "manifest.ttl",
+            )  # which hosts look for: last
+            folders = [folder / f"{plugin.label}.lv2" for plugin in plugins]
+            at = [parts.enter_context(whole_folder(bundle, names, overwrite)) for bundle in folders]
+            binaries = [bundle / "plugin.so" for bundle in folders]
+        else:
+            names = tuple(f"{plugin.label}{end}" for plugin in plugins for end in (".conf", ".so"))
+            at = [parts.enter_context(whole_folder(folder, names, overwrite))] * len(plugins)
+            binaries = [folder / f"{plugin.label}.so" for plugin in plugins]
+        for plugin, machine, part, binary in zip(plugins, made, at, binaries, strict=True):
+            _link(command, plugin, machine.object, part / binary.name)
+            microphone = plugin.microphone(binary.absolute())
+            if format == "lv2":
+                (part / "virtual-microphone.conf").write_text(microphone)
+                for name, text in plugin.turtle().items():
+                    (part / name).write_text(text)
+            else:
+                (part / f"{plugin.label}.conf").write_text(microphone)
+    shown = [bundle if format == "ladspa" else bundle.parent for bundle in binaries]
+    return [(path, machine.sizes) for path, machine in zip(shown, made, strict=True)]
+
+
+def _link(command: list[str], plugin: Plugin, program: bytes, output: Path) -> None:
+    """Compile plugin.c, and link it with the program to a library that shows one function."""
+    from rtsep import __version__
+
+    with tempfile.TemporaryDirectory(prefix="rtsep") as name:
+        work = Path(name)
+        (work / "rtsep.o").write_bytes(program)
+        (work / "rtsep.h").write_text(header(plugin.program, __version__))
+        (work / "plugin.h").write_text(plugin.constants())
+        (work / "plugin.c").write_text((resources.files("rtsep.export") / "plugin.c").read_text())
+        (work / "shown").write_text(f"{{ global: {plugin.format}_descriptor; local: *; }};\n")
+        options = ["-std=c99", "-O2", "-shared", "-fPIC", "-Wl,--version-script=shown"]
+        files = ["plugin.c", "rtsep.o", "-lm", "-o", "plugin.so"]
+        made = subprocess.run([*command, *options, *files], cwd=work, capture_output=True, text=True)
+        if made.returncode:
+            said = next((line for line in made.stderr.splitlines() if "error" in line), made.stderr.strip()[-200:])
+            raise ConfigError(f"{' '.join(command)} cannot make the plug-in: {said.strip()}")
+        shutil.copyfile(work / "plugin.so", output)
+
+
+def about(program: Program) -> str:
+    """What it does, in a line."""
+    return f"{title(program)}; {framing(program)}"
+
+
+def _quoted(text: str) -> str:
+    """For C, Turtle and PipeWire alike."""
+    return json.dumps(text, ensure_ascii=False)
+
+
+def _hint(port: Port) -> int:
+    """Bounds and the nearest default that LADSPA can express."""
+    if port.kind != INPUT | CONTROL:
+        return INTEGER if port.kind & CONTROL else 0
+    share = port.default / port.upper if port.upper else 0.0
+    default = LADSPA_DEFAULTS[min(LADSPA_DEFAULTS, key=lambda known: abs(known - share))]
+    if port.hint & TOGGLED:
+        return TOGGLED | (0x240 if port.default else 0x200)
+    return BELOW | ABOVE | port.hint | default
+
+
+PREFIXES = """\
+@prefix doap: <http://usefulinc.com/ns/doap#> .
+@prefix lv2: <http://lv2plug.in/ns/lv2core#> .
+@prefix rdf: <http://www.w3.org/1999/02/22-rdf-syntax-ns#> .
+@prefix rdfs: <http://www.w3.org/2000/01/rdf-schema#> .
+@prefix units: <http://lv2plug.in/ns/extensions/units#> .
+
+"""
+MANIFEST = """\
+<{uri}> a lv2:Plugin ;
+\tlv2:binary <plugin.so> ;
+\trdfs:seeAlso <plugin.ttl> .
+"""
+PLUGIN = """\
+<{uri}> a lv2:Plugin , lv2:FilterPlugin ;
+\tdoap:name {name} ;
+\tdoap:license <https://opensource.org/licenses/MIT> ;
+\trdfs:comment {about} ;
+\tlv2:minorVersion 1 ;
+\tlv2:microVersion 0 ;
+\tlv2:optionalFeature lv2:hardRTCapable ;
+\tlv2:port {ports} .
+"""
+MICROPHONE = """\
+# A virtual microphone: what the default one hears, separated. Made by rtsep {version}.
+# {about}
+#
+#     pipewire -c THIS_FILE           until Ctrl-C; the microphone appears in the sound settings and in every program
+context.properties = {{ log.level = 2 }}
+context.spa-libs = {{
+    audio.convert.* = audioconvert/libspa-audioconvert
+    support.* = support/libspa-support
+}}
+context.modules = [
+    {{ name = libpipewire-module-rt args = {{ nice.level = -11 }} flags = [ ifexists nofail ] }}
+    {{ name = libpipewire-module-protocol-native }}
+    {{ name = libpipewire-module-client-node }}
+    {{ name = libpipewire-module-adapter }}
+    {{ name = libpipewire-module-filter-chain
+        args = {{
+            node.description = {description}
+            audio.rate = {rate}
+            audio.channels = {n_channels}
+            audio.position = [ {positions} ]
+            filter.graph = {{
+                nodes = [
+                    {{
+                        type = {format}
+                        name = rtsep
+                        plugin = {plugin}
+                        label = {label}
+                        control = {{ {controls} }}
+                    }}
+                ]
+            }}
+            capture.props = {{ node.name = {capture} node.passive = true }}
+            playback.props = {{ node.name = {name} media.class = Audio/Source }}
+        }}
+    }}
+]
+"""
