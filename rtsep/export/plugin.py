@@ -18,8 +18,7 @@ from pathlib import Path
 from rtsep.config import ConfigError
 from rtsep.export.interface import framing, header, title
 from rtsep.export.library import compiled, whole_folder
-from rtsep.export.program import Program
-from rtsep.export.target import Sizes, Target
+from rtsep.export.target import Machine, Sizes, Target
 from rtsep.separator import Separator
 
 FORMATS = ("lv2", "ladspa")
@@ -62,13 +61,13 @@ class Port:
 class Plugin:
     """A separator as a plug-in of a format: its names and ports."""
 
-    program: Program
+    separator: Separator
     format: str
 
     @property
     def label(self) -> str:
         """What distinguishes it, as a file name: estimator, phase recovery, rate, channels."""
-        separator, config = self.program.separator, self.program.separator.config
+        separator, config = self.separator, self.separator.config
         parts = ["rtsep", separator.estimator.name]
         parts += [separator.phase.name] * (separator.phase.name != "mixture")
         parts += [str(config.sr)] * (config.sr != 48_000)
@@ -87,7 +86,7 @@ class Plugin:
 
     def ports(self) -> list[Port]:
         """In the order of plugin.c."""
-        separator = self.program.separator
+        separator = self.separator
         n_channels, sources = separator.config.n_channels, separator.sources
         suffixes = {1: [""], 2: [" left", " right"]}.get(n_channels, [f" {c + 1}" for c in range(n_channels)])
         audio = [
@@ -157,7 +156,7 @@ class Plugin:
         lines = [f"#define RTSEP_{self.format.upper()}", *(f"#define RTSEP_{k} {v}" for k, v in defines.items())]
         return "\n".join(lines) + "\n"
 
-    def turtle(self) -> dict[str, str]:
+    def turtle(self, about: str) -> dict[str, str]:
         """The files that describe it to hosts of LV2, by name."""
         ports = " , ".join(
             f"[\n\ta lv2:{'Input' if port.kind & INPUT else 'Output'}Port , "
@@ -173,11 +172,11 @@ class Plugin:
         )
         return {
             "plugin.ttl": PREFIXES
-            + PLUGIN.format(uri=self.uri, name=_quoted(self.name), about=_quoted(about(self.program)), ports=ports),
+            + PLUGIN.format(uri=self.uri, name=_quoted(self.name), about=_quoted(about), ports=ports),
             "manifest.ttl": PREFIXES + MANIFEST.format(uri=self.uri),
         }
 
-    def microphone(self, binary: Path) -> str:
+    def microphone(self, binary: Path, about: str) -> str:
         """The file for PipeWire.
 
         Parameters
@@ -187,11 +186,11 @@ class Plugin:
         """
         from rtsep import __version__
 
-        config, source = self.program.separator.config, self.program.separator.sources[0]
+        config, source = self.separator.config, self.separator.sources[0]
         plugin, label = (self.uri, "") if self.format == "lv2" else (str(binary), self.label)
         return MICROPHONE.format(
             version=__version__,
-            about=about(self.program),
+            about=about,
             description=_quoted(f"Microphone, {source} (rtsep)"),
             format=self.format,
             plugin=_quoted(plugin),
@@ -259,45 +258,41 @@ def write_plugins(
     OSError
         If the folder cannot be written.
     """
-    command, made = compiler(target), [compiled(separator, target) for separator in separators]
-    plugins = [Plugin(machine.program, format) for machine in made]
+    command, plugins = compiler(target), [Plugin(separator, format) for separator in separators]
+    names: tuple[str, ...]
+    sizes = []
     with ExitStack() as parts:
         if format == "lv2":
             parts.enter_context(whole_folder(folder, (), overwrite))
-            names: tuple[str, ...] = (
-                "plugin.so",
-                "virtual-microphone.conf",
-                "plugin.ttl",
-                "manifest.ttl",
-            )  # which hosts look for: last
-            folders = [folder / f"{plugin.label}.lv2" for plugin in plugins]
-            at = [parts.enter_context(whole_folder(bundle, names, overwrite)) for bundle in folders]
-            binaries = [bundle / "plugin.so" for bundle in folders]
+            names = ("plugin.so", "virtual-microphone.conf", "plugin.ttl", "manifest.ttl")  # which hosts look for: last
+            binaries = [folder / f"{plugin.label}.lv2" / "plugin.so" for plugin in plugins]
+            at = [parts.enter_context(whole_folder(binary.parent, names, overwrite)) for binary in binaries]
         else:
+            binaries = [folder / f"{plugin.label}.so" for plugin in plugins]
             names = tuple(f"{plugin.label}{end}" for plugin in plugins for end in (".conf", ".so"))
             at = [parts.enter_context(whole_folder(folder, names, overwrite))] * len(plugins)
-            binaries = [folder / f"{plugin.label}.so" for plugin in plugins]
-        for plugin, machine, part, binary in zip(plugins, made, at, binaries, strict=True):
-            _link(command, plugin, machine.object, part / binary.name)
-            microphone = plugin.microphone(binary.absolute())
-            if format == "lv2":
-                (part / "virtual-microphone.conf").write_text(microphone)
-                for name, text in plugin.turtle().items():
-                    (part / name).write_text(text)
-            else:
-                (part / f"{plugin.label}.conf").write_text(microphone)
-    shown = [bundle if format == "ladspa" else bundle.parent for bundle in binaries]
-    return [(path, machine.sizes) for path, machine in zip(shown, made, strict=True)]
+        for plugin, part, binary in zip(plugins, at, binaries, strict=True):
+            machine = compiled(plugin.separator, target)
+            about = f"{title(machine.program)}; {framing(machine.program)}"
+            _link(command, plugin, machine, part / binary.name)
+            texts = plugin.turtle(about) if format == "lv2" else {}
+            texts["virtual-microphone.conf" if format == "lv2" else f"{plugin.label}.conf"] = plugin.microphone(
+                binary.absolute(), about
+            )
+            for name, text in texts.items():
+                (part / name).write_text(text)
+            sizes.append(machine.sizes)
+    return [(binary.parent if format == "lv2" else binary, size) for binary, size in zip(binaries, sizes, strict=True)]
 
 
-def _link(command: list[str], plugin: Plugin, program: bytes, output: Path) -> None:
+def _link(command: list[str], plugin: Plugin, machine: Machine, output: Path) -> None:
     """Compile plugin.c, and link it with the program to a library that shows one function."""
     from rtsep import __version__
 
     with tempfile.TemporaryDirectory(prefix="rtsep") as name:
         work = Path(name)
-        (work / "rtsep.o").write_bytes(program)
-        (work / "rtsep.h").write_text(header(plugin.program, __version__))
+        (work / "rtsep.o").write_bytes(machine.object)
+        (work / "rtsep.h").write_text(header(machine.program, __version__))
         (work / "plugin.h").write_text(plugin.constants())
         (work / "plugin.c").write_text((resources.files("rtsep.export") / "plugin.c").read_text())
         (work / "shown").write_text(f"{{ global: {plugin.format}_descriptor; local: *; }};\n")
@@ -308,11 +303,6 @@ def _link(command: list[str], plugin: Plugin, program: bytes, output: Path) -> N
             said = next((line for line in made.stderr.splitlines() if "error" in line), made.stderr.strip()[-200:])
             raise ConfigError(f"{' '.join(command)} cannot make the plug-in: {said.strip()}")
         shutil.copyfile(work / "plugin.so", output)
-
-
-def about(program: Program) -> str:
-    """What it does, in a line."""
-    return f"{title(program)}; {framing(program)}"
 
 
 def _quoted(text: str) -> str:
