@@ -127,7 +127,7 @@ def test_one_bad_file_does_not_stop_the_rest(corpus, tmp_path, capsys):
     assert {row["id"] for row in rows(tmp_path / "out")} == {"0", "2", "5"}
     errors = capsys.readouterr().err.splitlines()
     assert len(errors) == 3
-    assert re.match(r"rtsep: denoise\+mixture: 1: .*1.wav: is truncated", errors[0])
+    assert re.match(r"rtsep: denoise\+mixture: 1: .*1.wav: ends early", errors[0])
     assert re.match(r"rtsep: denoise\+mixture: 3: .*3.wav: No such file", errors[1])
     assert re.match(r"rtsep: denoise\+mixture: 4: .*4.wav has 10 samples, ", errors[2])
     assert [entry["id"] for entry in load_summary(tmp_path / "out")["failed"]] == ["1", "3", "4"]

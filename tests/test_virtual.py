@@ -128,9 +128,7 @@ def test_the_speaker_is_heard_by_the_engine(server, tmp_path):
     finally:
         end(process)
     assert similarity(sf.read(tmp_path / "take/mixture.wav")[0], voice) > 0.9999
-    assert re.search(
-        r"chosen:playback_\w+\n  \|<- rtsep:out_0", links
-    )  # what is heard is played on the desktop's device
+    assert re.search(r"chosen:playback_\w+\n  \|<- rtsep:out_\d", links)  # the desktop's device plays it
 
 
 @pytest.mark.parametrize(

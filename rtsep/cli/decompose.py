@@ -8,6 +8,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli.inputs import given_path
+from rtsep.cli.machine import add_json_option
 from rtsep.cli.progress import progress_bar
 from rtsep.errors import ConfigError
 
@@ -59,6 +60,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="another seed, another start (default: 0)")
     parser.add_argument("--phase", default="mixture", metavar="NAME", help="phase recovery (default: %(default)s)")
     parser.add_argument("--overwrite", action="store_true", help="replace existing outputs")
+    add_json_option(parser)
     parser.set_defaults(run=run, modules=("rtsep.offline",))
 
 
@@ -107,6 +109,8 @@ def run(args: argparse.Namespace) -> int:
         staged.part(reports["notes.json"]).write_text(_json(args, model, found, notes))
         staged.commit()
     first, last = found.losses[0], found.losses.min()
+    args.report = {"input": str(args.input), "method": method, "notes": len(notes), "unexplained": found.unexplained}
+    args.report["outputs"] = {name: str(path) for name, path in (outputs | reports).items()}
     print(
         f"{args.input}: {method}, {len(found.losses)} iterations, loss {first:.3g} -> {last:.3g}, "
         f"{100 * found.unexplained:.0f} % of the spectrum is left; {len(notes)} notes"

@@ -170,6 +170,8 @@ def _learn_for_search(args: argparse.Namespace) -> int:
             model = learn_sources(recordings, args.method, **options, progress=told)
         write_model(args.output, model)
         frames, history = model.manifest["frames"], model.manifest.get("validation")
+        args.report = {"model": str(args.output), "method": args.method, "frames": frames, "sr": model.spectra.sr}
+        args.report |= {"validation": history or [], "plot": None}
         learned = f"; validation NLL {history[0]:.3f} -> {min(history):.3f} in {len(history)} epochs" if history else ""
         print(
             f"{args.output}: {len(frames)} sounds from {sum(frames.values())} frames, for {args.method} at "

@@ -111,7 +111,7 @@ def read_preset(name: str) -> list[str]:
         raise ConfigError(f"preset {path}: {problem}") from None
     words = []
     for key, value in settings.items():
-        if key in NOT_KEPT:
+        if key in NOT_KEPT or not re.fullmatch("[a-z-]+", key):
             raise ConfigError(f"preset {path}: {key} is not for presets")
         words += _words(path, key, value)
     try:

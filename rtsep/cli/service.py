@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from rtsep.cli.presets import with_preset
+from rtsep.cli.virtual import asked_devices
 from rtsep.errors import ConfigError, LiveError
 
 UNIT = "rtsep.service"
@@ -78,7 +79,7 @@ def _install(args: argparse.Namespace) -> int:
     args.argv = args.argv[1:]
     args = with_preset(args)
     engine_settings(args)  # what is wrong is said now, and not to the journal
-    if args.virtual_mic is None and args.virtual_speaker is None:
+    if not asked_devices(args):
         words = [*words, "--virtual-mic"]
     if not shutil.which("systemctl"):
         command = shlex.join(["rtsep", "live", "--plain", *words])

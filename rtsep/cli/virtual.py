@@ -5,9 +5,13 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import TYPE_CHECKING
 
 from rtsep.cli.engine import engine_settings
 from rtsep.errors import ConfigError, LiveError
+
+if TYPE_CHECKING:
+    from rtsep.live.virtual import VirtualDevice
 
 # What kind of device an option makes, which side of the stream it is, and which side the desktop's is then.
 SIDES = {"mic": ("microphone", "output", "input"), "speaker": ("speaker", "input", "output")}
@@ -32,6 +36,25 @@ def add_virtual_options(group: argparse._ArgumentGroup) -> None:
     )
 
 
+def asked_devices(args: argparse.Namespace) -> dict[str, VirtualDevice]:
+    """The devices that are asked for, by their options; nothing is made yet. Raises `ConfigError`."""
+    from rtsep.live.virtual import VirtualDevice
+
+    devices = {}
+    for option, (kind, side, _) in SIDES.items():
+        name = getattr(args, f"virtual_{option}")
+        if name is None:
+            continue
+        if getattr(args, side) is not None:
+            raise ConfigError(f"--virtual-{option} is the {side} itself; leave --{side} out")
+        if not name:
+            name = (
+                "rtsep speaker" if option == "speaker" else f"rtsep {args.solo or engine_settings(args)[0].sources[0]}"
+            )
+        devices[option] = VirtualDevice(kind, name, 2 if args.stereo else 1)
+    return devices
+
+
 @contextmanager
 def virtual_devices(args: argparse.Namespace) -> Iterator[None]:
     """Make the devices that are asked for, name them in `args.input` and `args.output`, and take them down at the end.
@@ -41,27 +64,13 @@ def virtual_devices(args: argparse.Namespace) -> Iterator[None]:
     ConfigError, LiveError
         As `VirtualDevice`.
     """
-    asked = {option: name for option in SIDES if (name := getattr(args, f"virtual_{option}")) is not None}
-    for option in asked:
-        side = SIDES[option][1]
-        if getattr(args, side) is not None:
-            raise ConfigError(f"--virtual-{option} is the {side} itself; leave --{side} out")
-    if not asked:
-        yield
-        return
-
     from rtsep.live import find_device
-    from rtsep.live.virtual import VirtualDevice
 
-    sources = engine_settings(args)[0].sources  # what is wrong is said before anything is made
-    usual = {"mic": f"rtsep {args.solo or sources[0]}", "speaker": "rtsep speaker"}
+    devices = asked_devices(args)
     with ExitStack() as stack:
-        devices = {}
-        for option, name in asked.items():
-            kind, side, _ = SIDES[option]
-            device = VirtualDevice(kind, name or usual[option], 2 if args.stereo else 1)
-            devices[option] = stack.enter_context(device)
-            setattr(args, side, device.name)
+        for option, device in devices.items():
+            stack.enter_context(device)
+            setattr(args, SIDES[option][1], device.name)
             for left in device.removed:
                 print(f"removed {left}, which an rtsep that was killed had left", flush=True)
         for option, device in devices.items():

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 from weakref import WeakSet
 
 import numpy as np
 
+from rtsep.errors import LiveError
 from rtsep.kernels.memory import memory
 from rtsep.live.bridge import DRIFT, RUNNING, UNDERRUNS, compiled_callbacks, delays, prepare_bridge
 from rtsep.live.callback import Access, LiveState, compiled_callback
@@ -227,7 +229,8 @@ class Connection:
                 self._left = list(self._streams)
             _ABANDONED.append((self, live))
             if not self._given_up:
-                abandon()
+                with suppress(LiveError):  # a full disk: who searches for devices tries again, and says so
+                    abandon()
         else:
             if not jack:
                 self._close_streams()

@@ -40,6 +40,7 @@ DEVICES = threading.RLock()
 JACK, ALSA = "JACK Audio Connection Kit", "ALSA"  # host APIs
 PATIENCE_S = 5.0  # of who only asks: a JACK server that stands still keeps PortAudio waiting
 
+_UNUSABLE: list[Any] = []  # the library that could not be replaced yet
 _ABANDONED: list[Any] = []  # copies of the library that must not be unloaded
 
 
@@ -102,7 +103,7 @@ def _load() -> Any:
 
 def _end() -> None:
     """When the interpreter ends, end PortAudio, but not where that would abort the process."""
-    if not _server_gone():
+    if not _UNUSABLE and not _server_gone():
         portaudio()._exit_handler()
 
 
@@ -140,7 +141,7 @@ def rescan() -> None:
     """Let PortAudio look for devices and servers again. Streams that are open become invalid."""
     sounddevice = portaudio()
     with DEVICES:
-        if _server_gone():
+        if _UNUSABLE or _server_gone():
             abandon()
         while sounddevice._initialized:
             sounddevice._terminate()
@@ -154,17 +155,17 @@ def abandon() -> None:
     for ever, the other aborts the process (an assertion in `Terminate` of pa_jack.c, PortAudio 19.6 and 19.7).
     """
     sounddevice = portaudio()
+    _UNUSABLE[:] = [sounddevice._lib]
     path = _library_path(sounddevice)
-    folder = Path(tempfile.mkdtemp(prefix="rtsep"))
-    copy = folder / path.name
     try:
-        shutil.copy(path, copy)
-        fresh = sounddevice._ffi.dlopen(str(copy))
-        name_client(ctypes.CDLL(str(copy)))
+        with tempfile.TemporaryDirectory(prefix="rtsep", ignore_cleanup_errors=True) as folder:
+            copy = Path(folder) / path.name
+            shutil.copy(path, copy)
+            fresh = sounddevice._ffi.dlopen(str(copy))
+            name_client(ctypes.CDLL(str(copy)))
     except OSError as problem:
         raise LiveError(f"the JACK server is gone, and PortAudio cannot be loaded again ({problem})") from problem
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
+    _UNUSABLE.clear()
     _ABANDONED.append(sounddevice._lib)
     sounddevice._lib, sounddevice._initialized = fresh, 0
 
