@@ -10,7 +10,7 @@ The sums are taken in every hop, and one atom is renewed in every hop, in turn: 
 keeps its shape, since a little of it is added to both sums.
 
 Number of atoms, memory and first weight were chosen on ten mixtures of training recordings, one sound known and the
-other not: a gain of 3.8 dB; with 4 atoms 2.4, with 20 3.0, with 1 s for the first weight 1.1; memory hardly matters.
+other not: a gain of 3.7 dB; with 4 atoms 2.4, with 20 3.0, with 1 s for the first weight 1.1; memory hardly matters.
 
 Source: A. Lefevre, F. Bach, C. Fevotte, "Online algorithms for nonnegative matrix factorization with the Itakura-Saito
 divergence", WASPAA 2011; there for g = 1/2 and batches of frames.
