@@ -148,3 +148,14 @@ def test_what_cannot_be_is_one_line(server, options, status, message):
     assert run.returncode == status
     assert len(said(run.stderr)) == 1
     assert message in said(run.stderr)[0]
+
+
+def test_what_a_stream_did_as_json(server):
+    run = subprocess.run([*LIVE, "--seconds", "1", "--json"], capture_output=True, text=True, timeout=180, check=False)
+    assert run.returncode == 0, run.stderr
+    report = json.loads(run.stdout)
+    assert report["sr"] == 16_000
+    assert report["sources"] == ["signal"]
+    assert report["ledger"]["latency"] == sum(n for name, n in report["ledger"].items() if name != "latency")
+    assert report["callbacks"] > 0
+    assert "callbacks:" in run.stderr

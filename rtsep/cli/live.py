@@ -8,6 +8,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import asdict
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,7 @@ from rtsep.cli.engine import (
     times_ms,
 )
 from rtsep.cli.inputs import given_path
+from rtsep.cli.machine import add_json_option
 from rtsep.cli.presets import add_preset_options, with_preset
 from rtsep.cli.signals import gently
 from rtsep.cli.virtual import add_virtual_options, virtual_devices
@@ -90,14 +92,17 @@ def add_parser(commands: Any) -> None:
     add_engine_options(parser)
     add_gate_options(parser)
     add_preset_options(parser)
+    add_json_option(parser)
     parser.set_defaults(run=run, modules=("rtsep.live", "rtsep.cli.panel"))
 
 
 def run(args: argparse.Namespace) -> int:
     """Stream until interrupted, with the settings of a preset and between the virtual devices that are asked for."""
-    args = with_preset(args)
-    with virtual_devices(args):
-        return _stream(args)
+    chosen = with_preset(args)
+    with virtual_devices(chosen):
+        status = _stream(chosen)
+    args.report = getattr(chosen, "report", {})
+    return status
 
 
 def _stream(args: argparse.Namespace) -> int:
@@ -110,7 +115,7 @@ def _stream(args: argparse.Namespace) -> int:
 
     estimator, phase, output = engine_settings(args)
     gate = gate_settings(args)
-    in_panel = not args.plain and panel_fits()
+    in_panel = not args.plain and not args.json and panel_fits()
     if in_panel:
         print("Getting ready; the first start compiles, which takes some seconds.", flush=True)
     if args.record is not None:
@@ -164,6 +169,8 @@ def _stream(args: argparse.Namespace) -> int:
             stats = stream.stats
             stream.close()
             _print_summary(stats)
+            ledger = stream.ledger | {"latency": stream.latency}
+            args.report = asdict(stats) | {"sr": separator.config.sr, "ledger": ledger, "sources": separator.sources}
     finally:
         stream.close()
     if stream.recording_problem:

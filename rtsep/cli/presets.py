@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 from rtsep.errors import ConfigError
 
 NAME = r"\w[\w.-]{0,63}"
-NOT_KEPT = ("preset", "save", "help")
+NOT_KEPT = ("preset", "save", "help", "json")
 PATHS = ("model", "record")  # that are found from any folder
 
 
