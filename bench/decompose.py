@@ -46,15 +46,15 @@ FRAMES = (30, 60, 120, 240)  # of each note, for time and memory
 WEIGHT = """**What the weight does.** With the released one the search leaves less of the spectrum unexplained (below),
 but the codes leave what the flows know: atoms of notes that do not sound bend to what is left over. The larger one
 keeps atoms near those of real notes, at the price of a worse fit."""
-DIFFERENCES = """**Where this differs from the paper.** None of these was tested as the reason. Twelve notes instead of
-sixty: activations that know nothing have a PSA four times as high. The pianos are sampled and dry, and perhaps more like
-one another than the synthetic ones of MAPS and its real one, which would help NMF with all their frames. Flows are
+DIFFERENCES = """**Where this differs from the paper.** None of these was tested as the reason. Twelve notes instead
+of sixty: activations that know nothing have a PSA four times as high. The pianos are sampled and dry, and perhaps more
+like one another than the synthetic ones of MAPS and its real one, which would help NMF with all their frames. Flows are
 smaller, learn for a few epochs instead of thousands, and therefore start from whitened spectra, that of DDS-3 from a
 regression on the labels as well. The search takes fewer and larger steps. `--paper` has the sizes of the paper; it has
-not been run.
-
-**What was chosen how.** Weight and learning rate were chosen among about ten on one or two pieces of a training piano, with
-earlier flows; the unseen piano was heard in between, in other chords than these. NMF was tried with three learning rates."""
+not been run."""
+CHOSEN = """**What was chosen how.** Weight and learning rate were chosen among about ten on one or two pieces of a training
+piano, with earlier flows; the unseen piano was heard in between, in other chords than these. NMF was tried with three
+learning rates."""
 
 
 @dataclass(frozen=True)
@@ -345,6 +345,8 @@ def render_page(result: dict[str, Any]) -> str:
         *wrap(WEIGHT, 120),
         "",
         *wrap(DIFFERENCES, 120),
+        "",
+        *wrap(CHOSEN, 120),
         "",
         "What it takes, processor seconds of one core (medians):",
         "",
