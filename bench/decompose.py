@@ -52,9 +52,9 @@ like one another than the synthetic ones of MAPS and its real one, which would h
 smaller, learn for a few epochs instead of thousands, and therefore start from whitened spectra, that of DDS-3 from a
 regression on the labels as well. The search takes fewer and larger steps. `--paper` has the sizes of the paper; it has
 not been run."""
-CHOSEN = """**What was chosen how.** Weight and learning rate were chosen among about ten on one or two pieces of a training
-piano, with earlier flows; the unseen piano was heard in between, in other chords than these. NMF was tried with three
-learning rates."""
+CHOSEN = """**What was chosen how.** Weight and learning rate were chosen among about ten on one or two pieces of a
+training piano, with earlier flows; the unseen piano was heard in between, in other chords than these. NMF was tried with
+three learning rates."""
 
 
 @dataclass(frozen=True)
