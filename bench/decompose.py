@@ -53,8 +53,8 @@ smaller, learn for a few epochs instead of thousands, and therefore start from w
 regression on the labels as well. The search takes fewer and larger steps. `--paper` has the sizes of the paper; it has
 not been run."""
 CHOSEN = """**What was chosen how.** Weight and learning rate were chosen among about ten on one or two pieces of a
-training piano, with earlier flows; the unseen piano was heard in between, in other chords than these. NMF was tried with
-three learning rates."""
+training piano, with earlier flows; the unseen piano was heard in between, in other chords than these. NMF was tried
+with three learning rates."""
 
 
 @dataclass(frozen=True)
