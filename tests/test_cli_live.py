@@ -139,7 +139,7 @@ def test_a_device_that_keeps_no_time_is_told(server, tmp_path):
         (["--solo", "drums"], 2, "--solo='drums' is not one of signal"),
         (["--rate", "0"], 2, "--rate=0 is not between"),
         (["--input-channels", "a"], 2, "--input-channels: 'a' is no list of channels such as 1,2"),
-        (["--seconds", "nan"], 2, "--seconds=nan is not between"),
+        (["--seconds", "nan"], 2, "--seconds=nan is not 0 s or more"),
         (["--window-ms", "0"], 2, "--window-ms=0.0 is not between 0.005 and 1000 ms"),
     ],
 )

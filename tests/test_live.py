@@ -17,7 +17,7 @@ import soundfile as sf
 from jackd import JackServer, Player, require_audio
 from signals import voices
 
-from rtsep import ConfigError, Gate, PythonEstimator, Separator, StreamConfig, separate
+from rtsep import ConfigError, Gate, Output, PythonEstimator, Separator, StreamConfig, separate
 from rtsep.estimators import Oracle, Passthrough
 from rtsep.live import LiveError, LiveStream, find_device, list_devices, supported_rates
 from rtsep.live.devices import rescan

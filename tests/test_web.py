@@ -155,7 +155,7 @@ def test_a_remote_control_hears_the_state_and_sets_what_is_heard(panel, stream):
         ('{"watch": [["state"]]}', "is not a list of state, spectra"),
         ('{"set": {"solo": "drums"}}', "solo='drums' is not one of source1, source2"),
         ('{"set": {"solo": 1}}', "solo=1 is not the name of a source"),
-        ('{"set": {"strength_db": -1}}', "strength_db=-1 is not between 0 and inf dB"),
+        ('{"set": {"strength_db": -1}}', "strength_db=-1 is not 0 dB or more"),
         ('{"set": {"strength_db": NaN}}', "strength_db=nan"),
         ('{"set": {"strength_db": "12"}}', "strength_db='12' is not a number"),
         ('{"set": {"bypass": 1}}', "bypass=1 is neither true nor false"),

@@ -7,6 +7,7 @@ names the modules. What takes time to import is imported in `run`, and before it
 from __future__ import annotations
 
 import argparse
+import atexit
 import json
 import os
 import re
@@ -87,6 +88,8 @@ def make_parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     """Run the command line; status 0, 2 for an error, 3 without a usable device, 129, 130 or 143 if interrupted."""
     status = _main(argv)
+    if colours := sys.modules.get("colorama.initialise"):  # numba has it reset the terminal at the end
+        atexit.unregister(colours.reset_all)
     if argv is None and (devices := sys.modules.get("rtsep.live.devices")):
         devices.end_portaudio()
     return status

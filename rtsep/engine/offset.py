@@ -19,7 +19,7 @@ from rtsep.kernels.simd import move
 
 CUTOFF_HZ = 4.0  # of each low-pass, -3 dB
 FLAT = 4.0  # a first hop whose mean is so many times its standard deviation begins with an offset
-TINY = 1e-18  # -360 dBFS is zero, as in `rtsep.engine.line`
+TINY = 1e-10  # -200 dBFS is none, and what it decays through has no bins so small that their powers are denormal
 
 
 class OffsetState(NamedTuple):
@@ -76,7 +76,8 @@ def set_aside(state, line, hop):
             x = line[c, i]
             slow += rate * (x - slow)
             slower += rate * (slow - slower)
-            samples[c, i] = x - np.float32(slower)
+            # No denormals, which callbacks treat as zero and arrays do not.
+            samples[c, i] = x - np.float32(slower if abs(slower) > TINY else 0.0)
         state.slow[c, 0] = slow if abs(slow) > TINY else 0.0
         state.slow[c, 1] = slower if abs(slower) > TINY else 0.0
     state.begun[0] = 1

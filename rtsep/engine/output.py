@@ -134,6 +134,7 @@ def finish(state, line, hop_out):
     one, zero = np.float32(1), np.float32(0)
     share = one / np.float32(n_src)
     equal = state.shares.size == 0
+    alone = consistent and n_src == 1  # what adds up to the mixture, bit by bit
     for i in range(hop):
         leak += min(max(goal - leak, -leak_step), leak_step)
         peak = zero
@@ -144,7 +145,7 @@ def finish(state, line, hop_out):
                 total += hop_out[j, c, i]
             missing = x - total if consistent else zero
             for j in range(n_src):
-                s = hop_out[j, c, i] + missing * (share if equal else state.shares[j])
+                s = x if alone else hop_out[j, c, i] + missing * (share if equal else state.shares[j])
                 s = (s + leak * (x - s)) * max(fade, zero)
                 if not math.isfinite(s):
                     s = zero
