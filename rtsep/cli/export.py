@@ -97,17 +97,12 @@ def run(args: argparse.Namespace) -> int:
                 "n_channels": separator.config.n_channels,
                 "code": sizes.code,
                 "constants": sizes.constants,
-                "memory": separator_memory(separator),
+                "memory": sizes.memory,
             }
         )
         print(
             f"{path}: {estimator.name} + {phase.name} for {target.triple}, {target.cpu}; {separator.config.sr} Hz, "
             f"latency {1e3 * separator.latency / separator.config.sr:.4g} ms; code {sizes.code:,}, constants "
-            f"{sizes.constants:,}, memory {separator_memory(separator):,} bytes"
+            f"{sizes.constants:,}, memory {sizes.memory:,} bytes"
         )
     return 0
-
-
-def separator_memory(separator: Any) -> int:
-    """Bytes that change."""
-    return sum(array.nbytes for array in separator._memory)

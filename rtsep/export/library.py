@@ -23,9 +23,9 @@ Made by rtsep {version} for {triple}, {cpu}. {framing}
 |---|---|
 | code (flash) | {sizes.code:,} |
 | constants: weights, windows, tables (flash) | {sizes.constants:,} |
-| memory of an instance (RAM) | {memory:,} |
+| memory of an instance (RAM) | {sizes.memory:,} |
 
-On top come at most {stack} of stack and what is used of `math.h`. `rtsep.h` declares all functions:
+On top come the stack and what is used of `math.h`. `rtsep.h` declares all functions:
 
     {compile}
 
@@ -34,17 +34,16 @@ On top come at most {stack} of stack and what is used of `math.h`. `rtsep.h` dec
 """
 
 
-def compiler_line(target: Target, output: str = "example") -> str:
+def compiler_line(target: Target) -> str:
     """The command that makes the example."""
-    cross = {"aarch64-linux-gnu": "aarch64-linux-gnu-gcc", "arm": "arm-linux-gnueabi-gcc"}
     triple = target.triple
     if "none" in triple or triple.startswith("thumb"):
         command = f"arm-none-eabi-gcc -mcpu={target.cpu} -mthumb -mfloat-abi=softfp"
     elif triple.startswith("armv7"):
-        command = f"{cross['arm']} -mcpu={target.cpu} -mfpu=neon -mfloat-abi=softfp"
+        command = f"arm-linux-gnueabi-gcc -mcpu={target.cpu} -mfpu=neon -mfloat-abi=softfp"
     else:
-        command = cross.get(triple, "cc")
-    return f"{command} -O2 example.c -L. -lrtsep -lm -o {output}"
+        command = "aarch64-linux-gnu-gcc" if triple == "aarch64-linux-gnu" else "cc"
+    return f"{command} -O2 example.c -L. -lrtsep -lm -o example"
 
 
 def write_library(separator: Separator, target: Target, folder: Path, overwrite: bool = False) -> Sizes:
@@ -88,20 +87,18 @@ def describe(made: Machine, target: Target, folder: Path) -> None:
     """Write header, example and page."""
     from rtsep import __version__
 
-    separator, line = made.program, compiler_line(target)
-    (folder / "rtsep.h").write_text(header(separator, __version__))
+    made_of, line = made.program, compiler_line(target)
+    (folder / "rtsep.h").write_text(header(made_of, __version__))
     (folder / "example.c").write_text(example(line))
     (folder / "README.md").write_text(
         NOTES.format(
-            title=title(separator),
+            title=title(made_of),
             version=__version__,
             triple=target.triple,
             cpu=target.cpu,
-            framing=framing(separator),
+            framing=framing(made_of),
             sizes=made.sizes,
-            memory=separator.memory_bytes,
             compile=line,
-            stack="4 kB",
         )
     )
 

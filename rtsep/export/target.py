@@ -104,7 +104,7 @@ class Target:
         builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
         builder.getModulePassManager().run(whole, builder)
         content = bytes(machine.emit_object(whole))
-        return Machine(program, content, _sizes(content))
+        return Machine(program, content, _sizes(content, program.memory_bytes))
 
 
 @dataclass(frozen=True)
@@ -113,6 +113,7 @@ class Sizes:
 
     code: int
     constants: int
+    memory: int  # of an instance
 
 
 @dataclass(frozen=True)
@@ -139,7 +140,7 @@ def _said(function: Callable[[], object]) -> str:
         return said.read().decode(errors="replace")
 
 
-def _sizes(content: bytes) -> Sizes:
+def _sizes(content: bytes, memory: int) -> Sizes:
     code = constants = 0
     for section in llvm.ObjectFileRef.from_data(content).sections():
         name = section.name() or b""
@@ -148,4 +149,4 @@ def _sizes(content: bytes) -> Sizes:
             code += section.size()
         elif name.startswith((".rodata", ".data", "__const")):
             constants += section.size()
-    return Sizes(code, constants)
+    return Sizes(code, constants, memory)
