@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from rtsep.export.program import INIT, RUN, Program
+from rtsep.phase.omisi import MAX_ITERATIONS
 
-MAX_ITERATIONS = 1000
 SETTERS = {
     "strength_db": (
         "rtsep_set_strength",
