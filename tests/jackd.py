@@ -9,6 +9,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -22,7 +23,7 @@ from numba.extending import intrinsic
 
 from rtsep.live.devices import DEVICES, rescan
 
-_numbers = itertools.count()
+_names_in_use: set[str] = set()
 
 
 def require_audio() -> None:
@@ -78,7 +79,10 @@ class JackServer:
     def __init__(self, sr: int, period: int, n_channels: int = 1, realtime: bool = False) -> None:
         self.realtime = realtime  # needs privileges
         self.sr, self.period, self.n_channels = sr, period, n_channels
-        self.name = f"rtsep{os.getpid()}_{next(_numbers)}"
+        # The first name that is free: a server that has crashed keeps one of the eight places of this machine until
+        # another takes its name.
+        names = (f"rtsep{os.getpid()}_{k}" for k in itertools.count())
+        self.name = next(name for name in names if name not in _names_in_use)
 
     def __enter__(self) -> JackServer:
         os.environ |= {
@@ -86,6 +90,7 @@ class JackServer:
             "JACK_NO_START_SERVER": "1",
             "JACK_NO_AUDIO_RESERVATION": "1",
         }
+        _names_in_use.add(self.name)
         self.start()
         rescan()
         return self
@@ -94,6 +99,7 @@ class JackServer:
         self.let_go()
         self._process.terminate()
         self._process.wait()
+        _names_in_use.discard(self.name)
 
     def let_go(self) -> None:
         """End PortAudio in this process: its JACK part aborts the process once the server is gone."""
@@ -122,13 +128,19 @@ class JackServer:
             str(self.period),
             *ports,
         ]
-        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        for _ in range(200):
-            with DEVICES, suppress(jack.JackOpenError):
-                open_client("wait", self).close()
-                return
-            time.sleep(0.05)
-        raise RuntimeError("jackd does not answer")
+        with tempfile.TemporaryFile("w+") as said:
+            self._process = subprocess.Popen(command, stdout=said, stderr=subprocess.STDOUT)
+            end = time.monotonic() + 60
+            while self._process.poll() is None and time.monotonic() < end:
+                with DEVICES, suppress(jack.JackOpenError):
+                    open_client("wait", self).close()
+                    return
+                time.sleep(0.05)
+            self._process.kill()
+            status = self._process.wait()
+            _names_in_use.discard(self.name)
+            said.seek(0)
+            raise RuntimeError(f"jackd does not answer (exit status {status}): {said.read()}")
 
     def kill(self) -> None:
         """Stop the server as a crash would; only before a `start`, since a dead server keeps one of eight places."""
