@@ -17,7 +17,7 @@ from jackd import needs
 
 PROGRAMS = ("dbus-daemon", "pipewire", "wireplumber", "pipewire-pulse", "pw-jack", "pw-dump", "pw-link", "pactl")
 PACKAGES = "dbus pipewire wireplumber pipewire-pulse pipewire-jack pipewire-alsa pulseaudio-utils"
-PATIENCE_S = 20.0
+PATIENCE_S = 60.0
 
 
 def require_pipewire() -> None:

@@ -8,6 +8,8 @@ import sys
 import pytest
 from pipewire import PipeWire, require_pipewire, wait_until
 
+from rtsep.live.pipewire import merged
+
 RTSEP = [sys.executable, "-m", "rtsep"]
 NO_SERVER = "no_server_of_this_name"
 PLAIN = ["--estimator", "passthrough", "--phase", "mixture"]
@@ -30,6 +32,21 @@ def test_the_default_is_that_of_the_desktop_and_its_rate_that_of_the_graph(serve
     by_jack = NO_SERVER not in str(route)
     assert default["host_api"] == ("JACK Audio Connection Kit" if by_jack else "ALSA")
     assert default["name"] == ("chosen" if by_jack else "default")
+
+
+def test_changes_that_come_while_the_graph_is_described_are_part_of_it():
+    first = [{"id": 1, "info": {"a": 1}}, {"id": 2, "info": {}}]
+    metadata = {"id": 3, "metadata": [{"subject": 0, "key": "rate", "value": 48_000}]}
+    changed = {"id": 3, "metadata": [{"subject": 0, "key": "source", "value": {"name": "chosen"}}]}
+    taken_back = {"id": 3, "metadata": [{"subject": 0, "key": "source", "value": None}]}
+    arrays = [[*first, metadata], [{"id": 2, "info": None}, {"id": 1, "info": {"a": 2}}], [changed]]
+    expected = {1: {"a": 2}, 3: [metadata["metadata"][0], changed["metadata"][0]]}
+    for arrays_, entries in ((arrays, 2), ([*arrays, [taken_back]], 1)):
+        found = {one["id"]: one.get("info", one.get("metadata")) for one in merged("\n".join(map(json.dumps, arrays_)))}
+        assert found == {1: expected[1], 3: expected[3][:entries]}
+    assert merged("") == []
+    with pytest.raises(ValueError, match="Expecting"):
+        merged("[] [")
 
 
 @pytest.mark.parametrize(("asked", "period"), [(None, 1024), ("256/48000", 256)])

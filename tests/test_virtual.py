@@ -106,13 +106,14 @@ def test_a_signal_at_any_time_leaves_no_device(server, seed):
     rng = random.Random(seed)
     process = server.start(*LIVE, "--virtual-mic", "at any time", *PLAIN)
     if seed % 2:
-        wait_until(lambda: any("at_any_time" in source for source in sources(server)))
+        wait_until(lambda: process.poll() is not None or any("at_any_time" in source for source in sources(server)))
+        assert process.poll() is None, process.communicate()
     time.sleep(rng.uniform(0, 1))
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(rng.uniform(0, 0.1))
     _, said = process.communicate(timeout=60)
-    assert process.returncode in (0, 130)  # of a stream, and before there is one
+    assert process.returncode in (0, 130), said  # of a stream, and before there is one
     assert "Traceback" not in said
     assert not any("at_any_time" in source for source in sources(server))
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 2.0
+PATIENCE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -88,9 +88,32 @@ def _dump() -> list[dict[str, Any]]:
     """Everything on the graph; nothing where PipeWire does not run, or does not answer."""
     with suppress(OSError, subprocess.SubprocessError, ValueError):
         if running():
-            command = ["pw-dump"]
-            return list(json.loads(subprocess.check_output(command, stderr=subprocess.DEVNULL, timeout=PATIENCE_S)))
+            # A session of its own: Ctrl-C in the terminal is not for it.
+            options: dict[str, Any] = {"stderr": subprocess.DEVNULL, "start_new_session": True}
+            return merged(subprocess.check_output(["pw-dump"], timeout=PATIENCE_S, text=True, **options))
     return []
+
+
+def merged(dump: str) -> list[dict[str, Any]]:
+    """The objects that `pw-dump` has printed: an array, and one more for each change while it was at it.
+
+    Raises `ValueError` if it is not that.
+    """
+    objects: dict[int, dict[str, Any]] = {}
+    decoder, rest = json.JSONDecoder(), dump.strip()
+    while rest:
+        array, length = decoder.raw_decode(rest)
+        for one in array:
+            if one.get("info", one) is None:  # it is gone
+                objects.pop(one["id"], None)
+            else:
+                if "metadata" in one:  # the entries that have changed
+                    entries = [*objects.get(one["id"], {}).get("metadata", ()), *one["metadata"]]
+                    last = {(entry["subject"], entry["key"]): entry for entry in entries}
+                    one["metadata"] = [entry for entry in last.values() if entry["value"] is not None]
+                objects[one["id"]] = one
+        rest = rest[length:].lstrip()
+    return list(objects.values())
 
 
 def _props(one: dict[str, Any]) -> dict[str, Any]:

@@ -83,6 +83,7 @@ class VirtualDevice:
         self.kind, self.name, self.n_channels = kind, name, n_channels
         self.node = "rtsep_" + re.sub(r"\W", "_", f"{kind}_{name}")
         self.removed: list[str] = []
+        self._others: tuple[str, ...] = ()
 
     def __enter__(self) -> VirtualDevice:
         _require_server(self.kind)
@@ -106,13 +107,10 @@ class VirtualDevice:
         LiveError
             Where there is none.
         """
-        graph = find_graph()
-        side = {"microphone": "sources", "speaker": "sinks"}[self.kind]
-        found = [name for name in getattr(graph, side, ()) if name != self.name]
-        if not found:
+        if not self._others:
             what = {"microphone": "no microphone", "speaker": "no loudspeaker"}[self.kind]
             raise LiveError(f"there is {what} but the virtual one; connect one")
-        return str(found[0])
+        return self._others[0]
 
     def _make(self) -> None:
         self.removed = remove_left()
@@ -121,8 +119,12 @@ class VirtualDevice:
                 f"another rtsep has a virtual {self.kind} of the name {self.name!r}; give this one another name"
             )
         graph = find_graph()
-        if graph and self.name in (*graph.sources, *graph.sinks):
+        if graph is None:
+            raise LiveError("PipeWire does not answer")
+        if self.name in (*graph.sources, *graph.sinks):
             raise LiveError(f"there is a device of the name {self.name!r}; give the virtual {self.kind} another name")
+        # Asked before there is this one: then the desktop chooses anew, and for a moment nothing is chosen.
+        self._others = graph.sources if self.kind == "microphone" else graph.sinks
         owner = f"{os.getpid()}-{_started(os.getpid())}"
         _pactl(
             "load-module",
