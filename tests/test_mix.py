@@ -159,6 +159,15 @@ def test_files_that_cannot_be_read_are_named_once_and_left_out(recordings, capsy
     assert {entry["sources"]["noise"]["recording"] for entry in entries} == {"rain/1.wav", "wind/1.flac"}
 
 
+def test_of_many_files_with_one_fault_the_first_are_named_and_the_others_counted(recordings, capsys):
+    for number in range(7):
+        (recordings / "noise" / "rain" / f"empty{number}.wav").touch()
+    mix(recordings, "--noise", recordings / "noise", "--count", 1)
+    errors = capsys.readouterr().err.splitlines()
+    assert [Path(line.split(": ")[1]).name for line in errors] == ["empty0.wav", "empty1.wav", "empty2.wav", "rain"]
+    assert errors[-1].endswith("rain: 4 more: is empty: 0 bytes; skipped")
+
+
 def test_nothing_but_silence_is_an_error_that_says_so(recordings, capsys):
     for name in ("a", "b", "c"):
         sf.write(recordings / "speech" / f"{name}.wav", np.zeros(20_000), SR)

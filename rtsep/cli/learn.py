@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +10,7 @@ from rtsep.cli.inputs import given_path
 from rtsep.cli.machine import add_json_option
 from rtsep.cli.progress import progress_bar
 from rtsep.cli.signals import gently
+from rtsep.cli.skipped import saying_skipped
 from rtsep.errors import ConfigError
 
 DESCRIPTION = """\
@@ -202,12 +202,13 @@ def _notes(sounds: list[str]) -> dict[str, list[Path]]:
         if not folder.is_dir():
             raise ConfigError(f"{text!r} is neither a folder of notes nor NAME=PATH, such as c4=takes/c4.wav")
         pitches: dict[int, list[Path]] = {}
-        for recording in find_recordings(folder, _say_skipped):
-            pitch = pitch_of(recording.name)
-            if pitch is None:
-                _say_skipped(recording.path, "its name does not begin with a pitch, such as c4, eb5 or 60")
-            else:
-                pitches.setdefault(pitch, []).append(recording.path)
+        with saying_skipped() as skipped:
+            for recording in find_recordings(folder, skipped):
+                pitch = pitch_of(recording.name)
+                if pitch is None:
+                    skipped(recording.path, "its name does not begin with a pitch, such as c4, eb5 or 60")
+                else:
+                    pitches.setdefault(pitch, []).append(recording.path)
         if not pitches:
             raise ConfigError(f"{folder}: no recordings named by pitch, such as c4.wav, eb5.wav or 60.wav")
         for pitch in sorted(pitches):
@@ -226,10 +227,6 @@ def _recordings(sounds: list[str]) -> dict[str, list[Path]]:
         if name in found:
             raise ConfigError(f"two sounds have the name {name!r}; put their recordings in one folder")
         place = Path(path)
-        files = [r.path for r in find_recordings(place, _say_skipped)] if place.is_dir() else [place]
-        found[name] = files
+        with saying_skipped() as skipped:
+            found[name] = [r.path for r in find_recordings(place, skipped)] if place.is_dir() else [place]
     return found
-
-
-def _say_skipped(path: Path, reason: str) -> None:
-    print(f"rtsep: {path}: {reason}; skipped", file=sys.stderr)

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
-from pathlib import Path
 from typing import Any
 
 from rtsep.cli.inputs import given_path
 from rtsep.cli.machine import add_json_option
 from rtsep.cli.progress import progress_bar
+from rtsep.cli.skipped import saying_skipped
 
 DESCRIPTION = """\
 Mix recordings from folders: mixture and true sources as files, and a manifest that `rtsep evaluate` reads.
@@ -87,23 +86,13 @@ def run(args: argparse.Namespace) -> int:
     mixtures = Mixtures(
         args.count, args.duration, args.rate, args.talkers, tuple(args.snr), tuple(args.level), args.seed, args.format
     )
-    pools = {
-        name: find_recordings(folder, _say_skipped) if folder else []
-        for name, folder in (
-            ("speech", args.speech),
-            ("noise", args.noise),
-            ("music", args.music),
-            ("rooms", args.rooms),
-        )
-    }
-    mixer = Mixer(mixtures, **pools, skipped=_say_skipped)
-    with progress_bar("mixing") as progress:
-        manifest = write_mixtures(mixer, args.output, args.overwrite, progress)
+    folders = {"speech": args.speech, "noise": args.noise, "music": args.music, "rooms": args.rooms}
+    with saying_skipped() as skipped:
+        pools = {name: find_recordings(folder, skipped) if folder else [] for name, folder in folders.items()}
+        mixer = Mixer(mixtures, **pools, skipped=skipped)
+        with progress_bar("mixing") as progress:
+            manifest = write_mixtures(mixer, args.output, args.overwrite, progress)
     args.report = {"manifest": str(manifest), "count": mixtures.count, "sources": list(mixer.pools)}
     args.report |= {"duration_s": mixtures.duration_s, "sr": mixtures.sr, "seed": mixtures.seed}
     print(f"{manifest}: {mixtures.count} mixtures of {', '.join(mixer.pools)}, {mixtures.duration_s:g} s each")
     return 0
-
-
-def _say_skipped(path: Path, reason: str) -> None:
-    print(f"rtsep: {path}: {reason}; skipped", file=sys.stderr)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,6 +12,7 @@ from rtsep.cli.inputs import given_path
 from rtsep.cli.machine import add_json_option
 from rtsep.cli.progress import progress_bar
 from rtsep.cli.signals import gently
+from rtsep.cli.skipped import saying_skipped
 from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -134,15 +134,16 @@ def run(args: argparse.Namespace) -> int:
     else:
         recipe = _with_own(args, read_recipe(args.recipe))
     jobs = args.jobs or cores()
-    if args.packed:
-        loaded = read_pack(args.packed, {kind: recipe.corpora.get(kind, ()) for kind in KINDS}, jobs)
-    else:
-        loaded = {}
-        for kind in KINDS:
-            with progress_bar(f"reading {kind}") as progress:
-                loaded[kind] = load_corpora(_places(args, recipe, kind), kind, _say_skipped, progress)
-    for corpora in loaded.values():
-        check_unseen((clip for _, clips in corpora for clip in clips), args.test, _say_skipped)
+    with saying_skipped() as skipped:
+        if args.packed:
+            loaded = read_pack(args.packed, {kind: recipe.corpora.get(kind, ()) for kind in KINDS}, jobs)
+        else:
+            loaded = {}
+            for kind in KINDS:
+                with progress_bar(f"reading {kind}") as progress:
+                    loaded[kind] = load_corpora(_places(args, recipe, kind), kind, skipped, progress)
+        for corpora in loaded.values():
+            check_unseen((clip for _, clips in corpora for clip in clips), args.test, skipped)
     if args.pack:
         with progress_bar("packing") as progress:
             write_pack(args.output, loaded, progress)
@@ -296,7 +297,3 @@ def _say_scores(entry: dict[str, Any]) -> None:
 
 def _say(text: str) -> None:
     print(text, flush=True)
-
-
-def _say_skipped(path: Path, reason: str) -> None:
-    print(f"rtsep: {path}: {reason}; skipped", file=sys.stderr)
