@@ -38,6 +38,7 @@ from rtsep.training.checkpoint import MAGIC, read_checkpoint
 from rtsep.training.corpus import Clip, Pool
 from rtsep.training.expansion import expansion_matrix
 from rtsep.training.framing import framing, magnitude_of
+from rtsep.training.loudness import disturbance
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import CONFIG, Heads, Network
 from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, Recipe, Stage
@@ -235,20 +236,34 @@ def test_losses_do_not_depend_on_the_level(signals, rng):
     sources, spectrum = signals
     heads = heads_like(spectrum, rng)
     loud, quiet = (
-        L.losses(heads, spectrum * g, sources * g, replace(STAGE, misi=0.1, omisi=0.1)).total for g in (1, 1e-3)
+        L.losses(heads, spectrum * g, sources * g, replace(STAGE, misi=0.1, omisi=0.1, perceptual=0.1)).total
+        for g in (1, 1e-3)
     )
     torch.testing.assert_close(loud, quiet, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("name", ["si_sdr", "misi", "omisi"])
-def test_si_sdr_counts_against_the_loss_by_its_weight(signals, rng, name):
+@pytest.mark.parametrize(("name", "sign"), [("si_sdr", -1), ("misi", -1), ("omisi", -1), ("perceptual", 1)])
+def test_what_is_heard_counts_in_the_loss_by_its_weight(signals, rng, name, sign):
     sources, spectrum = signals
     heads = heads_like(spectrum, rng)
     without, found = (
         L.losses(heads, spectrum, sources, replace(STAGE, **({"si_sdr": 0.0} | more))) for more in ({}, {name: 0.3})
     )
     assert getattr(found, name).abs().min() > 0.01
-    torch.testing.assert_close(found.total, without.total - 0.3 * getattr(found, name))
+    torch.testing.assert_close(found.total, without.total + sign * 0.3 * getattr(found, name))
+
+
+def test_the_perceptual_loss_is_the_disturbance_of_the_talkers_that_speak(signals, rng):
+    sources, spectrum = signals
+    sources = sources.clone()
+    sources[1, 0] = 0
+    heads = heads_like(spectrum, rng)
+    found = L.losses(heads, spectrum, sources, replace(STAGE, perceptual=1.0)).perceptual
+    gain = sources.sum(1).square().mean(-1).rsqrt()[:, None, None]
+    heard = FRAMES.istft(L.share_error(heads.masks) * (spectrum * gain)[:, None], 3000)[:, 0]
+    expected = (disturbance(heard, (sources * gain)[:, 0]) + L.UNHEARD).log()
+    expected[1] = 0
+    torch.testing.assert_close(found, expected)
 
 
 def test_too_little_speech_costs_twice_and_too_little_residual_once(signals):
@@ -273,7 +288,7 @@ def test_silent_sources_give_finite_losses_and_gradients(signals, rng, silent):
     sources[:, list(silent)] = 0
     spectrum = FRAMES.stft(sources.sum(1))
     heads = heads_like(spectrum, rng)
-    found = L.losses(heads, spectrum, sources, replace(STAGE, misi=0.1, omisi=0.1))
+    found = L.losses(heads, spectrum, sources, replace(STAGE, misi=0.1, omisi=0.1, perceptual=0.1))
     found.total.sum().backward()
     assert torch.isfinite(found.total).all()
     assert all(torch.isfinite(x.grad).all() for x in (heads.masks, heads.gains))
@@ -742,7 +757,10 @@ def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, c
         (("tiny.toml", "--packed", "c.zip"), "c.zip cannot be used as a packed corpus: [Errno 2] No such file"),
         (("--adapt", "speech", "--packed", "c.zip"), "--pack and --packed are for a RECIPE"),
         (("tiny.toml", "--pack"), "m.npz does not end in .zip"),
-        (("none.toml", "--speech", "speech"), "No such file or directory; shipped ones: speech, speech_v2, talkers"),
+        (
+            ("none.toml", "--speech", "speech"),
+            "No such file or directory; shipped ones: speech, speech_finish, speech_v2, talkers",
+        ),
     ],
 )
 def test_what_cannot_be_is_one_line_that_says_why(recordings, monkeypatch, capsys, options, message):

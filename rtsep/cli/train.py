@@ -98,6 +98,7 @@ def run(args: argparse.Namespace) -> int:
     _check(args)
     # First, for the error without PyTorch.
     from rtsep.training.adapt import adapt_recipe  # isort: skip
+    from rtsep.evaluation.checks import require
     from rtsep.evaluation.workers import cores
     from rtsep.training.corpus import check_unseen, load_corpora, split_corpora
     from rtsep.training.mixer import Mixer
@@ -124,7 +125,7 @@ def run(args: argparse.Namespace) -> int:
             pass
     except OSError as problem:
         raise ConfigError(f"{args.output} cannot be written: {problem.strerror}") from None
-    start = _model_to_adapt(args.adapt) if args.adapt else None
+    start = _model_to_start_from(args.adapt) if args.adapt else None
     if start:
         own = tuple(kind for kind in ("speech", "noise") if getattr(args, kind))
         general = tuple(kind for kind in ("speech", "noise") if getattr(args, f"general_{kind}"))
@@ -133,6 +134,12 @@ def run(args: argparse.Namespace) -> int:
             _say("without --noise or --general-noise, noise is synthetic")
     else:
         recipe = _with_own(args, read_recipe(args.recipe))
+        start = _model_to_start_from(Path(recipe.start)) if recipe.start else None
+        if start and (start.shape, start.sources) != (recipe.network, recipe.mixtures.sources):
+            raise ConfigError(f"recipe {recipe.name!r}: the network is not that of its start, {recipe.start}")
+    if recipe.select == "all":
+        require("pesq", "eval")
+        require("pystoi", "eval")
     jobs = args.jobs or cores()
     with saying_skipped() as skipped:
         if args.packed:
@@ -227,7 +234,7 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--general-speech and --general-noise are for --adapt")
 
 
-def _model_to_adapt(given: Path) -> Model:
+def _model_to_start_from(given: Path) -> Model:
     from rtsep.estimators.learned import Speech, Talkers
     from rtsep.estimators.model_file import read_model
 
@@ -287,10 +294,11 @@ def _describe_best(training: Training) -> str:
 
 def _say_scores(entry: dict[str, Any]) -> None:
     scores = ", ".join(f"{name} {entry[name]:+.2f}" for name in ("mask", "magnitudes", "misi", "omisi"))
+    others = "".join(f"; {name.upper()} {entry[name]:+.3f}" for name in ("pesq", "estoi") if name in entry)
     loss = f"loss {entry['loss']:.3f}; " if "loss" in entry else ""
     _say(
         f"step {entry['step']} ({entry['stage']}, {entry['audio_h']:.1f} h of mixtures in {entry['hours']:.2f} h): "
-        f"{loss}SI-SDR {scores} dB"
+        f"{loss}SI-SDR {scores} dB{others}"
         f"{' *' if entry.get('best') else ''}"
     )
 

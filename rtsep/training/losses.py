@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rtsep.estimators.learned import ONLINE_ITERATIONS
 from rtsep.training.framing import N_FFT, SCALE, framing, magnitude_of
+from rtsep.training.loudness import disturbance
 from rtsep.training.network import Heads
 from rtsep.training.recipe import Stage
 from rtsep.training.spectral_loss import EVERY, compress, spectral_losses
@@ -18,6 +19,7 @@ N_ITER = 3  # of offline MISI in the loss: each costs as much as everything with
 BEST_DB = 30.0  # SI-SDR beyond which there is nothing to learn
 AUDIBLE = 1e-4  # power of a source over that of the mixture below which it counts as silent: -40 dB
 TINY = 1e-8  # power against that of the mixture: -80 dB
+UNHEARD = 0.02  # disturbance below which there is little to learn
 
 
 class Losses(NamedTuple):
@@ -29,6 +31,7 @@ class Losses(NamedTuple):
     si_sdr: Tensor  # dB, mean over the sources that are not silent
     misi: Tensor  # dB
     omisi: Tensor  # dB
+    perceptual: Tensor  # logarithm of the disturbance, mean over the talkers that are not silent
 
 
 def share_error(gains: Tensor) -> Tensor:
@@ -96,23 +99,36 @@ def losses(heads: Heads, spectrum: Tensor, sources: Tensor, stage: Stage, distin
         heads.masks, heads.gains, mixture[:, 0], wanted, towards, (stage.magnitude, stage.complex)
     )
 
-    def ratio(spectra: Tensor) -> Tensor:
-        """Of the spectra of all sources but the last, which is what they leave of the mixture."""
-        talkers = frames.istft(spectra, sources.shape[-1])
+    def ratio(talkers: Tensor) -> Tensor:
+        """SI-SDR of all sources, of which the last is what the talkers leave of the mixture."""
         scores = si_sdr(torch.cat([talkers, sources.sum(1, True) - talkers.sum(1, True)], 1), sources)
-        return (scores * audible).sum(1) / audible.sum(1).clamp(min=1)
+        return _mean(scores, audible)
+
+    def signals(spectra: Tensor) -> Tensor:
+        return frames.istft(spectra[:, :-1], sources.shape[-1])
 
     zero = sources.new_zeros(len(sources))
-    mask_db = ratio(share_error(heads.masks)[:, :-1] * spectrum[:, None]) if stage.si_sdr else zero
-    misi_db = omisi_db = zero
+    mask_db = misi_db = omisi_db = perceptual = zero
+    if stage.si_sdr or stage.perceptual:
+        heard = signals(share_error(heads.masks) * spectrum[:, None])
+        mask_db = ratio(heard) if stage.si_sdr else zero
+        if stage.perceptual:
+            perceptual = _mean((disturbance(heard, sources[:, :-1]) + UNHEARD).log(), audible[:, :-1])
     if stage.misi or stage.omisi:
         magnitudes = heads.gains * magnitude_of(spectrum)[:, None]
     if stage.misi:
-        misi_db = ratio(frames.misi(spectrum, magnitudes, N_ITER)[:, :-1])
+        misi_db = ratio(signals(frames.misi(spectrum, magnitudes, N_ITER)))
     if stage.omisi:
-        omisi_db = ratio(frames.omisi(spectrum, magnitudes, ONLINE_ITERATIONS)[:, :-1])
+        omisi_db = ratio(signals(frames.omisi(spectrum, magnitudes, ONLINE_ITERATIONS)))
     total = total - stage.si_sdr * mask_db - stage.misi * misi_db - stage.omisi * omisi_db
-    return Losses(total, magnitude, complex_loss, mask_db, misi_db, omisi_db)
+    return Losses(
+        total + stage.perceptual * perceptual, magnitude, complex_loss, mask_db, misi_db, omisi_db, perceptual
+    )
+
+
+def _mean(scores: Tensor, counts: Tensor) -> Tensor:
+    """Over the sources that count, (batch,)."""
+    return (scores * counts).sum(1) / counts.sum(1).clamp(min=1)
 
 
 def best_order(estimate: Tensor, wanted: Tensor, distinct: Tensor | None = None) -> Tensor:

@@ -155,9 +155,9 @@ class Stage:
     hop_ms : int
         Between frames, 4 or 8, and not more than that of the network. The engine has 4 if not told otherwise, and with
         8 all is twice as quick.
-    magnitude, complex, si_sdr, misi, omisi : float
-        Weights of the losses (`rtsep.training.losses`); the last three are those of the SI-SDR in dB: of the masks,
-        after offline MISI, and after online MISI.
+    magnitude, complex, si_sdr, misi, omisi, perceptual : float
+        Weights of the losses (`rtsep.training.losses`); three are those of the SI-SDR in dB: of the masks, after
+        offline MISI, and after online MISI; the last is that of what listeners notice (`rtsep.training.loudness`).
     """
 
     name: str
@@ -171,6 +171,7 @@ class Stage:
     si_sdr: float = 0.1
     misi: float = 0.0
     omisi: float = 0.0
+    perceptual: float = 0.0
 
     def __post_init__(self) -> None:
         _check("steps", self.steps, 1, 10_000_000)
@@ -178,7 +179,7 @@ class Stage:
         _check("seconds", self.seconds, 0.25, 600)
         _check("lr", self.lr, 1e-8, 1)
         check_choice("hop_ms", self.hop_ms, HOPS_MS)
-        for name in ("magnitude", "complex", "si_sdr", "misi", "omisi"):
+        for name in ("magnitude", "complex", "si_sdr", "misi", "omisi", "perceptual"):
             _check(name, getattr(self, name), 0, 1e4)
 
 
@@ -199,8 +200,11 @@ class Recipe:
         Steps from one validation to the next.
     validation, validation_s : int, float
         Mixtures for validation, and the length of each.
-    select : {"mask", "misi", "heard"}
-        Which score makes the best model; "heard": that of the masks or that after online MISI, whichever is better.
+    select : {"mask", "misi", "heard", "all"}
+        Which score makes the best model; "heard": that of the masks or that after online MISI, whichever is better;
+        "all": the masks by SI-SDR, PESQ and ESTOI together (`rtsep.training.train.Scores`).
+    start : str
+        A model file, or the name of a shipped one, whose weights the training begins with; by default random ones.
     """
 
     name: str
@@ -213,6 +217,7 @@ class Recipe:
     validation: int = 40
     validation_s: float = 4.0
     select: str = "mask"
+    start: str = ""
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -228,7 +233,7 @@ class Recipe:
         _check("epoch", self.epoch, 1, 1_000_000)
         _check("validation", self.validation, 1, 10_000)
         _check("validation_s", self.validation_s, 0.25, 600)
-        check_choice("select", self.select, ("mask", "misi", "heard"))
+        check_choice("select", self.select, ("mask", "misi", "heard", "all"))
 
     @property
     def steps(self) -> int:

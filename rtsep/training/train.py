@@ -9,7 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from copy import deepcopy
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -17,39 +17,24 @@ from torch import Tensor
 
 from rtsep import __version__
 from rtsep.config import ConfigError
-from rtsep.estimators.learned import ONLINE_ITERATIONS
 from rtsep.estimators.model_file import Model
 from rtsep.training.checkpoint import read_checkpoint, write_checkpoint
 from rtsep.training.corpus import SR
-from rtsep.training.framing import framing, magnitude_of
-from rtsep.training.losses import N_ITER, best_order, losses, share_error, si_sdr
+from rtsep.training.framing import framing
+from rtsep.training.losses import losses
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import Network, export, with_weights
 from rtsep.training.optimizer import optimizers_of, set_learning_rate
 from rtsep.training.recipe import Recipe, Stage
+from rtsep.training.validation import Scores, of_mixtures, validate
 
 WARM_UP = 100  # steps from nothing to the full learning rate, in each stage
 LAST = 0.05  # share of the learning rate that is left at the end of a stage
 CLIP = 1.0  # norm of the gradient
 EMA = 0.999  # of the weights that are validated and exported
-HOP_MS = 4  # of the engine, in which a model is validated
 CHUNK = 16 * SR  # samples of mixtures in one piece of the loss, so that it stays in the cache
 SAVE_S = 60.0  # between checkpoints
 MOST_MIXTURES = 4096  # in a batch
-
-
-class Scores(NamedTuple):
-    """Means over the validation mixtures: SI-SDR improvement of the talkers in dB, by what is made of the heads."""
-
-    mask: float  # masks, phase of the mixture
-    magnitudes: float  # magnitudes, phase of the mixture
-    misi: float  # magnitudes, after offline MISI
-    omisi: float  # magnitudes, after online MISI as the engine runs it, but for its gate
-
-    @property
-    def heard(self) -> float:
-        """By default (`rtsep.estimators.learned`)."""
-        return max(self.mask, self.omisi)
 
 
 @dataclass
@@ -138,7 +123,7 @@ class Training:
         self.held_out = torch.from_numpy(validation.batch(0, recipe.validation, n)[0]).to(self.device)
         if not self.held_out[:, :-1].any():
             raise ConfigError("all speech for validation is silent")
-        if not _before(self.held_out.sum(1), self.held_out[:, :-1])[1].any():
+        if not of_mixtures(self.held_out.sum(1), self.held_out[:, :-1])[1].any():
             raise ConfigError("in the mixtures for validation nothing can be improved: every talker is alone")
 
     @property
@@ -220,14 +205,14 @@ class Training:
         saved = started
         total: list[float] = []
 
-        def validate(entry: dict[str, Any]) -> None:
+        def score(entry: dict[str, Any]) -> None:
             self._validate(pool, entry)
             done.elapsed_s = before + time.monotonic() - started
             report(entry | {"audio_h": done.audio_s / 3600, "hours": done.elapsed_s / 3600})
 
         with ThreadPoolExecutor(self.jobs) as pool:
             if self.start and not done.history:  # what is no better than this is not kept
-                validate({"step": 0, "stage": "before"})
+                score({"step": 0, "stage": "before"})
             while done.step < recipe.steps and done.elapsed_s < seconds and not stopped():
                 stage, local = stage_at(recipe, done.step)
                 total.append(self._step(pool, stage, local))
@@ -238,13 +223,13 @@ class Training:
                     progress(done.step, recipe.steps)
                 last = done.step == recipe.steps or done.elapsed_s >= seconds
                 if done.step % recipe.epoch == 0 or last:
-                    validate({"step": done.step, "stage": stage.name, "loss": float(np.mean(total))})
+                    score({"step": done.step, "stage": stage.name, "loss": float(np.mean(total))})
                     total.clear()
                 if time.monotonic() - saved > SAVE_S:
                     self.save()
                     saved = time.monotonic()
             if done.step == recipe.steps and done.best == -math.inf:  # resumed at the end, without its model
-                validate({"step": done.step, "stage": recipe.stages[-1].name})
+                score({"step": done.step, "stage": recipe.stages[-1].name})
             self.save()
         return done.step == recipe.steps
 
@@ -337,8 +322,8 @@ class Training:
                 mean.lerp_(value, 1 - decay)
 
     def _validate(self, pool: ThreadPoolExecutor, entry: dict[str, Any]) -> None:
-        scores = evaluate(self.average, self.held_out, pool)
-        entry.update(scores._asdict())
+        scores = validate(self.average, self.held_out, pool, self.recipe.select == "all")
+        entry.update(scores.measured)
         score = entry["score"] = getattr(scores, self.recipe.select)
         if score > self.progress.best:
             self.progress.best = score
@@ -358,7 +343,7 @@ class Training:
             "audio_h": round(self.progress.audio_s / 3600, 3),
             "hours": round(self.progress.elapsed_s / 3600, 3),
             "jobs": self.jobs,
-            "validation": {name: round(float(entry[name]), 3) for name in Scores._fields},
+            "validation": {name: round(float(entry[name]), 3) for name in Scores._fields if name in entry},
         }
 
 
@@ -383,49 +368,3 @@ def learning_rate(stage: Stage, local: int) -> float:
         return stage.lr * (local + 1) / warm
     share = (local - warm) / max(1, stage.steps - warm)
     return stage.lr * (LAST + (1 - LAST) * 0.5 * (1 + math.cos(math.pi * share)))
-
-
-def evaluate(network: Network, sources: Tensor, pool: ThreadPoolExecutor) -> Scores:
-    """SI-SDR improvement on mixtures, each in its best order of the talkers.
-
-    Parameters
-    ----------
-    network : Network
-    sources : Tensor, float32, (n_mixtures, n_src, n_samples)
-        Talkers, and last the residual. Silent talkers, and talkers alone, do not count; there must be others.
-    pool : ThreadPoolExecutor
-    """
-    parts = list(pool.map(lambda part: _improvements(network, part), sources.split(4)))
-    return Scores(*(float(value) for value in torch.cat(parts, 1).mean(1)))
-
-
-def _improvements(network: Network, sources: Tensor) -> Tensor:
-    """(4, number of talkers that count), in dB."""
-    torch.set_num_threads(1)
-    with torch.no_grad():
-        mixture, talkers = sources.sum(1), sources[:, :-1]
-        n = mixture.shape[-1]
-        frames = framing(HOP_MS)
-        spectrum = frames.stft(mixture)
-        heads = network(spectrum, network.shape.hop_ms // HOP_MS)
-        size = magnitude_of(spectrum)[:, None]
-        order = best_order((heads.masks * size).sqrt(), magnitude_of(frames.stft(sources)).sqrt())[:, :-1]
-        talkers = talkers[torch.arange(len(order), device=order.device)[:, None], order]
-        heard = (
-            frames.istft(share_error(heads.masks) * spectrum[:, None], n),
-            frames.istft(share_error(heads.gains) * spectrum[:, None], n),
-            frames.istft(frames.misi(spectrum, heads.gains * size, N_ITER), n),
-            frames.istft(frames.omisi(spectrum, heads.gains * size, ONLINE_ITERATIONS), n),
-        )
-        scale = mixture.square().mean(-1).clamp(min=1e-12).rsqrt()[:, None, None]
-        after = torch.stack([si_sdr(x[:, :-1] * scale, talkers * scale) for x in heard])
-        before, counts = _before(mixture, talkers)
-        return (after - before)[:, counts]
-
-
-def _before(mixture: Tensor, talkers: Tensor) -> tuple[Tensor, Tensor]:
-    """SI-SDR of the mixture, (n_mixtures, n_talkers), and which talkers count: not silent ones, nor those alone."""
-    scale = mixture.square().mean(-1).clamp(min=1e-12).rsqrt()[:, None, None]
-    before = si_sdr((mixture[:, None] * scale).expand_as(talkers), talkers * scale)
-    power = (talkers * scale).square().mean(-1)
-    return before, (power > 1e-4) & (before < 25)
