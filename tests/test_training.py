@@ -31,6 +31,7 @@ from rtsep.estimators.model_file import TOP_BANDS, Shape, read_model
 
 torch = pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 
+from rtsep.evaluation.perceptual import estoi, pesq
 from rtsep.phase import MISI, OMISI
 from rtsep.training import adapt
 from rtsep.training import losses as L
@@ -40,10 +41,11 @@ from rtsep.training.expansion import expansion_matrix
 from rtsep.training.framing import framing, magnitude_of
 from rtsep.training.loudness import disturbance
 from rtsep.training.mixer import Mixer
-from rtsep.training.network import CONFIG, Heads, Network
+from rtsep.training.network import CONFIG, Heads, Network, export
 from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, Recipe, Stage
 from rtsep.training.spectral_loss import plain_spectral_losses, spectral_losses
 from rtsep.training.train import MOST_MIXTURES, Training, checkpoint_of, learning_rate
+from rtsep.training.validation import validate
 
 SR = 16_000
 FRAMES = framing(4)
@@ -380,6 +382,8 @@ def test_a_small_network_learns_and_the_engine_hears_it(tmp_path):
     training.run(report=entries.append)
     assert entries[-1]["loss"] < entries[0]["loss"] - 1
     assert max(entry["mask"] for entry in entries) > 3
+    assert (tmp_path / "m.png").read_bytes().startswith(b"\x89PNG")
+    assert [entry["audio_h"] * 3600 for entry in entries] == [8.0 * entry["step"] for entry in entries]
     model = read_model(tmp_path / "m.npz")
     assert model.manifest["recipe"]["speech"][0]["licence"] == "CC0"
     assert model.manifest["validation"]["mask"] == pytest.approx(training.progress.best, abs=1e-3)
@@ -394,6 +398,24 @@ def test_a_small_network_learns_and_the_engine_hears_it(tmp_path):
             heads = training.average(spectrum, 2)
             expected = FRAMES.istft(L.share_error(heads.masks) * spectrum[:, None], x.shape[1])[0]
         np.testing.assert_allclose(separated, expected, atol=2e-3)  # weights are stored in float16
+
+
+def test_validation_is_of_what_the_engine_makes_by_three_measures(tmp_path):
+    training = make_training(tmp_path / "m.npz")
+    sources = training.held_out
+    sources[1, 0] = 0  # no speech, which does not count
+    with ThreadPoolExecutor(2) as pool:
+        found = validate(training.network, sources, pool, listening=True)
+        assert found[:4] == validate(training.network, sources, pool)[:4]
+    export(training.network, tmp_path / "now.npz", {}, sources=("speech", "residual"))
+    gains = []
+    for talker, rest in sources.numpy():
+        if not talker.any():
+            continue
+        heard = rtsep.separate(talker + rest, SR, Speech(tmp_path / "now.npz"), "mixture")[0]
+        gains.append([score(talker, heard, SR) - score(talker, talker + rest, SR) for score in (pesq, estoi)])
+    np.testing.assert_allclose(found[4:], np.mean(gains, 0), atol=5e-3)
+    assert found.all == pytest.approx(found.mask + 10 * found.pesq + 60 * found.estoi)
 
 
 def test_pieces_of_a_batch_have_the_gradient_of_the_whole(tmp_path, monkeypatch):
@@ -695,6 +717,20 @@ def test_silent_speech_is_refused_before_the_training(recordings, capsys):
         == 2
     )
     assert "no recordings that can be read, last 0.1 s and are not silent" in capsys.readouterr().err
+
+
+def test_a_recipe_starts_from_a_model_of_its_network_alone(recordings, capsys):
+    folders = ("--speech", recordings / "speech", "--noise", recordings / "noise")
+    assert train(recordings, recordings / "tiny.toml", *folders) == 0
+    (recordings / "m.npz").rename(recordings / "first.npz")
+    first = read_model(recordings / "first.npz")
+    for start, refused in ((recordings / "first.npz", ""), ("speech", "the network is not that of its start, speech")):
+        (recordings / "more.toml").write_text(f'start = "{start}"\n{TOML}')
+        assert train(recordings, recordings / "more.toml", *folders, "--overwrite") == (2 if refused else 0)
+        assert refused in capsys.readouterr().err
+    made = read_model(recordings / "m.npz").manifest
+    assert made["adapted_from"] == first.sha256
+    assert made["recipe"]["start"] == str(recordings / "first.npz")
 
 
 def test_two_talkers_need_two_speakers_on_each_side(recordings, capsys):

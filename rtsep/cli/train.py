@@ -38,9 +38,9 @@ examples:
 
 A recipe names its corpora with their licences, and where to get them; each is a folder below DIR. Folders of your own,
 with a subfolder for each speaker and for each kind of noise, take their place. Speakers and noises for validation are
-taken out of the training. The model is written after each validation in which it is the best so far, and beside it a
-checkpoint, from which --resume goes on exactly. Ctrl-C ends the training after the step under way; a second one ends
-it at once, and loses a minute at most.
+taken out of the training. The model is written after each validation in which it is the best so far, beside it a
+picture of all validations, FILE.png, and a checkpoint, from which --resume goes on exactly. Ctrl-C ends the training
+after the step under way; a second one ends it at once, and loses a minute at most.
 """
 
 
@@ -104,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
     from rtsep.training.mixer import Mixer
     from rtsep.training.pack import read_pack, write_pack
     from rtsep.training.recipe import KINDS, read_recipe
-    from rtsep.training.train import Training, checkpoint_of
+    from rtsep.training.train import Training, checkpoint_of, picture_of
 
     suffix = ".zip" if args.pack else ".npz"
     if args.output.suffix != suffix:
@@ -114,7 +114,7 @@ def run(args: argparse.Namespace) -> int:
     kept = checkpoint_of(args.output)
     if args.resume and not kept.exists():
         raise ConfigError(f"checkpoint {kept}: there is none to resume from")
-    for path in (args.output, kept):
+    for path in (args.output, kept, picture_of(args.output)):
         if path.is_dir():
             raise ConfigError(f"{path} is a folder")
         if path.exists() and not (args.resume or args.overwrite):

@@ -20,6 +20,7 @@ from rtsep.config import ConfigError
 from rtsep.estimators.model_file import Model
 from rtsep.training.checkpoint import read_checkpoint, write_checkpoint
 from rtsep.training.corpus import SR
+from rtsep.training.curves import draw_curves
 from rtsep.training.framing import framing
 from rtsep.training.losses import losses
 from rtsep.training.mixer import Mixer
@@ -71,7 +72,7 @@ class Training:
     mixer, validation : Mixer
         Of recordings for training, and of others.
     output : Path
-        The model file: after each validation, the best model so far.
+        The model file: after each validation, the best model so far. Beside it a picture of the validations, *.png.
     data : dict
         What the recordings are, for the manifest.
     jobs : int
@@ -206,9 +207,11 @@ class Training:
         total: list[float] = []
 
         def score(entry: dict[str, Any]) -> None:
+            entry["audio_h"] = done.audio_s / 3600
             self._validate(pool, entry)
             done.elapsed_s = before + time.monotonic() - started
-            report(entry | {"audio_h": done.audio_s / 3600, "hours": done.elapsed_s / 3600})
+            draw_curves(done.history, picture_of(self.output))
+            report(entry | {"hours": done.elapsed_s / 3600})
 
         with ThreadPoolExecutor(self.jobs) as pool:
             if self.start and not done.history:  # what is no better than this is not kept
@@ -350,6 +353,11 @@ class Training:
 def checkpoint_of(output: Path) -> Path:
     """The checkpoint of a training whose model is `output`."""
     return output.with_suffix(".checkpoint")
+
+
+def picture_of(output: Path) -> Path:
+    """The picture of the training whose model is `output`."""
+    return output.with_suffix(".png")
 
 
 def stage_at(recipe: Recipe, step: int) -> tuple[Stage, int]:
