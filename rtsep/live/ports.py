@@ -38,8 +38,8 @@ def _library() -> ctypes.CDLL:
 class Ports:
     """A client that looks at the ports of others.
 
-    To look costs some ten microseconds, of which the server knows nothing; to connect keeps waiting as long as the
-    server stands still. With the lock of the devices only: JACK's library maps the server's memory anew for each client.
+    To look costs some ten microseconds, of which the server knows nothing; whoever connects waits for it, 5 s at most.
+    With the lock of the devices only: JACK's library maps the server's memory anew for each client.
 
     Raises
     ------
@@ -91,8 +91,8 @@ def _names(ask: Callable[[], Any]) -> Iterator[str]:
     """The texts of an array that JACK gives away."""
     array = ask()
     if array:
-        for text in ctypes.cast(array, ctypes.POINTER(ctypes.c_char_p)):
-            if text is None:
-                break
+        texts, k = ctypes.cast(array, ctypes.POINTER(ctypes.c_char_p)), 0
+        while (text := texts[k]) is not None:
             yield text.decode(errors="replace")
+            k += 1
         _library().jack_free(array)

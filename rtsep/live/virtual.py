@@ -21,7 +21,7 @@ from rtsep.config import check_choice, check_int
 from rtsep.errors import ConfigError, LiveError
 from rtsep.live.connection import anything_open
 from rtsep.live.devices import rescan
-from rtsep.live.pipewire import find_graph, has_ports, running
+from rtsep.live.pipewire import Graph, find_graph, has_ports, running
 from rtsep.live.uninterrupted import uninterrupted
 
 KINDS = {"microphone": "Audio/Source/Virtual", "speaker": "Audio/Sink"}
@@ -83,6 +83,7 @@ class VirtualDevice:
         self.kind, self.name, self.n_channels = kind, name, n_channels
         self.node = "rtsep_" + re.sub(r"\W", "_", f"{kind}_{name}")
         self.removed: list[str] = []
+        self._before: Graph | None = None
 
     def __enter__(self) -> VirtualDevice:
         _require_server(self.kind)
@@ -99,16 +100,15 @@ class VirtualDevice:
         uninterrupted(self._remove)
 
     def partner(self) -> str:
-        """The desktop's device for the other side of the stream: the one that was chosen, if that is not this one.
+        """The desktop's device for the other side of the stream: the one that was chosen when this one was made.
 
         Raises
         ------
         LiveError
             Where there is none.
         """
-        graph = find_graph()
         side = {"microphone": "sources", "speaker": "sinks"}[self.kind]
-        found = [name for name in getattr(graph, side, ()) if name != self.name]
+        found = getattr(self._before, side, ())
         if not found:
             what = {"microphone": "no microphone", "speaker": "no loudspeaker"}[self.kind]
             raise LiveError(f"there is {what} but the virtual one; connect one")
@@ -120,7 +120,7 @@ class VirtualDevice:
             raise LiveError(
                 f"another rtsep has a virtual {self.kind} of the name {self.name!r}; give this one another name"
             )
-        graph = find_graph()
+        graph = self._before = find_graph()  # while the session manager thinks about a new device, there is no default
         if graph and self.name in (*graph.sources, *graph.sinks):
             raise LiveError(f"there is a device of the name {self.name!r}; give the virtual {self.kind} another name")
         owner = f"{os.getpid()}-{_started(os.getpid())}"
