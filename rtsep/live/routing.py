@@ -165,8 +165,10 @@ class Routing:
 
     def _all(self) -> list[list[str]]:
         """The ports of this process, by side."""
+        if not self._ports:
+            return [[] for _ in SIDES]
         client = client_name()
-        return [self._ports.of(client, side) if self._ports and client else [] for side in SIDES]
+        return [self._ports.of(client, side) for side in SIDES]
 
 
 def _client(port: str) -> str:
