@@ -22,10 +22,12 @@ from rtsep.errors import ConfigError, LiveError
 from rtsep.live.connection import anything_open
 from rtsep.live.devices import rescan
 from rtsep.live.pipewire import Graph, find_graph, has_ports, running
+from rtsep.live.pulse import pulse_running
 from rtsep.live.uninterrupted import uninterrupted
 
 KINDS = {"microphone": "Audio/Source/Virtual", "speaker": "Audio/Sink"}
 PATIENCE_S = 10.0  # for the server to make a device
+SETTLING_S = 3.0  # for the session manager to choose a default, after a device has come or gone
 NAME = r"\w[\w .-]{0,59}"
 OWNED = re.compile(r"^(\d+)\t.*\bsink_name=(\S+).*\brtsep\.owner=(\d+)-(\d+)", re.MULTILINE)
 POSITIONS = {1: "mono", 2: "front-left,front-right"}
@@ -108,7 +110,9 @@ class VirtualDevice:
             Where there is none.
         """
         side = {"microphone": "sources", "speaker": "sinks"}[self.kind]
-        found = getattr(self._before, side, ())
+        found, end = list(getattr(self._before, side, ())), time.monotonic() + SETTLING_S
+        while not found and time.monotonic() < end:
+            found = [name for name in getattr(find_graph(), side, ()) if name != self.name]
         if not found:
             what = {"microphone": "no microphone", "speaker": "no loudspeaker"}[self.kind]
             raise LiveError(f"there is {what} but the virtual one; connect one")
@@ -120,7 +124,7 @@ class VirtualDevice:
             raise LiveError(
                 f"another rtsep has a virtual {self.kind} of the name {self.name!r}; give this one another name"
             )
-        graph = self._before = find_graph()  # while the session manager thinks about a new device, there is no default
+        graph = self._before = find_graph()
         if graph and self.name in (*graph.sources, *graph.sinks):
             raise LiveError(f"there is a device of the name {self.name!r}; give the virtual {self.kind} another name")
         owner = f"{os.getpid()}-{_started(os.getpid())}"
@@ -183,6 +187,10 @@ def _require_server(kind: str) -> None:
         program = {"darwin": "BlackHole", "win32": "VB-CABLE"}.get(sys.platform, "a virtual cable")
         side = {"microphone": "--output", "speaker": "--input"}[kind]
         raise LiveError(f"a virtual {kind} needs PipeWire; here, install {program} and name it by {side}")
+    if pulse_running():
+        raise LiveError(
+            f"a virtual {kind} needs PipeWire; PulseAudio makes one by two commands, see docs/live.md, PulseAudio"
+        )
     if not running():
         raise LiveError(
             f"a virtual {kind} needs PipeWire, which does not run for this user; with JACK alone, connect the ports of "
