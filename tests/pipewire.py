@@ -15,7 +15,8 @@ from typing import Any
 
 from jackd import needs
 
-PROGRAMS = ("dbus-daemon", "pipewire", "wireplumber", "pipewire-pulse", "pw-jack", "pw-dump", "pw-link", "pactl")
+PROGRAMS = ("dbus-daemon", "pipewire", "wireplumber", "pipewire-pulse")
+PROGRAMS += ("pw-jack", "pw-cli", "pw-dump", "pw-link", "pw-metadata", "pactl")
 PACKAGES = "dbus pipewire wireplumber pipewire-pulse pipewire-jack pipewire-alsa pulseaudio-utils"
 PATIENCE_S = 60.0
 
@@ -55,8 +56,13 @@ class PipeWire:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._start("dbus-daemon", "--session", "--nofork", "--address", self.environment["DBUS_SESSION_BUS_ADDRESS"])
         wait_until((runtime / "bus").exists)
+        self.go_on()
+        return self
+
+    def go_on(self) -> None:
+        """Start the servers, after `kill` again."""
         self._start("pipewire")
-        wait_until((runtime / "pipewire-0").exists)
+        wait_until(lambda: self._works("pw-cli", "info", "0"))
         self.run("pw-metadata", "-n", "settings", "0", "clock.force-rate", str(self.sr))
         self.run("pw-metadata", "-n", "settings", "0", "clock.quantum", str(self.quantum))
         self._start("wireplumber")
@@ -68,7 +74,13 @@ class PipeWire:
             first = next(iter(self._sinks))
             wait_until(lambda: self._works("pactl", "set-default-sink", first))
             wait_until(lambda: self._works("pactl", "set-default-source", f"{first}.monitor"))
-        return self
+
+    def kill(self) -> None:
+        """End the servers as a crash would."""
+        for process in self._processes[1:]:
+            process.kill()
+            process.wait()
+        del self._processes[1:]
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self._processes):
@@ -104,6 +116,12 @@ class PipeWire:
     def dump(self) -> list[dict[str, Any]]:
         """Everything on the graph."""
         return json.loads(self.run("pw-dump").stdout)
+
+    def remove_sink(self, name: str) -> None:
+        """As if the device was pulled out."""
+        modules = self.run("pactl", "list", "modules", "short").stdout.splitlines()
+        (module,) = [line.split("\t")[0] for line in modules if f"sink_name={name} " in line]
+        self.run("pactl", "unload-module", module)
 
     def ports(self) -> list[str]:
         """Names "node:port" of everything that can be connected."""

@@ -98,7 +98,7 @@ def test_what_a_killed_program_has_left_is_removed_by_the_next_one(server):
     assert "another rtsep has a virtual microphone of the name 'rtsep signal'" in second.stderr
     assert sources(server).count(MICROPHONE) == 1
     assert end(process)[0] == 143
-    assert MICROPHONE not in sources(server)
+    wait_until(lambda: MICROPHONE not in sources(server))
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -115,7 +115,7 @@ def test_a_signal_at_any_time_leaves_no_device(server, seed):
     _, said = process.communicate(timeout=60)
     assert process.returncode in (0, 130), said  # of a stream, and before there is one
     assert "Traceback" not in said
-    assert not any("at_any_time" in source for source in sources(server))
+    wait_until(lambda: not any("at_any_time" in source for source in sources(server)))
 
 
 def test_the_speaker_is_heard_by_the_engine(server, tmp_path):

@@ -20,6 +20,7 @@ from rtsep.errors import LiveError
 from rtsep.live.guard import guarded
 from rtsep.live.jack import name_client, prepare_jack, server_answers
 from rtsep.live.pipewire import find_graph
+from rtsep.live.pulse import prepare_pulse
 
 RATES = (8_000, 16_000, 22_050, 32_000, 44_100, 48_000, 88_200, 96_000, 176_400, 192_000)
 
@@ -94,6 +95,7 @@ def portaudio() -> Any:
 @cache
 def _load() -> Any:
     prepare_jack()
+    prepare_pulse()
     import sounddevice
 
     atexit.unregister(sounddevice._exit_handler)

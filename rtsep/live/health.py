@@ -305,7 +305,10 @@ def _servers(devices: list[Device] | None) -> Finding:
         elif "PipeWire" in servers:
             status, advice = "note", "install its library for clients of JACK, pipewire-jack: less delay than by ALSA"
         elif "PulseAudio" in servers:
-            status, advice = "note", "it adds tens of ms; `pasuspender -- rtsep live` goes past it"
+            status = "note"
+            advice = (
+                "it adds about 100 ms, and wants `rtsep live --block 1024`; `pasuspender -- rtsep live` goes past it"
+            )
     return Finding("sound", "servers", status, text, (advice,) if advice else (), {"running": servers})
 
 

@@ -18,6 +18,7 @@ CLIENT = b"rtsep"  # on the graph; PortAudio keeps the address
 PIPEWIRES = "/pipewire-0.3/jack/"  # in the path of its library
 
 _LOADED: list[Any] = []
+_NAMED: list[ctypes.CDLL] = []  # the library of PortAudio, and its copies
 
 
 def prepare_jack() -> None:
@@ -40,6 +41,16 @@ def name_client(portaudio: ctypes.CDLL) -> None:
     """Call the client of a library of PortAudio "rtsep", from its next initialisation on."""
     with suppress(AttributeError):  # built without JACK
         portaudio.PaJack_SetClientName(CLIENT)
+        _NAMED[:] = [portaudio]
+
+
+def client_name() -> str:
+    """What the server calls the client of the library that was named last; empty without one."""
+    name = ctypes.c_char_p()
+    for portaudio in _NAMED:
+        if portaudio.PaJack_GetClientName(ctypes.byref(name)) == 0 and name.value:
+            return name.value.decode(errors="replace")
+    return ""
 
 
 def pipewire_library() -> str | None:

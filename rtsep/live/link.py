@@ -14,6 +14,7 @@ from rtsep.live.connection import Connection, let_go_abandoned
 from rtsep.live.devices import DEVICES, Device, find_device
 from rtsep.live.processor import Processor
 from rtsep.live.rings import write
+from rtsep.live.routing import Routing
 
 SILENT_S = 2.0  # without a callback for so long, a device counts as gone
 PATIENCE_S = 0.2  # for the last fade-out
@@ -86,6 +87,8 @@ class Link:
         "running", "reconnecting" or "stopped".
     reconnects : int
     connection : Connection or None
+    routing : Routing
+        What the user has connected to the stream.
     """
 
     def __init__(self, processor: Processor, asked: Asked, devices: tuple[Device, Device], block_size: int) -> None:
@@ -94,6 +97,7 @@ class Link:
         self.lock = threading.RLock()
         self.state, self.reconnects = "stopped", 0
         self.connection: Connection | None = None
+        self.routing = Routing()
         self._ledger = dict.fromkeys(("resampling", "bridge", "device in", "device out"), 0)
         self._breaks = 0  # of connections that are closed
 
@@ -108,16 +112,20 @@ class Link:
         driver = self._processor.driver
         driver.start()
         try:
+            devices, live = (self.input, self.output), self._processor.live
             with DEVICES:
+                self.routing.expect(devices)
                 self.connection = Connection(
-                    self._processor.live,
+                    live,
                     self._processor.access,
-                    (self.input, self.output),
+                    devices,
                     self._asked.channels_in,
                     self._processor.separator.config.sr,
                     self._block_size,
                 )
+                self.routing.begin(devices, (max(self._asked.channels_in) + 1, live.route_out.size))
         except BaseException:
+            self.routing.close()
             driver.stop()
             raise
         self.state = "running"
@@ -133,10 +141,12 @@ class Link:
 
     def close(self, lost: bool = False) -> None:
         """Close the devices; `lost`: they are gone."""
-        if self.connection:
+        if self.connection:  # else somebody may be searching for devices, without end
             self._ledger, self._breaks = self.ledger, self.breaks
             with DEVICES:
                 self.connection.close(lost, self._processor.live)
+                if not lost:
+                    self.routing.close()
         self.connection = None
         self._processor.driver.stop()
         self.state = "stopped"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PATIENCE_S = 5.0
+PATIENCE_S = 10.0  # a busy machine takes more than two to describe the graph
 
 
 @dataclass(frozen=True)

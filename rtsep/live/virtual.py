@@ -21,11 +21,13 @@ from rtsep.config import check_choice, check_int
 from rtsep.errors import ConfigError, LiveError
 from rtsep.live.connection import anything_open
 from rtsep.live.devices import rescan
-from rtsep.live.pipewire import find_graph, has_ports, running
+from rtsep.live.pipewire import Graph, find_graph, has_ports, running
+from rtsep.live.pulse import pulse_running
 from rtsep.live.uninterrupted import uninterrupted
 
 KINDS = {"microphone": "Audio/Source/Virtual", "speaker": "Audio/Sink"}
 PATIENCE_S = 10.0  # for the server to make a device
+SETTLING_S = 3.0  # for the session manager to choose a default, after a device has come or gone
 NAME = r"\w[\w .-]{0,59}"
 OWNED = re.compile(r"^(\d+)\t.*\bsink_name=(\S+).*\brtsep\.owner=(\d+)-(\d+)", re.MULTILINE)
 POSITIONS = {1: "mono", 2: "front-left,front-right"}
@@ -83,7 +85,7 @@ class VirtualDevice:
         self.kind, self.name, self.n_channels = kind, name, n_channels
         self.node = "rtsep_" + re.sub(r"\W", "_", f"{kind}_{name}")
         self.removed: list[str] = []
-        self._others: tuple[str, ...] = ()
+        self._before: Graph | None = None
 
     def __enter__(self) -> VirtualDevice:
         _require_server(self.kind)
@@ -100,17 +102,21 @@ class VirtualDevice:
         uninterrupted(self._remove)
 
     def partner(self) -> str:
-        """The desktop's device for the other side of the stream: the one that was chosen, if that is not this one.
+        """The desktop's device for the other side of the stream: the one that was chosen when this one was made.
 
         Raises
         ------
         LiveError
             Where there is none.
         """
-        if not self._others:
+        side = {"microphone": "sources", "speaker": "sinks"}[self.kind]
+        found, end = list(getattr(self._before, side, ())), time.monotonic() + SETTLING_S
+        while not found and time.monotonic() < end:
+            found = [name for name in getattr(find_graph(), side, ()) if name != self.name]
+        if not found:
             what = {"microphone": "no microphone", "speaker": "no loudspeaker"}[self.kind]
             raise LiveError(f"there is {what} but the virtual one; connect one")
-        return self._others[0]
+        return str(found[0])
 
     def _make(self) -> None:
         self.removed = remove_left()
@@ -118,13 +124,11 @@ class VirtualDevice:
             raise LiveError(
                 f"another rtsep has a virtual {self.kind} of the name {self.name!r}; give this one another name"
             )
-        graph = find_graph()
+        graph = self._before = find_graph()
         if graph is None:
             raise LiveError("PipeWire does not answer")
         if self.name in (*graph.sources, *graph.sinks):
             raise LiveError(f"there is a device of the name {self.name!r}; give the virtual {self.kind} another name")
-        # Asked before there is this one: then the desktop chooses anew, and for a moment nothing is chosen.
-        self._others = graph.sources if self.kind == "microphone" else graph.sinks
         owner = f"{os.getpid()}-{_started(os.getpid())}"
         _pactl(
             "load-module",
@@ -185,6 +189,10 @@ def _require_server(kind: str) -> None:
         program = {"darwin": "BlackHole", "win32": "VB-CABLE"}.get(sys.platform, "a virtual cable")
         side = {"microphone": "--output", "speaker": "--input"}[kind]
         raise LiveError(f"a virtual {kind} needs PipeWire; here, install {program} and name it by {side}")
+    if pulse_running():
+        raise LiveError(
+            f"a virtual {kind} needs PipeWire; PulseAudio makes one by two commands, see docs/live.md, PulseAudio"
+        )
     if not running():
         raise LiveError(
             f"a virtual {kind} needs PipeWire, which does not run for this user; with JACK alone, connect the ports of "

@@ -67,9 +67,12 @@ class Watch:
                 self._compare()
                 self._check_pace()
                 lost = not self._link.active or time.monotonic() - since > SILENT_S
-            if lost:
-                self._reconnect()
+            gone = self._link.routing.gone
+            if lost or gone:
+                self._reconnect(gone)
                 since = time.monotonic()
+            for message in self._link.routing.look():  # without the lock: the server may stand still
+                self._say(message)
 
     def _report(self) -> None:
         """What the other threads ran into."""
@@ -126,11 +129,13 @@ class Watch:
                 "device (ALSA's null or file?), and what is heard and recorded is not what comes in; take another"
             )
 
-    def _reconnect(self) -> None:
+    def _reconnect(self, gone: str) -> None:
+        """Begin anew with the devices; `gone`: one that its server has no more, while that goes on."""
         link = self._link
-        self._say(f"device {link.input.name!r} or {link.output.name!r} stopped; trying to get it back")
+        which = repr(gone) if gone else f"{link.input.name!r} or {link.output.name!r}"
+        self._say(f"device {which} stopped; trying to get it back")
         with link.lock:
-            link.close(lost=True)
+            link.close(lost=not gone)
             link.state = "reconnecting"
         attempt = 0
         while not self._ending.wait(BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]):
