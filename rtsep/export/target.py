@@ -93,7 +93,10 @@ class Target:
             Functions that can be called from outside.
         """
         machine = self._machine()
-        whole, *others = (llvm.parse_assembly(text) for text in (interface, *program.modules))
+        modules = (interface, *program.modules)
+        if "wasm" in self.triple:  # no fused multiply-add there; in software it takes ten times as long
+            modules = tuple(text.replace("@llvm.fma.", "@llvm.fmuladd.") for text in modules)
+        whole, *others = map(llvm.parse_assembly, modules)
         for module in others:
             whole.link_in(module)
         whole.triple, whole.data_layout = self.triple, str(machine.target_data)
@@ -147,6 +150,6 @@ def _sizes(content: bytes, memory: int) -> Sizes:
         name = name.decode("latin-1") if isinstance(name, bytes) else name
         if section.is_text():
             code += section.size()
-        elif name.startswith((".rodata", ".data", "__const")):
+        elif name.startswith((".rodata", ".data", "__const", "DATA")):
             constants += section.size()
     return Sizes(code, constants, memory)
