@@ -86,7 +86,7 @@ async function start(connect) {
       numberOfOutputs: 1 + rows.length, outputChannelCount: Array(1 + rows.length).fill(channelCount),
       processorOptions: {bytes: await answer.arrayBuffer()},
     });
-    node.onprocessorerror = () => fail(new Error("the separator stopped"));
+    node.onprocessorerror = () => stop().then(() => fail(new Error("the separator failed")));
     node.port.onmessage = ({data}) => { load = load === null ? data.load : 0.7 * load + 0.3 * data.load; figures(); };
     const analysers = rows.map((_, row) => {
       const analyser = new AnalyserNode(context, {fftSize: n_fft, smoothingTimeConstant: 0,
@@ -184,9 +184,10 @@ function fail(error) {
   }[error.name] ?? error.message;
 }
 
+// One after the other: starting takes a while, and a second click is meant for what the first one has made.
+let last = Promise.resolve();
 const attempt = action => {
-  $("problem").textContent = "";
-  action().catch(fail);
+  last = last.then(() => { $("problem").textContent = ""; }).then(action).catch(fail);
 };
 
 $("microphone").onclick = () => attempt(() => isPressed($("microphone")) ? stop() : start(microphone));
