@@ -1,4 +1,4 @@
-"""Exported libraries on emulated Cortex-M processors: their output, and the instructions that a hop takes."""
+"""Exported libraries on emulated Cortex-M processors: their output, and the instructions and stack of a hop."""
 
 from __future__ import annotations
 
@@ -94,27 +94,38 @@ MAIN = r"""
 #define RELOAD (*(volatile uint32_t *)0xE000E014)
 #define NOW (*(volatile uint32_t *)0xE000E018)
 
+#define PAINTED 8192             /* words below the stack of the caller */
+#define PAINT 0xA5C35A3C
+
 static rtsep state;
 static float in[HOP], out[RTSEP_SOURCES * HOP];
 
 int main(void)
 {
     FILE *from = fopen("in.f32", "rb"), *to = fopen("out.f32", "wb");
-    uint32_t most = 0;
+    uint32_t most = 0, deepest = 0;
     uint64_t sum = 0, count = 0;
     if (!from || !to) return 2;
     rtsep_init(&state);
     RELOAD = 0xFFFFFF, NOW = 0, CONTROL = 5;
     while (fread(in, sizeof(float), HOP, from) == HOP) {
-        uint32_t before = NOW, ticks;
+        uint32_t before, ticks, depth;
+        volatile uint32_t *top;
+
+        __asm__ volatile("mov %0, sp" : "=r"(top));
+        for (depth = 1; depth <= PAINTED; depth++) top[-(int)depth] = PAINT;
+        before = NOW;
         rtsep_process(&state, in, out, HOP);
         ticks = (before - NOW) & 0xFFFFFF;
+        for (depth = PAINTED; depth > 0 && top[-(int)depth] == PAINT; depth--) ;
+        deepest = depth > deepest ? depth : deepest;
         most = ticks > most ? ticks : most;
         sum += ticks, count++;
         fwrite(out, sizeof(float), RTSEP_SOURCES * HOP, to);
     }
     fclose(to);
-    printf("mean %lu longest %lu\n", (unsigned long)(sum / count), (unsigned long)most);
+    printf("mean %lu longest %lu stack %lu\n", (unsigned long)(sum / count), (unsigned long)most,
+           (unsigned long)(4 * deepest));
     return 0;
 }
 """
@@ -140,6 +151,7 @@ class Run(NamedTuple):
     sources: np.ndarray  # float32 (n_src, n_samples)
     instructions: int  # a hop, in the mean
     longest: int
+    stack: int  # bytes below the caller's
     sizes: Sizes
 
 
@@ -166,9 +178,9 @@ def run(separator: Separator, board: Board, x: np.ndarray, folder: Path) -> Run:
     line = f"{EMULATOR} -M {board.machine} -nographic -monitor none -serial none -icount shift=0 -kernel board.elf"
     semihosting = ["-semihosting-config", "enable=on,target=native"]
     ran = subprocess.run([*line.split(), *semihosting], cwd=folder, capture_output=True, text=True, timeout=1000)
-    found = re.search(r"mean (\d+) longest (\d+)", ran.stdout)
+    found = re.search(r"mean (\d+) longest (\d+) stack (\d+)", ran.stdout)
     if not found:
         raise RuntimeError(f"status {ran.returncode}: {ran.stdout}{ran.stderr}")
     y = np.fromfile(folder / "out.f32", np.float32).reshape(-1, separator.n_src, hop)
-    mean, longest = (INSTRUCTIONS_PER_TICK * int(ticks) for ticks in found.groups())
-    return Run(y.transpose(1, 0, 2).reshape(separator.n_src, -1), mean, longest, sizes)
+    mean, longest = (INSTRUCTIONS_PER_TICK * int(ticks) for ticks in found.groups()[:2])
+    return Run(y.transpose(1, 0, 2).reshape(separator.n_src, -1), mean, longest, int(found[3]), sizes)

@@ -68,6 +68,7 @@ def main() -> None:
                     "difference": difference,
                     "instructions": ran.instructions,
                     "longest": ran.longest,
+                    "stack": ran.stack,
                     "code": ran.sizes.code,
                     "constants": ran.sizes.constants,
                     "ram": ram,
@@ -83,13 +84,12 @@ def page(result: dict[str, Any]) -> str:
         "# Small processors",
         "",
         "Made by `python bench/export.py -o docs`: 16 kHz, latency 16 ms, one channel. Instructions of a hop in an "
-        "emulator (mean; the longest within a few per cent), and what that is a second. Bits: those of "
-        "`rtsep.Separator`, or not: for processors without double precision the tool chain's C library has an `expf` "
-        "and a `logf` of its own.",
+        "emulator (mean; the longest within a few per cent), and what that is a second. RAM: an instance; the deepest "
+        "stack of a hop comes on top. Bits: those of `rtsep.Separator`, or not.",
         "",
         "| | hop | processor | thousand instructions a hop | million a second | code, kB | constants, kB | RAM, kB | "
-        "bits |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "stack, bytes | bits |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     for row in result["rows"]:
         a_second = row["instructions"] / row["hop_ms"] / 1e3
@@ -97,7 +97,7 @@ def page(result: dict[str, Any]) -> str:
         same = f"within {row['difference']:.0e} of the peak" if row["difference"] else "the same"
         lines.append(
             f"| {row['what']} | {row['hop_ms']:g} ms | {row['board']} | {row['instructions'] / 1e3:.0f} | "
-            f"{a_second:.0f} | {' | '.join(sizes)} | {same} |"
+            f"{a_second:.0f} | {' | '.join(sizes)} | {row['stack']} | {same} |"
         )
     lines += [
         "",

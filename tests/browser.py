@@ -70,14 +70,24 @@ class Page:
             assert time.monotonic() < end, (expression, self.console, await self.value("document.body.innerText"))
             await asyncio.sleep(0.1)
 
+    async def click(self, selector: str) -> None:
+        """As a person does, which lets a page play and listen."""
+        box = await self.value(
+            f"(element => (element.scrollIntoView(), element.getBoundingClientRect().toJSON()))"
+            f"(document.querySelector({json.dumps(selector)}))"
+        )
+        where = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2, "button": "left", "clickCount": 1}
+        for kind in ("mousePressed", "mouseReleased"):
+            await self.call("Input.dispatchMouseEvent", type=kind, **where)
+
     async def picture(self, path: Path) -> None:
         shot = await self.call("Page.captureScreenshot", format="png", captureBeyondViewport=True)
         path.write_bytes(base64.b64decode(shot["data"]))
 
 
 @asynccontextmanager
-async def browser():
-    """A `Page`; its browser ends with the context."""
+async def browser(*options: str):
+    """A `Page`; its browser, with more options on its command line, ends with the context."""
     import aiohttp
 
     program = require_browser()
@@ -87,11 +97,15 @@ async def browser():
             "--headless",
             "--no-sandbox",
             "--disable-gpu",
+            "--disable-quic",
             "--no-first-run",
             "--disable-background-networking",
+            "--disable-component-update",
+            "--disable-sync",
             "--disable-dev-shm-usage",
             "--remote-debugging-port=0",
             f"--user-data-dir={profile}",
+            *options,
             "about:blank",
             stdout=asyncio.subprocess.DEVNULL,
             stderr=asyncio.subprocess.DEVNULL,

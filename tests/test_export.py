@@ -122,7 +122,7 @@ def test_other_processors_compute_the_same_bits(processor, estimator, phase, tmp
     assert np.array_equal(y[:, 0], separator.process(x[0]))
 
 
-@pytest.mark.parametrize("board", ["Cortex-M7", "Cortex-M55"])
+@pytest.mark.parametrize("board", ["Cortex-M4", "Cortex-M7", "Cortex-M55"])
 def test_small_processors_compute_the_same_bits(board, tmp_path):
     if tool := cortex_m.missing():
         pytest.skip(f"{tool} is not installed")
@@ -131,6 +131,7 @@ def test_small_processors_compute_the_same_bits(board, tmp_path):
     ran = cortex_m.run(separator, cortex_m.BOARDS[board], x, tmp_path / "out")
     assert np.array_equal(ran.sources, separator.process(x))
     assert ran.instructions > 1e5
+    assert 100 < ran.stack < 16_000
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="no C compiler")

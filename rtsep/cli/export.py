@@ -12,7 +12,7 @@ from rtsep.cli.machine import add_json_option
 
 DESCRIPTION = """\
 Make a C library of a separator: the same machine code that runs in Python, for any processor that LLVM knows, without
-Python, without memory allocation, without an operating system.
+Python, without memory allocation, without an operating system. Or a plug-in, or a page for browsers.
 """
 
 EPILOG = """\
@@ -21,6 +21,7 @@ examples:
   rtsep export speech -o out --target aarch64-linux-gnu
   rtsep export denoise -o out --target thumbv7em-none-eabi --cpu cortex-m7 --rate 16000 --latency-ms 8
   rtsep export speech --format lv2 -o ~/.lv2
+  rtsep export speech --format web -o site
   rtsep export speech -o out --target thumbv8.1m.main-none-eabi --rate 16000 --hop-ms 8 --weights int8
 """
 
@@ -29,7 +30,7 @@ def add_parser(commands: Any) -> None:
     """Describe the command."""
     parser = commands.add_parser(
         "export",
-        help="make a C library of a separator",
+        help="make a C library, a plug-in or a page of a separator",
         description=DESCRIPTION,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -44,9 +45,9 @@ def add_parser(commands: Any) -> None:
     )
     parser.add_argument(
         "--format",
-        choices=("library", "lv2", "ladspa"),
+        choices=("library", "lv2", "ladspa", "web"),
         default="library",
-        help="a C library, or plug-ins, which need a C compiler (default: %(default)s)",
+        help="a C library, plug-ins, which need a C compiler, or a page for browsers (default: %(default)s)",
     )
     parser.add_argument(
         "--weights",
@@ -66,13 +67,17 @@ def run(args: argparse.Namespace) -> int:
     from rtsep.export.library import write_library
     from rtsep.export.plugin import FORMATS, write_plugins
     from rtsep.export.target import Target
+    from rtsep.export.web import TRIPLE, write_page
     from rtsep.separator import Separator
 
     if args.what is not None:
         if args.estimator not in (None, args.what):
             raise ConfigError(f"{args.what!r} and --estimator {args.estimator!r}: one of them")
         args.estimator = args.what
-    target = Target(args.target, args.cpu)
+    web = args.format == "web"
+    if web and (args.cpu or args.target not in ("", TRIPLE)):
+        raise ConfigError("--format web is for browsers: it takes neither --target nor --cpu")
+    target = Target(TRIPLE if web else args.target, args.cpu)
     estimator, phase, output = engine_settings(args)
     if args.weights != "float32":
         if not hasattr(estimator, "weights"):
@@ -86,6 +91,8 @@ def run(args: argparse.Namespace) -> int:
     ]
     if plug_in:
         written = write_plugins(separators, target, args.output, args.format, args.overwrite)
+    elif web:
+        written = [(args.output, write_page(separators[0], args.output, args.overwrite))]
     else:
         written = [(args.output, write_library(separators[0], target, args.output, args.overwrite))]
     args.report = {"estimator": estimator.name, "phase": phase.name, "target": target.triple, "cpu": target.cpu}

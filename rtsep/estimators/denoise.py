@@ -21,6 +21,7 @@ import numpy as np
 from rtsep.config import StreamConfig, check_real
 from rtsep.engine.protocols import CompiledEstimator
 from rtsep.engine.registry import register_estimator
+from rtsep.kernels.elementary import exp
 from rtsep.kernels.jit import inlined, kernel
 from rtsep.kernels.memory import aligned, constant, zeros
 
@@ -76,7 +77,7 @@ def log_spectral_gain(prior, posterior):
         e1 = (v * (v + np.float32(2.334733)) + np.float32(0.250621)) / (
             v * (v + np.float32(3.330657)) + np.float32(1.681534)
         )
-        e1 *= np.float32(math.exp(-v)) / v
+        e1 *= exp(-v) / v
     # What is left lies between -0.29 and 0.11: five terms of the exponential series err by 2e-5.
     h = np.float32(0.5) * e1
     series = np.float32(1 / 2) + h * (np.float32(1 / 6) + h * np.float32(1 / 24))
@@ -138,7 +139,7 @@ def estimate_denoise(state, mixture, power, magnitudes):
                 noise[k] = started * minimum[k]
             else:
                 # Probability of speech (2012, eq. 18), its guard against stagnation (eq. 23), noise (eq. 22).
-                unlikely = np.float32(math.exp(-min(around[k] / noise[k] * SLOPE, np.float32(80))))
+                unlikely = exp(-min(around[k] / noise[k] * SLOPE, np.float32(80)))
                 p = one / (one + (one + PRESENT_SNR) * unlikely)
                 presence[k] = p + keep_presence * (presence[k] - p)
                 if presence[k] > STAGNANT:

@@ -18,6 +18,7 @@ import numpy as np
 from rtsep.config import StreamConfig
 from rtsep.estimators.bands import TOP_HZ, bin_frequencies, expansion_bands
 from rtsep.estimators.model_file import N_ADVANCES, Shape
+from rtsep.kernels.elementary import log10
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import aligned, constant, zeros
 
@@ -142,7 +143,7 @@ def extract_features(state, stream, mixture, power, features):
         level[0] += rate * (now - level[0])
         if n_seen == 1:
             level[0] = now
-    log_level = np.float32(math.log10(max(level[0], TINY)))
+    log_level = log10(max(level[0], TINY))
     renew = counter[0] % state.span[0] == 0
     for b in range(n_bands):
         p = max(bands[b], TINY)
@@ -155,10 +156,10 @@ def extract_features(state, stream, mixture, power, features):
             if renew:
                 floor[b] = candidate[b]
                 candidate[b] = smoothed[b]
-        log_power = np.float32(math.log10(p))
+        log_power = log10(p)
         features[b] = SCALE * min(max(log_power - log_level, LEAST), MOST)
         if state.cues[0]:
-            above = log_power - np.float32(math.log10(floor[b]))
+            above = log_power - log10(floor[b])
             features[n_bands + b] = SCALE * min(max(above, LEAST_ABOVE), MOST_ABOVE)
     if state.cues[1]:
         extract_advances(state, stream, mixture, features[n_bands * (2 if state.cues[0] else 1) :])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Callable
@@ -93,7 +95,12 @@ class Target:
             Functions that can be called from outside.
         """
         machine = self._machine()
-        whole, *others = (llvm.parse_assembly(text) for text in (interface, *program.modules))
+        modules = (interface, *program.modules)
+        if "wasm" in self.triple:  # no fused multiply-add there; in software it takes ten times as long
+            modules = tuple(text.replace("@llvm.fma.", "@llvm.fmuladd.") for text in modules)
+        if self.triple.startswith("thumbv8.1m"):
+            modules = tuple(map(_in_halves, modules))
+        whole, *others = map(llvm.parse_assembly, modules)
         for module in others:
             whole.link_in(module)
         whole.triple, whole.data_layout = self.triple, str(machine.target_data)
@@ -105,6 +112,29 @@ class Target:
         builder.getModulePassManager().run(whole, builder)
         content = bytes(machine.emit_object(whole))
         return Machine(program, content, _sizes(content, program.memory_bytes))
+
+
+def _in_halves(text: str) -> str:
+    """LLVM code that loads eight int8 as twice four: four become numbers while they are loaded, eight one by one."""
+    eight = re.compile(
+        r"^ *(%\S+) = load <8 x i8>, ptr (\S+), align 1.*\n *(%\S+) = sitofp <8 x i8> \1 to <8 x float>$", re.M
+    )
+    numbers = itertools.count()
+
+    def halves(found: re.Match[str]) -> str:
+        place, value, n = found[2], found[3], next(numbers)
+        return "\n".join(
+            [
+                f"  %place.{n} = getelementptr i8, ptr {place}, i32 4",
+                f"  %low.{n} = load <4 x i8>, ptr {place}, align 1",
+                f"  %high.{n} = load <4 x i8>, ptr %place.{n}, align 1",
+                *(f"  %{half}.{n}.f = sitofp <4 x i8> %{half}.{n} to <4 x float>" for half in ("low", "high")),
+                f"  {value} = shufflevector <4 x float> %low.{n}.f, <4 x float> %high.{n}.f, "
+                "<8 x i32> <i32 0, i32 1, i32 2, i32 3, i32 4, i32 5, i32 6, i32 7>",
+            ]
+        )
+
+    return eight.sub(halves, text)
 
 
 @dataclass(frozen=True)
@@ -147,6 +177,6 @@ def _sizes(content: bytes, memory: int) -> Sizes:
         name = name.decode("latin-1") if isinstance(name, bytes) else name
         if section.is_text():
             code += section.size()
-        elif name.startswith((".rodata", ".data", "__const")):
+        elif name.startswith((".rodata", ".data", "__const", "DATA")):
             constants += section.size()
     return Sizes(code, constants, memory)

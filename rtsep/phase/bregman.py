@@ -29,6 +29,7 @@ import numpy as np
 from rtsep.config import StreamConfig, check_choice, check_int, check_real
 from rtsep.engine.channels import TINY
 from rtsep.engine.registry import register_phase
+from rtsep.kernels.elementary import exp, log
 from rtsep.kernels.jit import inlined
 from rtsep.kernels.simd import get, put
 from rtsep.phase.difference import FALLBACK, ONE
@@ -44,7 +45,7 @@ SLACK = 0.3
 @inlined
 def _raise(z, exponent):
     """z to a power."""
-    return np.float32(math.exp(exponent * math.log(z)))
+    return exp(exponent * log(z))
 
 
 @inlined
@@ -53,7 +54,7 @@ def _gradient(power, target, beta, left):
     if not left:
         return _raise(power, beta - TWO) * (power - target)
     if beta == ONE:
-        return np.float32(math.log(power / target))
+        return log(power / target)
     return (_raise(power, beta - ONE) - _raise(target, beta - ONE)) / (beta - ONE)
 
 

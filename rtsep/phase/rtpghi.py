@@ -20,6 +20,7 @@ from rtsep.config import StreamConfig, check_int, check_real
 from rtsep.engine.channels import TINY, take_valid
 from rtsep.engine.protocols import OnlinePhase
 from rtsep.engine.registry import register_phase
+from rtsep.kernels.elementary import log
 from rtsep.kernels.heap import drop_top, push
 from rtsep.kernels.jit import kernel, pasted
 from rtsep.kernels.memory import aligned, constant, zeros
@@ -142,7 +143,7 @@ def recover_rtpghi(state, mixture, power, line, magnitudes, hop_out):
     for j in range(n_src):
         move(state.logs, 3 * j * n_bins, state.logs, (3 * j + 1) * n_bins, 2 * n_bins)
         for k in range(n_bins):
-            state.logs[j, 2, k] = math.log(max(state.magnitudes[n_ahead, j, k], TINY))
+            state.logs[j, 2, k] = log(max(state.magnitudes[n_ahead, j, k], TINY))
         _gradient(state, j, now)
         _integrate(state, j, now)
     turn_to_spectra(state.magnitudes[0], state.turns, state.synthesis.centre, state.synthesis.spectra)

@@ -27,6 +27,7 @@ import numpy as np
 
 from rtsep.config import StreamConfig
 from rtsep.engine.channels import TINY
+from rtsep.kernels.elementary import log, phasor
 from rtsep.kernels.jit import inlined, kernel
 from rtsep.kernels.memory import constant, zeros
 from rtsep.kernels.simd import move
@@ -75,9 +76,9 @@ def lobe_curvature(config: StreamConfig) -> float:
 @inlined
 def interpolate_peak(v, j, k, floor):
     """Bin of the top of the parabola through the log magnitudes of row `j` at k - 1, k, k + 1."""
-    a = math.log(max(v[j, k - 1], floor))
-    b = math.log(max(v[j, k], floor))
-    c = math.log(max(v[j, k + 1], floor))
+    a = log(max(v[j, k - 1], floor))
+    b = log(max(v[j, k], floor))
+    c = log(max(v[j, k + 1], floor))
     curvature = a - 2 * b + c
     if curvature > -1e-9:
         return float(k)
@@ -92,7 +93,7 @@ def _holds(state, v, c, j, peak, low, high, floor):
         now += v[j, k] * v[j, k]
         then += state.before[c, j, k] * state.before[c, j, k]
     a, b, d = max(v[j, peak - 1], floor), v[j, peak], max(v[j, peak + 1], floor)
-    curvature, wanted = math.log(a * d / (b * b)), state.curvature[0]
+    curvature, wanted = log(a * d / (b * b)), state.curvature[0]
     return now < POWER_CHANGE * then < POWER_CHANGE**2 * now and abs(curvature / wanted - ONE) < CURVATURE_ERROR
 
 
@@ -104,8 +105,7 @@ def _fill_region(state, v, mixture, previous, phasors, c, j, peak, low, high, fl
         bins = interpolate_peak(v, j, peak, floor)
         holds = not guarded or _holds(state, v, c, j, peak, low, high, floor)
     cycles = state.hop[0] * bins / state.n_fft[0]
-    angle = 2 * math.pi * (cycles - math.floor(cycles))
-    wr, wi = np.float32(math.cos(angle)), np.float32(math.sin(angle))
+    wr, wi = phasor(np.float32(cycles - math.floor(cycles)))
     for k in range(low, high):
         total = np.float32(0)
         if guarded:

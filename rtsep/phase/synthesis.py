@@ -6,19 +6,17 @@ mixture: every source gets its levels and phase differences, so that its stereo 
 
 from __future__ import annotations
 
-import math
 from typing import NamedTuple
 
 import numpy as np
 
 from rtsep.config import StreamConfig
 from rtsep.engine.channels import image_of_channel
+from rtsep.kernels.elementary import phasor
 from rtsep.kernels.fft import FFTPlan, irfft, plan_fft
 from rtsep.kernels.jit import kernel, pasted
 from rtsep.kernels.memory import constant, zeros
 from rtsep.kernels.simd import clear, move
-
-TURN = np.float32(2 * math.pi)
 
 
 class SynthesisState(NamedTuple):
@@ -76,9 +74,9 @@ def turn_to_spectra(magnitudes, turns, centre, spectra):
     """
     for j in range(magnitudes.shape[0]):
         for k in range(magnitudes.shape[1]):
-            angle = TURN * (turns[j, k] - centre[k])
-            spectra[j, 0, k] = magnitudes[j, k] * math.cos(angle)
-            spectra[j, 1, k] = magnitudes[j, k] * math.sin(angle)
+            re, im = phasor(turns[j, k] - centre[k])
+            spectra[j, 0, k] = magnitudes[j, k] * re
+            spectra[j, 1, k] = magnitudes[j, k] * im
 
 
 @pasted
