@@ -155,7 +155,7 @@ class Scene:
         found = []
         for power in powers(self.sources.sum(0), config):
             estimate_nmf(state, np.zeros((1, 2, config.n_bins), np.float32), power, spare)
-            found.append(state.activations.copy())
+            found.append(state.activations[: sum(n_atoms)].copy())
         h = np.array(found).T
         loud = np.stack([powers(source, config).sum(1) for source in self.sources])
         active = loud > loud.max(1, keepdims=True) * 1e-4
