@@ -5,7 +5,7 @@
     python bench/decompose.py -o docs --work FOLDER --paper      # 60 notes, flows of the paper's size: takes weeks
 
 Needs PyTorch, fluidsynth and the soundfonts that bench/piano_corpus.py names. Models are learned from isolated notes of
-some pianos and search in chords of another. What is done is kept, cell by cell; models are in FOLDER, one for each size.
+some pianos and search in chords of another. What is done is kept, cell by cell; models are in FOLDER.
 """
 
 from __future__ import annotations
@@ -305,7 +305,7 @@ def needs(method: str) -> dict[str, float]:
     clips = isolated({"one": next(iter(PIANOS.values()))}, study.pitches, (75,), 0.5, study.sr)
     notes = {pitch_name(pitch): found for pitch, found in clips.items()}
     marks: list[float] = []
-    few = size._replace(epochs=2, batch=min(size.batch, FEW_FRAMES))
+    few = size._replace(epochs=2, batch=size.batch if method == "dds3" else FEW_FRAMES)
     model = learn_signals(
         notes,
         study.sr,
@@ -480,8 +480,8 @@ def _needed(result: dict[str, Any]) -> list[str]:
     if not found:
         return []
     return [
-        "**The size of the paper** (`--paper`) has not been run. From two epochs of few frames and two steps of a search",
-        "with flows of that size, this is what one core would take for it; patience may end a learning before.",
+        "**The size of the paper** (`--paper`) has not been run. From two epochs of few frames and two steps of a",
+        "search with flows of that size, this is what one core would take for it; patience may end a learning before.",
         "",
         *table(
             ["flows of", "weights, millions", "learning, a seed, hours", "all searches, hours", "a step keeps, GB"],
@@ -565,14 +565,14 @@ def main() -> None:
     result["made"]["versions"]["torch"] = torch.__version__
     parts: list[tuple[str, str, Callable[[], Any]]] = []
     for seed in SEEDS:
-        for row in cells(study, seed):
+        for number, row in enumerate(cells(study, seed)):
+            if study is MIDDLE and seed == SEEDS[0] and number == len(rows_of(study.weights)):
+                parts += [("paper", method, partial(needs, method)) for method in PAPER]
             key = "/".join(format(value, "g") if isinstance(value, float) else str(value) for value in row)
             parts.append(("cells", key, partial(cell, study, *row, args.work)))
         if seed == SEEDS[0]:  # models of one seed are enough for these
             parts += [("adaptation", str(n), partial(adaptation, study, n, args.work)) for n in range(PAIRS)]
             parts += [("costs", f"{m}/{n or 'any'}", partial(cost, study, m, n, args.work)) for m, n in costs()]
-            if study is MIDDLE:
-                parts += [("paper", method, partial(needs, method)) for method in PAPER]
     for kind, key, measure in parts:
         if key not in result[kind]:
             result[kind][key] = measure()

@@ -8,7 +8,8 @@ updates find h (see `rtsep.factorise.nmf` and `rtsep.factorise.levy_nmf` for eac
     beta       h <- h * (W^T (v (Wh)^(b-2)) / W^T (Wh)^(b-1))^g
 
 They start half from the activations of the frame before, half from a flat spectrum of activations, so that they follow
-onsets. A source has the share V_j^a / sum V^a of a bin, V_j = W_j h_j, a = 2 for magnitudes, 1 for powers.
+onsets. A source has the share V_j^a / sum V^a of a bin, V_j = B_j h_j, a = 2 for magnitudes, 1 for powers. B is what
+the atoms stand for in mixtures (`rtsep.mixed_lessons`), W where a dictionary has learned from no mixtures.
 
 *Context.* Features may also hold the spectra 16 and 32 ms ago, in 64 bands: an atom is then a short stretch of sound.
 
@@ -65,6 +66,7 @@ class NMFState(NamedTuple):
     """Dictionary, history and what the updates work on; float32 unless said. (n_all,): known and free atoms, padded."""
 
     atoms: np.ndarray  # constant (n_panels, 1 + n_atoms, PANEL): W by panels of features
+    spectra: np.ndarray  # constant (n_panels of bins, 1 + n_atoms, PANEL): what each stands for in its source
     inverse: np.ndarray  # constant (n_all,): 1 / sum of each atom
     first: np.ndarray  # int64, constant (n_src + 1,): first atom of each source
     edges: np.ndarray  # int64, constant (CONTEXT_BANDS + 1,): of the bands of context
@@ -204,12 +206,12 @@ def _project(rows, at, step, first, last, n, d, both, up, down):
 
 
 @inlined
-def _compose(state, panel, first, last, with_free, out, start):
+def _compose(state, atoms, panel, first, last, with_free, out, start):
     """A panel of W h, of known atoms from `first` to `last` and of the free ones, to `out` from `start` on."""
     n_atoms, n_padded, activations = state.first[-1], state.model.size, state.activations
     at = (panel * (1 + n_atoms) + 1) * PANEL
-    s = _load_panel(state.atoms, at - PANEL)  # zeros
-    s = _add_rows(state.atoms, at + first * PANEL, PANEL, activations, first, last, s)
+    s = _load_panel(atoms, at - PANEL)  # zeros
+    s = _add_rows(atoms, at + first * PANEL, PANEL, activations, first, last, s)
     if with_free:
         n_free = state.free.atoms.shape[0]
         s = _add_rows(state.free.atoms, panel * PANEL, n_padded, activations, n_atoms, n_atoms + n_free, s)
@@ -256,7 +258,7 @@ def compare_model(state):
     Real-time safe.
     """
     for panel in range(state.atoms.shape[0]):
-        _compose(state, panel, 0, state.first[-1], True, state.model, 0)
+        _compose(state, state.atoms, panel, 0, state.first[-1], True, state.model, 0)
         _compare(state, panel * PANEL)
 
 
@@ -292,7 +294,7 @@ def update_activations(state):
     clear(down, 0, down.size)
     for panel in range(n_panels):
         start = panel * PANEL
-        _compose(state, panel, 0, n_atoms, True, state.model, 0)
+        _compose(state, state.atoms, panel, 0, n_atoms, True, state.model, 0)
         _compare(state, start)
         n, d = _load_panel(state.numerator, start), _load_panel(state.denominator, start)
         _project(state.atoms, (panel * n_rows + 1) * PANEL, PANEL, 0, n_atoms, n, d, both, up, down)
@@ -331,7 +333,7 @@ def estimate_nmf(state, mixture, power, magnitudes):
     """
     n_src, n_bins = magnitudes.shape
     activations, parts, first, n_padded = state.activations, state.parts, state.first, state.model.size
-    n_known, n_panels, n_rows = first.size - 1, state.atoms.shape[0], state.atoms.shape[1]
+    n_known, n_panels, n_rows = first.size - 1, state.spectra.shape[0], state.atoms.shape[1]
     n_all = n_rows - 1 + state.free.atoms.shape[0]
     # An atom as large as the frame would have this activation; each has its part of it.
     flat = np.float32(state.size[0]) / np.float32(n_all)
@@ -352,9 +354,9 @@ def estimate_nmf(state, mixture, power, magnitudes):
     powers = state.choice[0] == IS or state.choice[0] == LEVY
     for panel in range(n_panels):
         for j in range(n_known):
-            _compose(state, panel, first[j], first[j + 1], False, parts, j * n_padded)
+            _compose(state, state.spectra, panel, first[j], first[j + 1], False, parts, j * n_padded)
         if n_src > n_known:
-            _compose(state, panel, 0, 0, True, parts, n_known * n_padded)
+            _compose(state, state.spectra, panel, 0, 0, True, parts, n_known * n_padded)
     for i in range(0, n_bins, LANES):  # parts are padded
         total = load(parts, i) * ZERO
         for j in range(n_src):
@@ -444,6 +446,7 @@ class NMF(CompiledEstimator):
         n_all = -(-(n_atoms + n_free) // LANES) * LANES
         return NMFState(
             atoms=panels(w),
+            spectra=panels(self.dictionary.spectra),
             inverse=constant(1 / np.pad(w.sum(0), (0, n_all - n_atoms), constant_values=1)),
             first=constant(np.cumsum([0, *self.dictionary.n_atoms]), np.int64),
             edges=constant(framing.band_edges, np.int64),
