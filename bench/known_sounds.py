@@ -1,9 +1,9 @@
 """What dictionaries of known sounds are worth, beside what knows nothing of them, and what they cost.
 
-    python bench/known_sounds.py -o docs --test FOLDER --train FOLDER
-    python bench/known_sounds.py -o docs --test FOLDER --train FOLDER --renew "nmf, KL" ...    # measure rows anew
+    python bench/known_sounds.py -o docs --test FOLDER --train FOLDER                       # goes on where it was
+    python bench/known_sounds.py -o docs --test FOLDER --train FOLDER --renew "nmf, KL"     # measures rows anew
 
-Goes on where it was interrupted. Writes known_sounds.json, known_sounds.md and known_sounds.png. FOLDER/music, FOLDER/noise and FOLDER/known_voices are
+Writes known_sounds.json, known_sounds.md and known_sounds.png. FOLDER/music, FOLDER/noise and FOLDER/known_voices are
 recordings; `CASES` names those that are used. Sources are mixed at 0 dB, at 16 kHz. "Same recordings": a dictionary is
 learned from the first two thirds, at most 30 s, and what is separated are the last third's first 8 s. Loops shorter
 than 4 s are played three times, so that their last third has been heard. "Other recordings": the drums are learned

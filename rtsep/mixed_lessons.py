@@ -81,14 +81,15 @@ def learn_from_mixtures(
         each = np.stack([powers_of(x, config)[heard] for x in sources])
         level = power[heard] if framing.powers else np.sqrt(power[heard])
         mean = level.mean(1, keepdims=True) + EPS  # the unit of the activations
+        each = (each if framing.powers else np.sqrt(each)) / mean
         activations.append(h[heard])
-        spectra.append((each if framing.powers else np.sqrt(each)) / mean)
+        spectra.append(np.sqrt(each) if framing.beta is None else each)  # Levy NMF models the root of the powers
         if told:
             told(i + 1, N_MIXTURES + len(whole))
     h, v = np.concatenate(activations).T.astype(float), np.concatenate(spectra, 1).astype(float)
     sounding = v.any((0, 2))
     h, v = h[:, sounding], v[:, sounding]
-    beta = 0.0 if framing.beta is None else framing.beta  # Levy NMF: of powers, as IS
+    beta = 1.0 if framing.beta is None else framing.beta
     found = dictionary.atoms[: framing.n_bins].astype(float)
     for j, (start, stop) in enumerate(pairwise(edges)):
         mine = found[:, start:stop] + EPS
