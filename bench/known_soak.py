@@ -98,7 +98,7 @@ def render(result: dict[str, Any]) -> str:
             "",
             *table(["what is not known", "minutes", "trumpet", "the rest"], rows),
             "",
-            f"Values that were not finite: {result['not_finite']}. {speed:.0f} times faster than real time (processor).",
+            f"Values that were not finite: {result['not_finite']}. {speed:.0f} times faster than real time.",
             "",
             f"Measured by {measured(result, 'numpy', 'numba')}.",
             "",
