@@ -1,6 +1,7 @@
 """What dictionaries of known sounds are worth, beside what knows nothing of them, and what they cost.
 
-    python bench/known_sounds.py -o docs --test FOLDER --train FOLDER
+    python bench/known_sounds.py -o docs --test FOLDER --train FOLDER                       # goes on where it was
+    python bench/known_sounds.py -o docs --test FOLDER --train FOLDER --renew "nmf, KL"     # measures rows anew
 
 Writes known_sounds.json, known_sounds.md and known_sounds.png. FOLDER/music, FOLDER/noise and FOLDER/known_voices are
 recordings; `CASES` names those that are used. Sources are mixed at 0 dB, at 16 kHz. "Same recordings": a dictionary is
@@ -20,7 +21,9 @@ atoms by several divergences; how near the product is to the spectrogram without
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from functools import partial
 from itertools import permutations
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -80,6 +83,7 @@ CASES: dict[str, list[tuple[Any, Any]]] = {
 }
 LEARNED: dict[str, dict[str, Any]] = {
     "nmf, KL": {},
+    "nmf, KL, window 128 ms": {"window_ms": 128, "latency_ms": 16},
     "nmf, KL, no context": {"context_ms": ()},
     "nmf, KL, window 16 ms, context 16 and 32": {"window_ms": 16, "context_ms": (16, 32)},
     "nmf, KL, window 16 ms, no context": {"window_ms": 16, "context_ms": ()},
@@ -88,6 +92,11 @@ LEARNED: dict[str, dict[str, Any]] = {
     "nmf, Levy": {"divergence": "levy"},
     "nmf, 200 exemplars": {"exemplars": True, "n_atoms": 200},
 }
+ALONE, LONGER, PHASES = (
+    "nmf, KL, learned without mixtures",
+    "nmf, KL, 20 iterations",
+    "nmf, KL, and oMISI",
+)  # of the first
 IDEAL = "ideal mask, window 64 ms"
 ONE_KNOWN = "nmf, KL, one known"
 OTHERS = {
@@ -98,6 +107,7 @@ OTHERS = {
     "speech": Speech(),
     "talkers": Talkers(),
 }
+NAMES = [next(iter(LEARNED)), ALONE, LONGER, PHASES, *list(LEARNED)[1:], ONE_KNOWN, IDEAL, *OTHERS]
 ATOMS, ITERATIONS = 100, 10  # of the cost of a hop
 SHARES = (0.0, 0.001, 0.01, 0.05, 0.1)
 TOO_LARGE = 100.0
@@ -155,7 +165,7 @@ class Scene:
         found = []
         for power in powers(self.sources.sum(0), config):
             estimate_nmf(state, np.zeros((1, 2, config.n_bins), np.float32), power, spare)
-            found.append(state.activations.copy())
+            found.append(state.activations[: sum(n_atoms)].copy())
         h = np.array(found).T
         loud = np.stack([powers(source, config).sum(1) for source in self.sources])
         active = loud > loud.max(1, keepdims=True) * 1e-4
@@ -193,36 +203,57 @@ def hop_costs() -> dict[str, float]:
 
 
 def study(test: Path, train: Path, result: dict[str, Any], keep: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    """Add to the result what it lacks; it is kept after each mixture."""
-    ideal = StreamConfig.from_ms(SR, 64, latency_ms=16)
+    """Add to the result what it lacks; it is kept after each row of a mixture."""
     with TemporaryDirectory() as folder:
         for kind, pairs in CASES.items():
             for i, pair in enumerate(pairs):
-                if [kind, i] in result["done"]:
-                    continue
                 scene = Scene(pair, test, train, Path(folder))
-                for name, settings in LEARNED.items():
-                    start = time.process_time()
-                    estimator = NMF(learn(scene.recordings, sr=SR, **settings))
-                    result["learning_s"].setdefault(name, []).append(time.process_time() - start)
-                    _note(result, name, kind, *scene.gain(estimator))
-                    for key, value in zip(("psa", "sparsity"), scene.activations(estimator), strict=True):
-                        result[key].setdefault(name, []).append(round(value, 3))
-                for name, place in scene.recordings.items():
-                    estimator = NMF(learn({name: place}, sr=SR), with_rest=True)
-                    sources = scene.sources if name == "0" else scene.sources[::-1]
-                    _note(result, ONE_KNOWN, kind, *Scene.of(sources).gain(estimator))
-                _note(result, IDEAL, kind, *scene.gain(Oracle(scene.sources), "wiener", ideal))
-                for name, estimator in OTHERS.items():
-                    _note(result, name, kind, *scene.gain(estimator))
-                result["done"].append([kind, i])
-                keep(result)
+                for names, measure in _rows(scene, result):
+                    if all(len(result["gain"].get(name, {}).get(kind, ())) > i for name in names):
+                        continue
+                    for name, gain, taken in measure():
+                        row = result["gain"].setdefault(name, {}).setdefault(kind, [])
+                        if len(row) == i:
+                            row.append(round(gain, 3))
+                            result["hop_us"].setdefault(name, []).append(round(taken, 1))
+                    keep(result)
     return result
 
 
-def _note(result: dict[str, Any], name: str, kind: str, gain: float, taken: float) -> None:
-    result["gain"].setdefault(name, {}).setdefault(kind, []).append(round(gain, 3))
-    result["hop_us"].setdefault(name, []).append(round(taken, 1))
+Rows = Iterator[tuple[str, float, float]]
+
+
+def _rows(scene: Scene, result: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], Callable[[], Rows]]]:
+    """Names of rows, and what measures them: name, gain and microseconds a hop."""
+
+    def learned(name: str, settings: dict[str, Any]) -> Rows:
+        start = time.process_time()
+        estimator = NMF(learn(scene.recordings, sr=SR, **settings))
+        result["learning_s"].setdefault(name, []).append(time.process_time() - start)
+        for key, value in zip(("psa", "sparsity"), scene.activations(estimator), strict=True):
+            result[key].setdefault(name, []).append(round(value, 3))
+        yield name, *scene.gain(estimator)
+        if not settings:
+            known = estimator.dictionary
+            yield ALONE, *scene.gain(NMF(replace(known, spectra=None)))
+            yield LONGER, *scene.gain(NMF(known, 2 * ITERATIONS))
+            yield PHASES, *scene.gain(estimator, "omisi")
+
+    def one_known() -> Rows:
+        for name, place in scene.recordings.items():
+            estimator = NMF(learn({name: place}, sr=SR), with_rest=True)
+            sources = scene.sources if name == "0" else scene.sources[::-1]
+            found.append(Scene.of(sources).gain(estimator))
+        yield ONE_KNOWN, *np.mean(found, 0)
+
+    found: list[tuple[float, float]] = []
+    for name, settings in LEARNED.items():
+        yield (name, *(() if settings else (ALONE, LONGER, PHASES))), partial(learned, name, settings)
+    yield (ONE_KNOWN,), one_known
+    ideal = StreamConfig.from_ms(SR, 64, latency_ms=16)
+    given = {IDEAL: (Oracle(scene.sources), "wiener", ideal)} | {name: (given,) for name, given in OTHERS.items()}
+    for name, arguments in given.items():
+        yield (name,), lambda name=name, arguments=arguments: iter([(name, *scene.gain(*arguments))])
 
 
 def robustness(test: Path) -> dict[str, list[float]]:
@@ -272,17 +303,20 @@ def render(result: dict[str, Any]) -> str:
     rows = [
         [
             name,
-            *(f"{np.mean(gains[kind]):+.1f}" for kind in CASES),
+            *(
+                f"{np.mean(gains[kind]):+.1f}" if len(gains.get(kind, ())) >= len(CASES[kind]) else "-"
+                for kind in CASES
+            ),
             "" if name == IDEAL else f"{np.median(result['hop_us'][name]):.0f}",
             *(
                 f"{np.mean(result[key][name]):.2f}" if name in result.get(key, {}) else ""
                 for key in ("psa", "sparsity")
             ),
         ]
-        for name, gains in result["gain"].items()
+        for name, gains in sorted(result["gain"].items(), key=lambda row: NAMES.index(row[0]))
     ]
     costs = ", ".join(f"{name} {taken:.0f}" for name, taken in result.get("cost_us", {}).items())
-    best = next(name for name in result["gain"] if name.startswith("nmf, KL"))
+    best = NAMES[0]
     each = result["gain"][best]
     learning = max(np.median(seconds) for seconds in result["learning_s"].values())
     return "\n".join(
@@ -297,7 +331,7 @@ def render(result: dict[str, Any]) -> str:
             *table(heads, rows),
             "",
             f"Mixtures one by one, `{best}`: "
-            + "; ".join(f"{kind}: {', '.join(f'{gain:+.1f}' for gain in each[kind])}" for kind in CASES)
+            + "; ".join(f"{kind}: {', '.join(f'{gain:+.1f}' for gain in each[kind])}" for kind in CASES if kind in each)
             + ".",
             "",
             "**When to use which.** A dictionary needs the very instruments, few timbres and little overlap; what it",
@@ -337,12 +371,15 @@ def main() -> None:
     options = parser("known_sounds", __doc__.splitlines()[0])
     options.add_argument("--test", type=Path, required=True, help="folder with music, noise and known_voices")
     options.add_argument("--train", type=Path, required=True, help="folder with music, for other recordings")
+    options.add_argument("--renew", nargs="+", choices=NAMES, default=(), metavar="ROW", help="measure these anew")
     args = options.parse_args()
     with one_core():
         result = earlier(args.output, "known_sounds", COMMAND)
-        if len(result.get("done", ())) in (0, sum(map(len, CASES.values()))):  # none, or all: anew
-            keys = ("gain", "hop_us", "learning_s", "psa", "sparsity")
-            result = {"command": COMMAND, "made": provenance(), "done": [], **{key: {} for key in keys}}
+        empty: dict[str, Any] = {key: {} for key in ("gain", "hop_us", "learning_s", "psa", "sparsity")}
+        result = {"command": COMMAND, **empty} | result | {"made": provenance()}
+        for key in empty:
+            for name in args.renew:
+                result[key].pop(name, None)
         study(args.test, args.train, result, lambda result: publish(args.output, "known_sounds", result))
         result |= {"cost_us": hop_costs(), "robustness": robustness(args.test)}
     publish(args.output, "known_sounds", result, render, draw)

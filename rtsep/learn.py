@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from rtsep.estimators.dictionary_file import CONTEXT_BANDS, CONTEXT_WEIGHT, MAX_
 from rtsep.factorise.factors import EPS, Progress
 from rtsep.factorise.levy_nmf import levy_nmf
 from rtsep.factorise.nmf import nmf
+from rtsep.mixed_lessons import learn_from_mixtures
 
 N_ITER = 80
 EXEMPLAR_ITER = 20  # of the activations alone, for pictures
@@ -122,7 +124,7 @@ def learn(
     config = StreamConfig.from_ms(next(iter(rates)), window_ms, hop_ms, latency_ms=latency_ms)
     context = tuple(max(1, round(ms / 1e3 / config.hop_s)) for ms in context_ms)
     framing = Framing(config.sr, config.analysis, config.synthesis, config.hop, config.n_fft, divergence, context)
-    atoms, lessons = [], {}
+    atoms, lessons, mixed, last = [], {}, len(clips) > 1, 0.0
     manifest: dict[str, Any] = {}
     for i, (name, group) in enumerate(clips.items()):
         frames = _frames([x for x, _, _ in group], framing, name, n_atoms)
@@ -130,23 +132,35 @@ def learn(
             raise ConfigError(f"{n_atoms} atoms of {name!r} need as many frames that are not quiet: {frames.shape[1]}")
 
         def told(done: int, total: int, cost: float, i: int = i) -> None:
+            nonlocal last
+            last = cost
             if progress:
-                progress(i * total + done, len(clips) * total, cost)
+                progress(i * total + done, (len(clips) + mixed) * total, cost)
 
         given: dict[str, Any] = {"atoms": n_atoms}
         if exemplars:
             chosen = frames[:, np.linspace(0, frames.shape[1] - 1, n_atoms).round().astype(int)]
             given = {"dictionary": (chosen + EPS) / (chosen + EPS).sum(0)}
         given |= {"n_iter": EXEMPLAR_ITER if exemplars else N_ITER, "seed": seed, "progress": told}
-        found = levy_nmf(frames, **given) if framing.beta is None else nmf(frames, beta=framing.beta, **given)
-        w = found.dictionary + EPS
+        factors = levy_nmf(frames, **given) if framing.beta is None else nmf(frames, beta=framing.beta, **given)
+        w = factors.dictionary + EPS
         atoms.append(w / w.sum(0))
-        lessons[name] = Lesson(frames.astype(np.float32), found.activations.astype(np.float32), found.cost)
+        lessons[name] = Lesson(frames.astype(np.float32), factors.activations.astype(np.float32), factors.cost)
         seconds = sum(x.size for x, _, _ in group) / config.sr
         manifest[name] = {"files": len(group), "seconds": round(seconds, 3), "frames": frames.shape[1]}
     w = np.concatenate(atoms, 1).astype(np.float32)
     manifest |= {"exemplars": exemplars, "seed": seed}
-    return Dictionary(framing, names, (n_atoms,) * len(names), w, manifest, lessons)
+    found = Dictionary(framing, names, (n_atoms,) * len(names), w, manifest, lessons=lessons)
+    if not mixed:
+        return found
+    n_iter = given["n_iter"]
+
+    def mixing(done: int, total: int) -> None:
+        if progress:
+            progress(round((len(clips) + done / total) * n_iter), (len(clips) + 1) * n_iter, last)
+
+    spectra = learn_from_mixtures(found, [[x for x, _, _ in group] for group in clips.values()], seed, mixing)
+    return replace(found, spectra=spectra)
 
 
 def _clip(path: Path, sr: int | None) -> tuple[np.ndarray, int, Path]:

@@ -9,12 +9,14 @@ import numpy as np
 from rtsep.factorise.kam import HARMONIC, LEAST, PERCUSSIVE, band_edges
 
 
-def nmf_masks(features, w, n_atoms, n_bins, divergence, n_iter, free=None, memory=0.0, leak=0.0, first=0.0):
+def nmf_masks(features, w, spectra, n_atoms, divergence, n_iter, free=None, memory=0.0, leak=0.0, first=0.0):
     """Shares (n_src, n_bins, n_frames) of sources with `n_atoms` atoms each, of features (n_features, n_frames).
 
+    `spectra` (n_bins, n_atoms in all) are what the atoms `w` (n_features, n_atoms in all) stand for in the masks.
     `free` are atoms (n_features, n_free) of one more source, which adapt: sums that decay by `memory` in every frame
     and start with the weight `first`, `leak` of a frame is added.
     """
+    n_bins = len(spectra)
     floor, edges = 1e-7, np.cumsum([0, *n_atoms, *([] if free is None else [free.shape[1]])])
     free = np.zeros((len(w), 0)) if free is None else free.copy()
     exponent = {"is": 0.5, "levy": 0.5}.get(divergence, 1.0)
@@ -59,7 +61,8 @@ def nmf_masks(features, w, n_atoms, n_bins, divergence, n_iter, free=None, memor
             h[w.shape[1] + turn] *= size
             turn = (turn + 1) % free.shape[1]
             every = np.hstack([w, free])
-        parts = np.stack([every[:n_bins, a:b] @ h[a:b] + floor for a, b in pairwise(edges)])
+        heard = np.hstack([spectra, free[:n_bins]])
+        parts = np.stack([heard[:, a:b] @ h[a:b] + floor for a, b in pairwise(edges)])
         parts = parts if divergence in ("is", "levy") else parts**2
         masks.append(parts / parts.sum(0))
     return np.stack(masks, 2)

@@ -22,11 +22,12 @@ from rtsep.estimators import (
     ComplexBetaNMF,
     ComplexISNMF,
     ComplexNMF,
+    WholeNMF,
 )
 from rtsep.factorise.factors import told_to
 from rtsep.learn import learn
 
-WITH_MODEL = [ComplexNMF, ComplexISNMF, ComplexBetaNMF, EMISNMF, BinaryNMF]
+WITH_MODEL = [WholeNMF, ComplexNMF, ComplexISNMF, ComplexBetaNMF, EMISNMF, BinaryNMF]
 BLIND = [BlindNMF, BlindLevyNMF, EMISNMF, HRNMF]
 
 
@@ -145,7 +146,16 @@ def test_the_commands_take_components_models_and_the_rest(takes, capsys):  # noq
         assert error.count("\n") == 1
     assert main(["list"]) == 0
     listed = capsys.readouterr().out
-    for name in ("blind_nmf", "complex_nmf", "complex_isnmf", "complex_beta_nmf", "em_isnmf", "hrnmf", "binary_nmf"):
+    for name in (
+        "whole_nmf",
+        "blind_nmf",
+        "complex_nmf",
+        "complex_isnmf",
+        "complex_beta_nmf",
+        "em_isnmf",
+        "hrnmf",
+        "binary_nmf",
+    ):
         line = next(line for line in listed.splitlines() if line.strip().startswith(f"{name} "))
         assert "whole signal" in line
 
@@ -160,3 +170,39 @@ def test_the_rest_is_what_is_not_known(takes):  # noqa: F811
     late = slice(2 * SR, None)
     assert si_sdr(known[late], found[0][late]) - si_sdr(known[late], (known + hiss)[late]) > 5
     assert si_sdr(hiss[late], found[1][late]) > 5
+
+
+@pytest.mark.parametrize("divergence", ["kl", "is", "euclidean", "levy", 0.5])
+def test_the_whole_signal_is_found_by_the_divergence_of_the_model_at_any_level(takes, divergence):  # noqa: F811
+    sources = np.stack([notes(LOW, SR, seed=11), notes(HIGH, SR, seed=12)])
+    x = sources.sum(0)
+    model = learned(takes, divergence=divergence)
+    found = rtsep.separate(x, SR, WholeNMF(model, 20))
+    assert min(si_sdr(s, e) - si_sdr(s, x) for s, e in zip(sources, found, strict=True)) > 5
+    soft = rtsep.separate(1e-3 * x, SR, WholeNMF(model, 20))
+    assert np.abs(1e3 * soft - found).max() < 0.01
+
+
+def test_an_evaluation_takes_whole_signals_and_says_so(takes, capsys):  # noqa: F811
+    for seed in (1, 2):
+        sources = {"low": notes(LOW, 8000, seed=seed), "high": notes(HIGH, 8000, seed=seed + 10)}
+        for name, x in (sources | {"mixture": sum(sources.values())}).items():
+            (takes / "corpus" / name).mkdir(parents=True, exist_ok=True)
+            sf.write(takes / "corpus" / name / f"{seed}.wav", x, SR, "FLOAT")
+    model = str(takes / "duo.npz")
+    assert main(["learn", *(f"{name}={takes / name}" for name in ("low", "high")), "-o", model, "--atoms", "8"]) == 0
+    setups = ["nmf", "whole_nmf", "nmf+omisi:2:1", "nmf+misi:2"]
+    options = ["-o", str(takes / "known"), "--model", model, "--jobs", "1", "--compare", *setups]
+    assert main(["evaluate", str(takes / "corpus"), *options]) == 0
+    summary = json.loads((takes / "known" / "summary.json").read_text())
+    found = {setup["label"]: setup["latency"] for setup in summary["evaluation"]["setups"]}
+    whole = {"whole_nmf", "nmf+misi:2"}
+    assert found == {"nmf": "16 ms", "nmf+omisi:2:1": "20 ms"} | dict.fromkeys(whole, "whole signal")
+    gains = [e["mean"] for e in summary["all"] if (e["setup"], e["column"]) == ("whole_nmf", "si_sdr_gain")]
+    assert min(gains) > 5
+    line = "whole signal, `whole_nmf` and `nmf+misi:2`"
+    assert line in capsys.readouterr().out
+    assert "whole signal, <code>whole_nmf</code>" in (takes / "known" / "report.html").read_text()
+    options = ["-o", str(takes / "blind"), "--components", "2", "--estimator", "nmf", "--jobs", "1"]
+    assert main(["evaluate", str(takes / "corpus"), *options]) == 0
+    assert "Latency: whole signal." in capsys.readouterr().out

@@ -10,7 +10,9 @@ from rtsep.config import StreamConfig, fft_size_ok
 from rtsep.kernels.fft import irfft, plan_fft, rfft
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import ALIGNMENT, aligned, arrays, zeros
+from rtsep.kernels.powers import power
 from rtsep.kernels.simd import (
+    LANES,
     clear,
     even,
     get,
@@ -152,3 +154,22 @@ def test_the_frequency_of_a_sine_is_found_within_a_tenth_of_a_hertz():
         v = np.abs(np.fft.rfft(np.cos(2 * np.pi * hz / 16_000 * n) * config.windows.analysis, 512))
         peak = int(np.argmax(v))
         assert naive.frequencies(v, 512)[peak] * 16_000 == pytest.approx(hz, abs=1)
+
+
+@kernel
+def powers(x, y, out):
+    for i in range(0, x.size, LANES):
+        store(out, i, power(load(x, i), y))
+
+
+@pytest.mark.parametrize("y", [-4.0, -1.5, -0.5, 0.0, 1 / 3, 1.0, 2.5])
+def test_powers_are_those_of_numpy_within_what_float32_can_tell(y):
+    y = np.float32(y)
+    x = np.exp(np.random.default_rng(0).uniform(-17, 17, 4096)).astype(np.float32)
+    x[:4] = 1, 2, np.nextafter(np.float32(2), np.float32(0)), 0.5
+    out = np.empty_like(x)
+    powers(x, y, out)
+    wanted = x.astype(float) ** float(y)
+    assert (np.abs(out / wanted - 1) <= 2e-7 * (1 + np.abs(y * np.log2(x)))).all()
+    powers(x, np.float32(40), out)
+    assert np.isfinite(out).all()  # what is too large becomes the largest

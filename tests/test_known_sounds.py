@@ -75,7 +75,8 @@ def test_streaming_nmf_equals_its_twin(divergence, context, with_rest):
     framing = Framing(SR, 256, 256, 64, 512, divergence, context)
     atoms = rng.random((framing.n_features, 9)).astype(np.float32) ** 4 + np.float32(1e-3)
     atoms /= atoms.sum(0)
-    estimator = NMF(Dictionary(framing, ("a", "b"), (4, 5), atoms, {}), with_rest=with_rest)
+    heard = (atoms[:257] * rng.uniform(0, 2, (257, 9))).astype(np.float32)
+    estimator = NMF(Dictionary(framing, ("a", "b"), (4, 5), atoms, {}, heard), with_rest=with_rest)
     x = notes(LOW, 6400) + rng.normal(0, 1e-3, 6400)
     x[2000:3000] = 0
     state = estimator.prepare(framing.config)
@@ -89,7 +90,9 @@ def test_streaming_nmf_equals_its_twin(divergence, context, with_rest):
     silent = ~spectra(x, framing.config).any(0)
     assert silent.any()
     features[:, silent] = 0
-    wanted = naive_factorise.nmf_masks(features, atoms.astype(float), (4, 5), 257, divergence, 10, **given)
+    wanted = naive_factorise.nmf_masks(
+        features, atoms.astype(float), heard.astype(float), (4, 5), divergence, 10, **given
+    )
     sounds = ~silent
     assert np.abs(found - wanted)[:, :, sounds].max() < 2e-3
     assert np.allclose(found.sum(0)[:, sounds], 1, atol=1e-5)
@@ -150,6 +153,19 @@ def test_other_tunes_of_the_same_instruments_are_told_apart(takes, settings):
     assert min(gains) > 8
 
 
+def test_mixtures_teach_what_atoms_stand_for(takes):
+    dictionary = learned(takes, n_atoms=4)  # too few to tell the notes apart by
+    alone = Dictionary(dictionary.framing, dictionary.sources, dictionary.n_atoms, dictionary.atoms, {})
+    sources = np.stack([notes(LOW, seed=21), notes(HIGH, seed=22)])
+    gains = []
+    for model in (alone, dictionary):
+        found = rtsep.separate(sources.sum(0), SR, NMF(model))
+        gains.append(np.mean([si_sdr(s, e) for s, e in zip(sources, found, strict=True)]))
+    assert gains[1] > gains[0]
+    one = learn({"low": [takes / "low" / "take.wav"]}, n_atoms=4)
+    assert np.array_equal(one.spectra, one.atoms[: one.framing.n_bins])
+
+
 def test_a_dictionary_survives_its_file_and_every_change_is_refused(takes):
     dictionary = learned(takes, divergence="is", context_ms=(16,))
     path = takes / "duo.npz"
@@ -157,6 +173,7 @@ def test_a_dictionary_survives_its_file_and_every_change_is_refused(takes):
     found = read_dictionary(path)
     assert (found.framing, found.sources, found.n_atoms) == (dictionary.framing, ("low", "high"), (12, 12))
     assert np.array_equal(found.atoms, dictionary.atoms)
+    assert np.array_equal(found.spectra, dictionary.spectra)
     assert found.manifest["low"] == {"files": 1, "seconds": 2.0, "frames": found.manifest["low"]["frames"]}
     with np.load(path) as file:
         content = dict(file)

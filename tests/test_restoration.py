@@ -183,9 +183,24 @@ def test_the_command_restores_a_file_and_says_what_it_did(tmp_path, capsys):
     assert "exists" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("n", [300, 2 * SR + 777])
+def test_the_command_restores_as_a_stream_what_it_would_restore_live(tmp_path, capsys, n):
+    clean = np.resize(np.stack([chord(), chord()[::-1]]), (2, n)) + np.random.default_rng(0).normal(0, 1e-3, (2, n))
+    damaged = clean.astype(np.float32)
+    damaged[0, 200:206] = 0.9
+    damaged[1, n - 90 : n - 85] = -0.9
+    sf.write(tmp_path / "in.wav", damaged.T, SR, "FLOAT")
+    assert main(["restore", str(tmp_path / "in.wav"), "-o", str(tmp_path / "out.wav"), "--stream", "--json"]) == 0
+    remover = ClickRemover(SR, 2)
+    wanted = np.concatenate([remover.process(damaged), remover.flush()], 1)[:, remover.latency :]
+    assert np.array_equal(sf.read(tmp_path / "out.wav", dtype="float32")[0].T, wanted)
+    assert f'"samples": {remover.n_replaced},' in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
+        (["-o", "out.wav", "--stream", "--missing", "0", "0.1"], "leave --missing and --method out"),
         (["-o", "out.mp3"], "ends neither in .wav nor in .flac"),
         (["-o", "in.wav"], "is the input"),
         (["-o", "out.wav", "--missing", "3", "4"], "is no span within 1.000 s"),

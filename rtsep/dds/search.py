@@ -188,7 +188,7 @@ def dictionary_search(
     check_int("n_iter", n_iter, 1, 100_000)
     check_int("seed", seed, 0, 2**31 - 1)
     check_real("learning_rate", learning_rate, 1e-6, 1)
-    check_real("prior", prior, 0, 1e3)
+    check_real("prior", prior, 0, 1e6)
     _check_memory(model, method, n_atoms, np.shape(x)[-1] if np.ndim(x) else 0)
     magnitudes = model.spectra.magnitudes(x)
     if not magnitudes.any():

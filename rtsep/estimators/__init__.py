@@ -3,7 +3,7 @@
 from rtsep.estimators.binary_nmf import BinaryNMF
 from rtsep.estimators.complex_factors import ComplexBetaNMF, ComplexISNMF, ComplexNMF
 from rtsep.estimators.denoise import Denoise
-from rtsep.estimators.factorised import EMISNMF, BlindLevyNMF, BlindNMF
+from rtsep.estimators.factorised import EMISNMF, BlindLevyNMF, BlindNMF, WholeNMF
 from rtsep.estimators.hpss import HPSS
 from rtsep.estimators.hrnmf import HRNMF
 from rtsep.estimators.kam import KAM
@@ -37,6 +37,7 @@ __all__ = [
     "RepetSim",
     "Speech",
     "Talkers",
+    "WholeNMF",
 ]
 
 

@@ -18,7 +18,7 @@ from rtsep.config import ConfigError, StreamConfig, check_choice, check_int, che
 from rtsep.models import checked_arrays, one_line, read_container, refusal, write_container
 
 FORMAT = "rtsep-nmf"
-VERSION = 1  # of the format and the features; a change of any of their constants is a new version
+VERSION = 2  # of the format and the features; a change of any of their constants is a new version
 BETAS = {"kl": 1.0, "is": 0.0, "euclidean": 2.0}
 DIVERGENCES = (*BETAS, "levy")
 LEAST_BETA, MOST_BETA = -2.0, 4.0
@@ -117,6 +117,8 @@ class Dictionary:
     atoms : ndarray, float32, (n_features, sum of n_atoms)
     manifest : dict
         How they were learned.
+    spectra : ndarray, float32, (n_bins, sum of n_atoms), optional
+        What an atom stands for in a mixture, in the spectrum of its source. Default: the atoms themselves.
     lessons : mapping of str to Lesson
         Of each source, right after it was learned; not in the file.
     """
@@ -126,7 +128,12 @@ class Dictionary:
     n_atoms: tuple[int, ...]
     atoms: np.ndarray
     manifest: dict[str, Any]
+    spectra: np.ndarray = None  # type: ignore[assignment]
     lessons: Mapping[str, Lesson] = field(default_factory=dict, repr=False)
+
+    def __post_init__(self) -> None:
+        if self.spectra is None:
+            object.__setattr__(self, "spectra", self.atoms[: self.framing.n_bins])
 
 
 def check_stream(dictionary: Dictionary, config: StreamConfig) -> None:
@@ -157,7 +164,8 @@ def write_dictionary(path: Path, dictionary: Dictionary) -> None:
         "n_atoms": list(dictionary.n_atoms),
         "manifest": dictionary.manifest,
     }
-    write_container(path, FORMAT, VERSION, header, {"dictionary": dictionary.atoms}, check=read_dictionary)
+    content = {"dictionary": dictionary.atoms, "spectra": dictionary.spectra}
+    write_container(path, FORMAT, VERSION, header, content, check=read_dictionary)
 
 
 def read_dictionary(path: Path | str) -> Dictionary:
@@ -172,7 +180,9 @@ def read_dictionary(path: Path | str) -> Dictionary:
         _ = framing.config
     except (ConfigError, KeyError, TypeError) as error:
         raise refusal(path, f"its header is wrong ({one_line(error)})") from None
-    atoms = checked_arrays(path, content, {"dictionary": (framing.n_features, sum(numbers))})["dictionary"]
-    if atoms.min() < 0 or not atoms.sum(0).all():
+    shapes = {"dictionary": (framing.n_features, sum(numbers)), "spectra": (framing.n_bins, sum(numbers))}
+    arrays = checked_arrays(path, content, shapes)
+    atoms, spectra = arrays["dictionary"], arrays["spectra"]
+    if min(atoms.min(), spectra.min()) < 0 or not atoms.sum(0).all():
         raise refusal(path, "an atom is silent or negative somewhere")
-    return Dictionary(framing, tuple(sources), tuple(numbers), atoms, manifest)
+    return Dictionary(framing, tuple(sources), tuple(numbers), atoms, manifest, spectra)

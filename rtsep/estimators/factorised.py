@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -82,6 +83,32 @@ def _shares(x: np.ndarray, w: list[np.ndarray], h: np.ndarray, power: float) -> 
     edges = np.cumsum([atoms.shape[1] for atoms in w])[:-1]
     parts = np.stack([atoms @ rows for atoms, rows in zip(w, np.split(h, edges), strict=True)])
     return separated(x, parts**power).transpose(2, 0, 1)
+
+
+@register_estimator("whole_nmf")
+@dataclass(frozen=True)
+class WholeNMF(Supervised):
+    """Known sounds, as `nmf` and `levy_nmf` find them in streams, by more iterations; whole signal.
+
+    Parameters
+    ----------
+    model, n_iter
+        As for `Supervised`; of any divergence, which is that of the factorisation.
+    """
+
+    def estimate_all(self, config: StreamConfig, power: np.ndarray) -> np.ndarray:
+        """Magnitudes of the sources, (n_frames, n_src, n_bins)."""
+        dictionary, framing = self.dictionary, self.dictionary.framing
+        check_stream(dictionary, config)
+        x = np.sqrt(power.T)
+        if not x.any():
+            return np.zeros((len(power), len(self.sources), config.n_bins))
+        w = dictionary.atoms[: framing.n_bins].astype(float) + np.finfo(float).eps
+        v = (x / x.mean()) ** (2 if framing.powers else 1)
+        settings: dict[str, Any] = {"dictionary": w, "n_iter": self.n_iter, "progress": listener()}
+        h = (levy_nmf(v, **settings) if framing.beta is None else nmf(v, beta=framing.beta, **settings)).activations
+        heard = np.split(dictionary.spectra.astype(float), np.cumsum(dictionary.n_atoms)[:-1], axis=1)
+        return _shares(x, heard, h, 1.0 if framing.powers else 2.0)
 
 
 @register_estimator("blind_nmf")

@@ -25,7 +25,8 @@ import numpy as np
 
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import aligned, constant, zeros
-from rtsep.kernels.simd import LANES, load, multiply_add, store
+from rtsep.kernels.powers import power
+from rtsep.kernels.simd import LANES, clear, load, multiply_add, square_root, store
 
 MEMORY_S = 2.0  # seconds after which a frame counts 1/e
 FIRST_S = 0.02  # what an atom starts from counts as so many seconds of frames
@@ -43,7 +44,7 @@ class FreeAtoms(NamedTuple):
     spent: np.ndarray  # (n_free, n_padded): B
     numbers: np.ndarray  # constant (3,): rho, what is added in each hop, g
     turn: np.ndarray  # int64 (1,): the atom that is renewed next
-    sums: np.ndarray  # (2 * LANES,) scratch
+    sums: np.ndarray  # (LANES,) scratch
 
 
 def prepare_free(n_free: int, n_features: int, n_padded: int, exponent: float, hop_s: float, scale: float) -> FreeAtoms:
@@ -64,36 +65,8 @@ def prepare_free(n_free: int, n_features: int, n_padded: int, exponent: float, h
         spent=aligned(np.full(atoms.shape, first)),
         numbers=constant([forget, LEAK * scale, exponent]),
         turn=zeros(1, np.int64),
-        sums=zeros(2 * LANES),
+        sums=zeros(LANES),
     )
-
-
-@kernel
-def add_free(free, activations, first, model):
-    """`model += sum_r activations[first + r] * atoms[r]`. Real-time safe."""
-    n = model.size
-    for r in range(free.atoms.shape[0]):
-        h = activations[first + r]
-        for i in range(0, n, LANES):
-            store(model, i, multiply_add(h, load(free.atoms, r * n + i), load(model, i)))
-
-
-@kernel
-def project_free(free, values, out, first):
-    """`out[first + r] = sum_i atoms[r, i] * values[i]`. Real-time safe."""
-    n, sums = values.size, free.sums
-    for r in range(free.atoms.shape[0]):
-        at = r * n
-        even, odd = load(free.atoms, at) * load(values, 0), load(free.atoms, at + LANES) * load(values, LANES)
-        for i in range(2 * LANES, n, 2 * LANES):
-            even = multiply_add(load(free.atoms, at + i), load(values, i), even)
-            odd = multiply_add(load(free.atoms, at + i + LANES), load(values, i + LANES), odd)
-        store(sums, 0, even)
-        store(sums, LANES, odd)
-        total = ZERO
-        for i in range(2 * LANES):
-            total += sums[i]
-        out[first + r] = total
 
 
 @kernel
@@ -126,13 +99,23 @@ def renew_free(free, activations, first, numerator, denominator):
             store(free.spent, at, multiply_add(h, load(denominator, i), load(free.spent, at) * forget) + least)
     r = free.turn[0]
     free.turn[0] = (r + 1) % n_free
+    clear(free.sums, 0, LANES)
+    sums = load(free.sums, 0)
+    for i in range(0, n, LANES):
+        at = r * n + i
+        shape = load(free.gained, at) / load(free.spent, at)
+        store(free.shapes, at, shape)
+        w = shape
+        if exponent == HALF:
+            w = square_root(shape)
+        elif exponent != ONE:
+            w = power(shape + TINY, exponent)
+        store(free.atoms, at, w)
+        sums = sums + w
+    store(free.sums, 0, sums)
     total = ZERO
-    for i in range(n):
-        shape = free.gained[r, i] / free.spent[r, i]
-        free.shapes[r, i] = shape
-        w = shape if exponent == ONE else math.sqrt(shape) if exponent == HALF else shape**exponent
-        free.atoms[r, i] = w
-        total += w
+    for i in range(LANES):
+        total += free.sums[i]
     total = max(total, TINY)
     shrink = ONE / total
     shrink_shape = shrink if exponent == ONE else shrink ** (ONE / exponent)

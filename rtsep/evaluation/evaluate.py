@@ -20,6 +20,7 @@ from rtsep import __version__
 from rtsep.audio_files import FileError, StagedFiles, make_folder, read_alike
 from rtsep.config import MAX_SR, StreamConfig
 from rtsep.engine.output import Output
+from rtsep.engine.registry import is_whole
 from rtsep.errors import ConfigError
 from rtsep.estimators import Oracle
 from rtsep.evaluation.checks import ScoreError
@@ -67,6 +68,14 @@ class Setup:
         """Of the stream for a mixture."""
         return StreamConfig.from_ms(sr, self.window_ms, self.hop_ms, n_channels, latency_ms=self.latency_ms)
 
+    @property
+    def latency(self) -> str:
+        """That of a stream of it, "16 ms", or "whole signal"."""
+        if is_whole(self.estimator) or self.phase.lookahead is None:
+            return "whole signal"
+        config = self.config(MAX_SR, 1)
+        return f"{1e3 * (config.synthesis + self.phase.lookahead * config.hop) / MAX_SR:g} ms"
+
     def plain(self) -> dict[str, Any]:
         """All settings as plain values."""
         return {
@@ -75,6 +84,7 @@ class Setup:
             "phase": describe(self.phase),
             "output": asdict(self.output),
             **self.config(MAX_SR, 1).times_ms,
+            "latency": self.latency,
         }
 
 

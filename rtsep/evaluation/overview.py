@@ -190,6 +190,16 @@ def missing_lines(summary: dict[str, Any]) -> list[str]:
     return lines
 
 
+def latency_line(summary: dict[str, Any]) -> str:
+    """The latency of every setup, "whole signal" where there can be no stream."""
+    by_latency: dict[str, list[str]] = {}
+    for setup in summary["evaluation"]["setups"]:
+        by_latency.setdefault(setup["latency"], []).append(f"`{setup['label']}`")
+    if len(by_latency) == 1:
+        return f"Latency: {next(iter(by_latency))}."
+    return f"Latency: {'; '.join(f'{latency}, {_listed(labels)}' for latency, labels in by_latency.items())}."
+
+
 def overview_text(summary: dict[str, Any], width: int | None = None) -> str:
     """Sentence and table as lines to print; measures that do not fit into `width` columns stand in further tables."""
     measures, parts = make_overview(summary)
@@ -205,7 +215,8 @@ def overview_text(summary: dict[str, Any], width: int | None = None) -> str:
         )
         for chosen in _fitting(widths, first, width)
     ]
-    return "\n\n".join([finding(summary), *tables, *filter(None, ["\n".join(missing_lines(summary))])])
+    said = filter(None, [latency_line(summary), *missing_lines(summary)])
+    return "\n\n".join([finding(summary), *tables, "\n".join(said)])
 
 
 def _fitting(widths: list[int], first: int, width: int | None) -> Iterator[list[int]]:

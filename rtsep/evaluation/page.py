@@ -17,6 +17,7 @@ from rtsep.evaluation.overview import (
     Measure,
     Overview,
     finding,
+    latency_line,
     make_overview,
     measures_of,
     missing_lines,
@@ -58,7 +59,7 @@ def make_page(
     )
     fields = {
         "TITLE": f"{n_mixtures} mixture{'s' if n_mixtures > 1 else ''}",
-        "FINDING": _code(finding(summary)),
+        "FINDING": _code(f"{finding(summary)} {latency_line(summary)}"),
         "TABLE": _table(make_overview(summary)),
         "MISSING": "".join(f"<li>{_code(line)}</li>" for line in missing_lines(summary)),
         "PLOTS": "".join(_figure(panel) for line in plots for panel in line),

@@ -107,12 +107,17 @@ class ClickRemover:
         return out.astype(np.float32).reshape(x.shape)
 
     def flush(self) -> np.ndarray:
-        """End the stream: the last `latency` samples, then `reset`; float32 (latency,) or (n_channels, latency)."""
+        """End the stream: the last `latency` samples, float32 (latency,) or (n_channels, latency).
+
+        Then everything but `n_replaced` is as new.
+        """
         parts = [self._ready]
         while self._ahead.shape[1]:
             parts.append(self._restore_block())
         out = np.concatenate(parts, 1).astype(np.float32)
+        n_replaced = self.n_replaced
         self.reset()
+        self.n_replaced = n_replaced
         return out if self.n_channels > 1 else out[0]
 
     def _restore_block(self) -> np.ndarray:
