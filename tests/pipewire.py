@@ -56,7 +56,11 @@ class PipeWire:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._start("dbus-daemon", "--session", "--nofork", "--address", self.environment["DBUS_SESSION_BUS_ADDRESS"])
         wait_until((runtime / "bus").exists)
-        self.go_on()
+        try:
+            self.go_on()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def go_on(self) -> None:

@@ -82,7 +82,7 @@ def _show(console: Console, finding: Finding) -> None:
 def _examine(args: argparse.Namespace) -> Iterator[Finding]:
     from rtsep.config import StreamConfig
     from rtsep.live import LiveError
-    from rtsep.live.budget import USUAL_MS, Fitted, fitting_separator
+    from rtsep.live.budget import USUAL_MS, Fitted, fitting_separator, try_devices
     from rtsep.live.health import check_engine, check_machine, check_sound
     from rtsep.separator import Separator
 
@@ -101,14 +101,16 @@ def _examine(args: argparse.Namespace) -> Iterator[Finding]:
         return Separator(StreamConfig.from_ms(sr, **times), estimator, phase)
 
     def fitting() -> Fitted:
-        if times_given(args):
-            return Fitted(make(**times_ms(args)), "", 0)
+        asked = times_given(args)
+        separator = make(**times_ms(args)) if asked else make(latency_ms=USUAL_MS)
         if not usable:
-            return Fitted(make(latency_ms=USUAL_MS), "no device to fit it to", 0)
+            return Fitted(separator, "" if asked else "no device to fit it to", 0)
         try:
             with quiet():
+                if asked:
+                    return Fitted(separator, "", try_devices(separator)[1])
                 return fitting_separator(lambda latency_ms: make(latency_ms=latency_ms))
         except LiveError as problem:
-            return Fitted(make(latency_ms=USUAL_MS), f"not fitted to the devices: {problem}", 0)
+            return Fitted(separator, f"not fitted to the devices: {problem}", 0)
 
     yield from check_engine(fitting, device.get("host_api", ""), SECONDS)

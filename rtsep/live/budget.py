@@ -53,6 +53,12 @@ def largest_latency(devices_ms: float, lookahead_ms: dict[float, float]) -> tupl
     return USUAL_MS, f"{usual} with the {devices_ms:.1f} ms of the devices, none makes at most {BUDGET_MS:g} ms in all"
 
 
+def try_devices(separator: Separator, *devices: Any, **settings: Any) -> tuple[dict[str, int], int]:
+    """Ledger and block of a stream, which is opened for a moment; arguments as for `LiveStream`."""
+    with LiveStream(separator, *devices, fade_in_ms=SILENT_MS, howling=False, **settings) as stream:
+        return stream.ledger, stream.block
+
+
 def fitting_separator(
     make: Callable[[float | None], Separator],
     input: int | str | None = None,
@@ -83,8 +89,7 @@ def fitting_separator(
         latency_ms = separator.config.times_ms["latency_ms"]
         return Fitted(separator, f"latency {latency_ms:.3g} ms: {problem}", 0)
     config, lookahead = separator.config, separator.phase.lookahead or 0
-    with LiveStream(separator, input, output, block_size, fade_in_ms=SILENT_MS, howling=False, **settings) as stream:
-        ledger, block = stream.ledger, stream.block
+    ledger, block = try_devices(separator, input, output, block_size, **settings)
     reported = ledger["device in"] + ledger["device out"]
     between = sum(ledger.values()) - separator.latency
     lookahead_ms = {ms: 1000 * lookahead * config.at_latency(ms).hop_s for ms in LATENCIES_MS}

@@ -13,8 +13,8 @@ LATENCY_MS = "60"
 
 def pulse_running() -> bool:
     """Whether PulseAudio runs for this user, and not PipeWire in its place."""
-    folder = os.environ.get("XDG_RUNTIME_DIR")
-    return folder is not None and accepts(Path(folder) / "pulse/native") and not pipewire_running()
+    folder = os.environ.get("XDG_RUNTIME_DIR", "")
+    return bool(folder) and accepts(Path(folder) / "pulse/native") and not pipewire_running()
 
 
 def prepare_pulse() -> None:

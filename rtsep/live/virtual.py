@@ -190,9 +190,7 @@ def _require_server(kind: str) -> None:
         side = {"microphone": "--output", "speaker": "--input"}[kind]
         raise LiveError(f"a virtual {kind} needs PipeWire; here, install {program} and name it by {side}")
     if pulse_running():
-        raise LiveError(
-            f"a virtual {kind} needs PipeWire; PulseAudio makes one by two commands, see docs/live.md, PulseAudio"
-        )
+        raise LiveError(f"a virtual {kind} needs PipeWire; here PulseAudio runs instead (docs/live.md says what works)")
     if not running():
         raise LiveError(
             f"a virtual {kind} needs PipeWire, which does not run for this user; with JACK alone, connect the ports of "

@@ -17,7 +17,6 @@ import numba
 import numpy as np
 from numba import carray
 
-from rtsep.errors import LiveError
 from rtsep.kernels.jit import entry
 from rtsep.kernels.memory import zeros
 from rtsep.live.atomics import store_release
@@ -127,13 +126,11 @@ class WorkerDriver:
     def reset(self) -> None:
         """Back to the beginning, with the prefill in the ring; neither side may run.
 
-        Raises
-        ------
-        LiveError
-            If the thread is still in the separator although it was stopped.
+        A thread that does not come back from the estimator has the separator still: then all stays as it is, the
+        mixture is heard, and what the thread owes is left out should it come back.
         """
         if self._thread and self._thread.is_alive():
-            raise LiveError("the estimator has not returned from its last hop")
+            return
         self._thread = None
         exchange = self._exchange
         self._separator.reset()
@@ -145,8 +142,10 @@ class WorkerDriver:
         exchange.owed[0] = exchange.stale[0] = exchange.last[:] = 0
 
     def start(self) -> None:
-        """Start the thread."""
+        """Start the thread, or let one go on that did not come back."""
         self._ended.clear()
+        if self._thread and self._thread.is_alive():
+            return
         self._thread = threading.Thread(target=self._run, name="rtsep worker", daemon=True)
         self._thread.start()
 
