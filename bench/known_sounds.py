@@ -109,6 +109,7 @@ OTHERS = {
 }
 NAMES = [next(iter(LEARNED)), ALONE, LONGER, PHASES, *list(LEARNED)[1:], ONE_KNOWN, IDEAL, *OTHERS]
 ATOMS, ITERATIONS = 100, 10  # of the cost of a hop
+QUIET = 4  # runs of these costs, on a machine that others use as well
 SHARES = (0.0, 0.001, 0.01, 0.05, 0.1)
 TOO_LARGE = 100.0
 
@@ -352,7 +353,8 @@ def render(result: dict[str, Any]) -> str:
             "and `talkers`.",
             "",
             MEANING,
-            f"**Cost of the estimator in a hop**, {ATOMS} atoms, 257 bins, {ITERATIONS} iterations, us: {costs}.",
+            f"**Cost of the estimator in a hop**, {ATOMS} atoms, 257 bins, {ITERATIONS} iterations, us, the quietest of",
+            f"{QUIET} runs: {costs}.",
             "",
             CHOSEN,
             "**Impulsive noise.** Entries of a spectrogram that are up to a hundred times its largest, at places that",
@@ -392,7 +394,8 @@ def main() -> None:
             for name in args.renew:
                 result[key].pop(name, None)
         study(args.test, args.train, result, lambda result: publish(args.output, "known_sounds", result))
-        result |= {"cost_us": hop_costs(), "robustness": robustness(args.test)}
+        quietest = min((hop_costs() for _ in range(QUIET)), key=lambda costs: sum(costs.values()))
+        result |= {"cost_us": quietest, "robustness": robustness(args.test)}
     publish(args.output, "known_sounds", result, render, draw)
 
 
