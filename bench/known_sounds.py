@@ -39,8 +39,8 @@ from rtsep.estimators import HPSS, KAM, NMF, Denoise, Oracle, RepetSim, Speech, 
 from rtsep.estimators.dictionary_file import Dictionary, Framing
 from rtsep.estimators.nmf import estimate_nmf
 from rtsep.evaluation import si_sdr
+from rtsep.evaluation.activations import psa, sparsity
 from rtsep.evaluation.report import provenance
-from rtsep.evaluation.sparsity import attribution_precision, epsilon_sparsity
 from rtsep.factorise import cauchy_nmf, levy_nmf, nmf
 from rtsep.learn import learn
 
@@ -109,6 +109,7 @@ OTHERS = {
 }
 NAMES = [next(iter(LEARNED)), ALONE, LONGER, PHASES, *list(LEARNED)[1:], ONE_KNOWN, IDEAL, *OTHERS]
 ATOMS, ITERATIONS = 100, 10  # of the cost of a hop
+QUIET = 4  # runs of these costs, on a machine that others use as well
 SHARES = (0.0, 0.001, 0.01, 0.05, 0.1)
 TOO_LARGE = 100.0
 
@@ -170,7 +171,7 @@ class Scene:
         loud = np.stack([powers(source, config).sum(1) for source in self.sources])
         active = loud > loud.max(1, keepdims=True) * 1e-4
         sums = np.add.reduceat(h, np.cumsum([0, *n_atoms[:-1]]))
-        return attribution_precision(sums, active), epsilon_sparsity(h, 0.01 * h.max())
+        return psa(sums, active), sparsity(h, 0.01 * h.max())
 
 
 def powers(x: np.ndarray, config: StreamConfig) -> np.ndarray:
@@ -284,17 +285,28 @@ def _product(factors: Any) -> np.ndarray:
 MEANING = """\
 **Ideal masks** are the shares of the powers of the true sources: nearly what masks with the phases of the mixture
 can do at most. Of the activations, psa is the share that lies where their source sounds, sparsity the share below a
-hundredth of the largest; over all mixtures, and to be compared within the table only.
+hundredth of the largest; over the mixtures that are measured, and to be compared between those of the same ones only.
+A dash: not measured since masks are learned from mixtures; the same command goes on.
 
 **One known** has heard one of the two sounds alone, and has the rest (`--with-rest`).
 """
 CHOSEN = """\
 **How the settings were chosen.** On ten mixtures of training recordings (other loops, other music), where ideal
 masks gain 12.7 dB with a window of 16 ms and 13.3 with 64: a window of 64 ms 9.5 dB, 32 ms 8.3, without context;
-with 64 ms of context 9.7 (16 ms with 16 and 32 ms of context: 7.9). Twice the iterations gain 0.25 more, twice the
-atoms nothing, a window of 128 ms 0.3, atoms fitted anew to mixtures of the training recordings 0.4 for several times
-the learning. Two older settings, frames of equal mean in learning and the weight of context, were chosen on the
-mixtures of the first column with a window of 16 ms: those rows flatter there.
+with 64 ms of context 9.7 (16 ms with 16 and 32 ms of context: 7.9). Twice the atoms gain nothing. Two older settings,
+frames of equal mean in learning and the weight of context, were chosen on the mixtures of the first column with a
+window of 16 ms: those rows flatter there.
+
+**Learning from mixtures** (`rtsep.mixed_lessons`) was chosen on eight other mixtures of training recordings, mostly
+of loops, by an earlier form of it: 5.7 dB without, 6.9 with it, and 7.0 with all atoms for every source, which would
+cost more in a hop. On the recordings of the table it gains far less. On three of the eight, as it is now: without
+it 5.6 dB, with it 8.4; twice the iterations gained nothing more, a window of 128 ms 1.0, oMISI lost 0.7. The longer
+window is not the default: it takes twice the time, and of the mixtures of the first column it harms two.
+
+**Where the ceiling seems to be.** Ideal masks gain 16.2 dB, 13 were asked for; nothing that was tried passes 11.3:
+exemplars, other divergences, no context, more atoms or iterations, longer windows, masks learned from mixtures. What
+the mixtures are makes more of a difference than the method does. Phases on top of these magnitudes lose (the row with
+oMISI). Not tried: sparsity, a model of how activations go on in time, networks.
 """
 
 
@@ -341,7 +353,8 @@ def render(result: dict[str, Any]) -> str:
             "and `talkers`.",
             "",
             MEANING,
-            f"**Cost of the estimator in a hop**, {ATOMS} atoms, 257 bins, {ITERATIONS} iterations, us: {costs}.",
+            f"**Cost of the estimator in a hop**, {ATOMS} atoms, 257 bins, {ITERATIONS} iterations, us, the quietest",
+            f"of {QUIET} runs: {costs}.",
             "",
             CHOSEN,
             "**Impulsive noise.** Entries of a spectrogram that are up to a hundred times its largest, at places that",
@@ -381,7 +394,8 @@ def main() -> None:
             for name in args.renew:
                 result[key].pop(name, None)
         study(args.test, args.train, result, lambda result: publish(args.output, "known_sounds", result))
-        result |= {"cost_us": hop_costs(), "robustness": robustness(args.test)}
+        quietest = min((hop_costs() for _ in range(QUIET)), key=lambda costs: sum(costs.values()))
+        result |= {"cost_us": quietest, "robustness": robustness(args.test)}
     publish(args.output, "known_sounds", result, render, draw)
 
 

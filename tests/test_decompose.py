@@ -26,7 +26,7 @@ from rtsep.dds.flows import Flow, FlowShape
 from rtsep.dds.learning import Size
 from rtsep.dds.search import alternate
 from rtsep.dds.spectra import compress, expand
-from rtsep.evaluation import attribution_precision
+from rtsep.evaluation import psa
 from rtsep.models import read_container, write_container
 from rtsep.notes import find_notes, pitch_name, pitch_of
 
@@ -171,6 +171,30 @@ def test_samples_of_a_pitch_have_that_pitch(models, method):
     assert np.mean(right) > 0.9
 
 
+@pytest.mark.parametrize("method", ["dds1", "dds3"])
+def test_learning_goes_on_from_a_model_and_makes_it_nowhere_worse(notes, models, method):
+    old = models[method]
+    options = {"band_hz": BAND_HZ, "size": SMALL[method]._replace(epochs=2), "resume": old}
+    best = min(old.manifest["validation"])
+    went_on = learn_signals(notes, SR, method, **options)
+    history = went_on.manifest["validation"]
+    assert history[: len(old.manifest["validation"])] == old.manifest["validation"]
+    assert min(history[-2:]) < old.manifest["validation"][0]
+    spoiled = learn_signals(notes, SR, method, **options | {"size": SMALL[method]._replace(epochs=1, lr=1.0)})
+    assert spoiled.manifest["validation"][-1] > best + 0.5
+    for name, value in spoiled.flow.state_dict().items():
+        assert torch.equal(value, old.flow.state_dict()[name]), name
+    fewer = dict(list(notes.items())[:3])
+    for changed, words in (
+        ({"signals": fewer}, "the model to resume knows c4"),
+        ({"size": SMALL[method]._replace(width=8)}, "flows of another size"),
+        ({"band_hz": 2000.0}, "is for 8000 Hz up to 1500 Hz, not"),
+        ({"method": "nmf"}, "nothing to resume"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            learn_signals(**{"signals": notes, "sr": SR, "method": method} | options | changed)
+
+
 @pytest.mark.parametrize("method", ["nmf", "dds1", "dds2", "dds3"])
 def test_a_search_finds_the_notes_of_a_chord(models, chord, method):
     model = models["dds1" if method == "dds2" else method]
@@ -180,7 +204,7 @@ def test_a_search_finds_the_notes_of_a_chord(models, chord, method):
     truth = np.zeros(found.activations.shape, bool)
     truth[[0, 2]] = found.times < 0.6
     truth[1] = found.times >= 0.6
-    assert attribution_precision(found.activations, truth) > 0.75
+    assert psa(found.activations, truth) > 0.75
     assert set(found.active) == {"c4", "d#4", "f#4"}
     assert seen[0][:2] == (1, 120)
     assert [told[2] for told in seen] == list(found.losses)
@@ -341,6 +365,8 @@ def test_from_a_folder_of_notes_to_the_files_of_a_chord(files, chord, capsys):
     assert main(learned) == 0
     said = capsys.readouterr()
     assert "4 sounds" in said.out
+    assert main([*learned, "--resume", "--epochs", "1"]) == 0
+    assert "in 7 epochs" in capsys.readouterr().out
     assert "for dds2 at 8000 Hz up to 1500 Hz; validation NLL" in said.out
     assert "room.wav: its name does not begin with a pitch" in said.err
     command = ["decompose", str(files / "chord.wav"), "--model", str(model), "-o", str(out), "--atoms", "3"]

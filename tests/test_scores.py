@@ -202,18 +202,18 @@ def test_only_false_alarms_are_all_penalty_and_nothing_at_all_is_no_score():
 # --- activations
 
 
-def test_attribution_precision_is_the_share_in_the_right_place():
+def test_psa_is_the_share_in_the_right_place():
     active = np.array([[1, 1, 0, 0], [0, 0, 1, 0]])
     activations = np.array([[3.0, 0, 1, 0], [0, 0, 4, 2]])
-    assert evaluation.attribution_precision(activations, active) == pytest.approx(0.7)
-    assert evaluation.attribution_precision(np.ones((2, 4)), active) == pytest.approx(active.mean())
-    assert evaluation.epsilon_sparsity(activations, 0) == 0.5
-    assert evaluation.epsilon_sparsity(activations, 2) == 0.75
+    assert evaluation.psa(activations, active) == pytest.approx(0.7)
+    assert evaluation.psa(np.ones((2, 4)), active) == pytest.approx(active.mean())
+    assert evaluation.sparsity(activations, 0) == 0.5
+    assert evaluation.sparsity(activations, 2) == 0.75
     for bad, message in ((np.zeros((2, 4)), "all activations are zero"), (-activations, "not all finite and >= 0")):
         with pytest.raises(ScoreError, match=message):
-            evaluation.attribution_precision(bad, active)
+            evaluation.psa(bad, active)
     with pytest.raises(ScoreError, match="other than 0 and 1"):
-        evaluation.attribution_precision(activations, 0.5 * active)
+        evaluation.psa(activations, 0.5 * active)
 
 
 # --- delays

@@ -35,7 +35,7 @@ in minutes: sounds by name, as above, or a folder of notes, files or folders in 
 Ctrl-C ends the learning after the epoch under way and keeps what is best so far; a second one ends it at once.
 """
 STREAMS = ("atoms", "divergence", "context_ms", "exemplars", "window_ms", "latency_ms", "hop_ms", "plot")
-SEARCH = ("epochs", "band", "paper")
+SEARCH = ("epochs", "band", "paper", "resume")
 
 
 def add_parser(commands: Any) -> None:
@@ -93,6 +93,9 @@ def add_parser(commands: Any) -> None:
     )
     group.add_argument("--epochs", type=int, metavar="N", help="passes through the recordings, at most")
     group.add_argument("--band", type=float, metavar="HZ", help="look up to this frequency (default: 4000)")
+    group.add_argument(
+        "--resume", action="store_true", help="go on from the flows in FILE, of the same recordings, which it replaces"
+    )
     group.add_argument("--paper", action="store_true", help="flows and band of the paper's size: takes days")
     defaults = {name: parser.get_default(name) for name in (*STREAMS, *SEARCH)}
     parser.set_defaults(run=run, modules=("rtsep.learn",), defaults=defaults)
@@ -113,7 +116,7 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output.suffix != ".npz":
         raise ConfigError(f"{args.output} does not end in .npz")
-    if args.output.exists() and not args.overwrite:
+    if args.output.exists() and not (args.overwrite or args.resume):
         raise FileError(f"{args.output} exists (--overwrite replaces it)")
     if args.method:
         return _learn_for_search(args)
@@ -153,10 +156,17 @@ def run(args: argparse.Namespace) -> int:
 
 def _learn_for_search(args: argparse.Namespace) -> int:
     from rtsep.audio_files import make_folder
-    from rtsep.dds import learn_sources, write_model
+    from rtsep.dds import learn_sources, read_model, write_model
 
     _refuse(args, STREAMS, "is for dictionaries of streams, not for --method")
-    options = {"sr": args.rate, "band_hz": args.band, "paper": args.paper, "epochs": args.epochs, "seed": args.seed}
+    options: dict[str, Any] = {
+        "sr": args.rate,
+        "band_hz": args.band,
+        "paper": args.paper,
+        "epochs": args.epochs,
+        "seed": args.seed,
+    }
+    options["resume"] = read_model(args.output) if args.resume else None
     recordings = _notes(args.sounds)
     make_folder(args.output.parent)  # what fails there fails before the learning
     with gently() as stopped:

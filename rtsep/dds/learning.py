@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from rtsep.audio_files import FileError, read_audio
 from rtsep.config import ConfigError, check_choice, check_int
 from rtsep.dds.flows import Flow, FlowShape, log_normal
-from rtsep.dds.model import METHODS, SourceModel
+from rtsep.dds.model import METHODS, SEARCHES, SourceModel
 from rtsep.dds.spectra import Spectra, compress
 from rtsep.engine.registry import check_sources
 
@@ -76,6 +76,7 @@ def learn_sources(
     paper: bool = False,
     epochs: int | None = None,
     seed: int = 0,
+    resume: SourceModel | None = None,
     progress: Told | None = None,
 ) -> SourceModel:
     """Learn what sources are made of, from files; see `learn_signals`.
@@ -112,7 +113,7 @@ def learn_sources(
         raise ConfigError(f"{here} has {one} Hz, {there} has {other} Hz; which one should it be for? Say sr")
     if not rates:
         raise ConfigError("there are no recordings to learn from")
-    options: dict[str, Any] = {"band_hz": band_hz, "paper": paper, "epochs": epochs, "seed": seed}
+    options: dict[str, Any] = {"band_hz": band_hz, "paper": paper, "epochs": epochs, "seed": seed, "resume": resume}
     return learn_signals(signals, next(iter(rates)), method, **options, progress=progress)
 
 
@@ -126,6 +127,7 @@ def learn_signals(
     size: Size | None = None,
     epochs: int | None = None,
     seed: int = 0,
+    resume: SourceModel | None = None,
     progress: Told | None = None,
 ) -> SourceModel:
     """Learn what sources are made of.
@@ -148,6 +150,9 @@ def learn_signals(
         Passes through the training frames, at most; fewer when the validation has long been better before.
     seed : int
         Of first weights, order and noise.
+    resume : SourceModel, optional
+        Go on from these flows, learned of the same sources with the same size: with a new optimizer, which remembers
+        no earlier steps. The result is nowhere worse than they were.
     progress : callable, optional
         Called with epochs done, epochs in all and the validation NLL of a feature; if it says true, that was the last.
 
@@ -177,18 +182,38 @@ def learn_signals(
     train, valid = _levels(signals, spectra)
     manifest: dict[str, Any] = {"seed": seed, "frames": {n: x.shape[1] for n, x in zip(names, train, strict=True)}}
     if method == "nmf":  # as in the paper, all frames there are
+        if resume is not None:
+            raise ConfigError("method='nmf' keeps all frames; there is nothing to resume")
         frames = tuple(np.concatenate(pair, 1) for pair in zip(train, valid, strict=True))
         return SourceModel(method, spectra, names, None, frames, manifest)
     size = size or size_of(method, paper)
     if epochs is not None:
         size = size._replace(epochs=check_int("epochs", epochs, 1, 100_000))
     shape = FlowShape("glow" if method == "dds3" else "realnvp", spectra.n_bins, size.n_steps, size.depth, size.width)
+    _check_resumed(resume, method, spectra, names, shape)
     fit = _fit_one if method == "dds3" else _fit_each
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        flow, history = fit(shape, size, _tensors(train), _tensors(valid), progress)
-    manifest |= {"size": size._asdict(), "validation": history}
+        flow, history = fit(shape, size, _tensors(train), _tensors(valid), resume.flow if resume else None, progress)
+    before = list(resume.manifest.get("validation", [])) if resume else []
+    manifest |= {"size": size._asdict(), "validation": before + history}
     return SourceModel(method, spectra, names, flow.requires_grad_(False), (), manifest)
+
+
+def _check_resumed(
+    old: SourceModel | None, method: str, spectra: Spectra, names: tuple[str, ...], shape: FlowShape
+) -> None:
+    if old is None:
+        return
+    if SEARCHES[method] != SEARCHES[old.method] and method not in SEARCHES[old.method]:
+        raise ConfigError(f"the model to resume was learned for {old.method}, not for {method}")
+    if old.spectra != spectra:
+        there = f"{old.spectra.sr} Hz up to {old.spectra.band_hz:g} Hz"
+        raise ConfigError(f"the model to resume is for {there}, not for {spectra.sr} Hz up to {spectra.band_hz:g} Hz")
+    if old.sources != names:
+        raise ConfigError(f"the model to resume knows {', '.join(old.sources)}, the recordings are {', '.join(names)}")
+    if old.flow is None or old.flow.shape != shape:
+        raise ConfigError("the model to resume has flows of another size")
 
 
 def negative_log_likelihood(flow: Flow, x: Tensor, labels: Tensor | None = None) -> Tensor:
@@ -239,7 +264,7 @@ def _tensors(groups: list[np.ndarray]) -> list[Tensor]:
 
 
 def _fit_each(
-    shape: FlowShape, size: Size, train: list[Tensor], valid: list[Tensor], progress: Told | None
+    shape: FlowShape, size: Size, train: list[Tensor], valid: list[Tensor], old: Flow | None, progress: Told | None
 ) -> tuple[Flow, list[float]]:
     """A flow for each source, all at once; each is kept where it was best."""
     flow = Flow(len(train), shape)
@@ -248,9 +273,13 @@ def _fit_each(
     def drawn(n: int) -> Tensor:
         return torch.stack([x[torch.randint(len(x), (n,))] for x in train])
 
-    flow.start(_noisy(drawn(longest)))
-    optimizer = torch.optim.Adam(flow.parameters(), size.lr)
     best = torch.full((len(train),), math.inf)
+    if old is None:
+        flow.start(_noisy(drawn(longest)))
+    else:
+        flow.load_state_dict(old.state_dict())
+        best = _validation(flow, valid)
+    optimizer = torch.optim.Adam(flow.parameters(), size.lr)
     kept, history, since = copy.deepcopy(flow.state_dict()), [], 0
     for epoch in range(size.epochs):
         for _ in range(-(-longest // size.batch)):
@@ -280,7 +309,7 @@ def _validation(flow: Flow, valid: list[Tensor]) -> Tensor:
 
 
 def _fit_one(
-    shape: FlowShape, size: Size, train: list[Tensor], valid: list[Tensor], progress: Told | None
+    shape: FlowShape, size: Size, train: list[Tensor], valid: list[Tensor], old: Flow | None, progress: Told | None
 ) -> tuple[Flow, list[float]]:
     """One flow for all sources, which knows their names."""
     n_src = len(train)
@@ -288,12 +317,18 @@ def _fit_one(
     x, y = _labelled(train)
     held, held_y = _labelled(valid)
     held = held + NOISE * torch.randn(held.shape, generator=torch.Generator().manual_seed(0))
-    flow.start(_noisy(x)[None], y)
+    best = math.inf
+    if old is None:
+        flow.start(_noisy(x)[None], y)
+    else:
+        flow.load_state_dict(old.state_dict())
+        with torch.no_grad():
+            best = float(negative_log_likelihood(flow, held[None], held_y).mean())
     n_rest = shape.n_features - n_src
     classifier = nn.Sequential(nn.Linear(n_rest, 64), nn.LeakyReLU(), nn.Linear(64, n_src))
     optimizer = torch.optim.Adam(flow.parameters(), size.lr)
     adversary = torch.optim.Adam(classifier.parameters(), 1e-3)
-    best, kept, history, since = math.inf, copy.deepcopy(flow.state_dict()), [], 0
+    kept, history, since = copy.deepcopy(flow.state_dict()), [], 0
     for epoch in range(size.epochs):
         for rows in torch.randperm(len(x)).split(size.batch):
             spectra, labels = x[rows], y[rows]

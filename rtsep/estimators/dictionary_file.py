@@ -180,10 +180,8 @@ def read_dictionary(path: Path | str) -> Dictionary:
         _ = framing.config
     except (ConfigError, KeyError, TypeError) as error:
         raise refusal(path, f"its header is wrong ({one_line(error)})") from None
-    shapes: dict[str, tuple[int, ...]] = {
-        "dictionary": (framing.n_features, sum(numbers)),
-        "spectra": (framing.n_bins, sum(numbers)),
-    }
+    n = sum(numbers)
+    shapes: dict[str, tuple[int, ...]] = {"dictionary": (framing.n_features, n), "spectra": (framing.n_bins, n)}
     arrays = checked_arrays(path, content, shapes)
     atoms, spectra = arrays["dictionary"], arrays["spectra"]
     if min(atoms.min(), spectra.min()) < 0 or not atoms.sum(0).all():

@@ -9,7 +9,7 @@ import numpy as np
 from rtsep.evaluation.checks import ScoreError
 
 
-def attribution_precision(activations: Any, active: Any) -> float:
+def psa(activations: Any, active: Any) -> float:
     """Precision of source attribution: the share of the activation that lies where its source is active.
 
     Parameters
@@ -50,7 +50,7 @@ def attribution_precision(activations: Any, active: Any) -> float:
     return float((a * y).sum() / a.sum())
 
 
-def epsilon_sparsity(activations: Any, epsilon: float) -> float:
+def sparsity(activations: Any, epsilon: float) -> float:
     """Share of the activations that are not larger than `epsilon`.
 
     Parameters
