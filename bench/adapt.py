@@ -157,9 +157,12 @@ def hear_phases(model: Path, scenes: Scenes) -> dict[str, float]:
 
 
 def trained(kind: str) -> dict[str, Any]:
-    """Model and stages of an adaptation, but for the hops, of which the model has a say."""
+    """Model and stages of an adaptation, but for the hops, of which the model has a say, and losses of no weight."""
     settings, talkers = (Talkers, 2) if kind == "pair" else (Speech, 1)
-    stages = [{name: value for name, value in asdict(stage).items() if name != "hop_ms"} for stage in STAGES[talkers]]
+    stages = [
+        {name: value for name, value in asdict(stage).items() if name != "hop_ms" and value != 0}
+        for stage in STAGES[talkers]
+    ]
     return {"model": settings().load().sha256, "stages": stages}
 
 

@@ -191,10 +191,13 @@ def missing_lines(summary: dict[str, Any]) -> list[str]:
 
 
 def latency_line(summary: dict[str, Any]) -> str:
-    """The latency of every setup, "whole signal" where there can be no stream."""
+    """The latency of every setup, "whole signal" where there can be no stream; earlier versions did not store it."""
     by_latency: dict[str, list[str]] = {}
     for setup in summary["evaluation"]["setups"]:
-        by_latency.setdefault(setup["latency"], []).append(f"`{setup['label']}`")
+        if "latency" in setup:
+            by_latency.setdefault(setup["latency"], []).append(f"`{setup['label']}`")
+    if not by_latency:
+        return ""
     if len(by_latency) == 1:
         return f"Latency: {next(iter(by_latency))}."
     return f"Latency: {'; '.join(f'{latency}, {_listed(labels)}' for latency, labels in by_latency.items())}."
