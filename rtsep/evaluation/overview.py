@@ -219,7 +219,7 @@ def overview_text(summary: dict[str, Any], width: int | None = None) -> str:
         for chosen in _fitting(widths, first, width)
     ]
     said = filter(None, [latency_line(summary), *missing_lines(summary)])
-    return "\n\n".join([finding(summary), *tables, "\n".join(said)])
+    return "\n\n".join(filter(None, [finding(summary), *tables, "\n".join(said)]))
 
 
 def _fitting(widths: list[int], first: int, width: int | None) -> Iterator[list[int]]:
