@@ -14,7 +14,7 @@ from signals import voices
 
 import rtsep
 from rtsep.cli import main
-from rtsep.estimators import Speech
+from rtsep.estimators import HPSS, Speech
 from rtsep.export.library import write_library
 from rtsep.export.target import Target
 from rtsep.phase import OMISI
@@ -175,10 +175,24 @@ def test_settings_change_as_they_do_in_python_and_a_reset_is_a_new_start(tmp_pat
     assert np.array_equal(run(), fresh.process(x))
 
 
+@pytest.mark.skipif(not shutil.which("gcc"), reason="no C compiler")
+def test_names_of_sources_may_be_of_any_script(tmp_path):
+    class Named(HPSS):
+        sources = ("Gerät", "übriges 音")
+
+    write_library(rtsep.Separator(rtsep.StreamConfig(16000), Named()), Target(), tmp_path)
+    line = "gcc -shared -o lib.so -Wl,--whole-archive librtsep.a -Wl,--no-whole-archive -lm"
+    subprocess.run(line.split(), cwd=tmp_path, check=True)
+    library = ctypes.CDLL(str(tmp_path / "lib.so"))
+    library.rtsep_source.restype = ctypes.c_char_p
+    assert [library.rtsep_source(i).decode() for i in (0, 1)] == ["Gerät", "übriges 音"]
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         (["--target", "vax-unknown-vms"], "target 'vax-unknown-vms' is not known"),
+        (["--target", "s390x-linux-gnu"], "big-endian"),
         (["--target", "aarch64-linux-gnu", "--cpu", "i486"], "cpu 'i486'"),
         (["--estimator", "hpss"], "one of them"),
         (["--weights", "int8"], "estimator='denoise' has none"),

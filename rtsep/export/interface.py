@@ -53,13 +53,13 @@ def _numbers(program: Program) -> dict[str, int]:
 def interface(program: Program) -> str:
     """LLVM code of the functions of the header, on top of `RUN` and `INIT`."""
     names = program.separator.sources
-    strings = [name.encode() + b"\\00" for name in names]
+    strings = ["".join(f"\\{byte:02x}" for byte in (*name.encode(), 0)) for name in names]
     text = [
         f"declare void @{RUN}(ptr, ptr, ptr, i64)",
         f"declare void @{INIT}(ptr)",
         "declare double @llvm.pow.f64(double, double)",
         *(
-            f'@name{i} = internal constant [{len(name.encode()) + 1} x i8] c"{string.decode("latin-1")}"'
+            f'@name{i} = internal constant [{len(name.encode()) + 1} x i8] c"{string}"'
             for i, (name, string) in enumerate(zip(names, strings, strict=True))
         ),
         f"@names = internal constant [{len(names)} x ptr] [{', '.join(f'ptr @name{i}' for i in range(len(names)))}]",

@@ -59,6 +59,8 @@ class Target:
         object.__setattr__(self, "cpu", self.cpu or self._default(PROCESSORS, "generic"))
         if "not a recognized" in _said(self._machine):
             raise ConfigError(f"target {self.triple!r}: cpu {self.cpu!r} is not known")
+        if not str(self._machine().target_data).startswith("e"):
+            raise ConfigError(f"target {self.triple!r} is big-endian; exports are for little-endian processors")
 
     def _default(self, table: dict[str, str], otherwise: str) -> str:
         return next((value for start, value in table.items() if self.triple.startswith(start)), otherwise)

@@ -45,6 +45,8 @@ export class Separator {
   // Returns an array of channels for each source; they are overwritten by the next call.
   process(mixture) {
     const n = mixture[0].length;
+    if (mixture.length !== this.channels || n === undefined)
+      throw new RangeError(`${mixture.length} channels; the separator has ${this.channels}, each a Float32Array`);
     if (n > this.longest) throw new RangeError(`a block of ${n} samples; the longest is ${this.longest}`);
     const {channels, sources} = this.#views(n);
     channels.forEach((channel, c) => channel.set(mixture[c]));
