@@ -162,7 +162,7 @@ function figures() {
   if (track) parts.unshift(["microphone", track.getSettings().latency]);
   if (context) parts.push(["browser, in between", context.baseLatency], ["browser, output", context.outputLatency]);
   const sum = parts.reduce((total, [, seconds]) => total + (seconds ?? 0), 0);
-  table("delay", [...parts.map(([name, seconds]) => [name, told(seconds)]), ["known of it", ms(sum), "sum"]]);
+  table("delay", [...parts.map(([name, seconds]) => [name, told(seconds)]), ["sum of the known parts", ms(sum), "sum"]]);
   table("load", [["mean of some seconds", load === null ? "–" : `${(100 * load).toFixed(1)} % of real time`]]);
 }
 
