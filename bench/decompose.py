@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
@@ -88,16 +88,10 @@ SMALL = Study(
     learning_rate=LEARNING_RATE,
     command="python bench/decompose.py -o docs --work FOLDER",
 )
-MIDDLE = Study(
-    sr=8000,
+MIDDLE = replace(
+    SMALL,
     band_hz=4000.0,
     pitches=range(36, 96),
-    velocities=(60, 100),
-    seconds=0.8,
-    sizes={"dds1": SIZES["dds1"]._replace(epochs=12), "dds3": SIZES["dds3"]._replace(epochs=6)},
-    n_atoms=10,
-    n_iter=150,
-    learning_rate=LEARNING_RATE,
     command="python bench/decompose.py -o docs --work FOLDER --notes 60",
     page="decompose_60",
 )

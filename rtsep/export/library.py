@@ -30,7 +30,8 @@ On top come the stack and what is used of `math.h`. `rtsep.h` declares all funct
     {compile}
 
 `example.c` is a filter from standard input to standard output. The library calls no function but `memcpy`, `memmove`,
-`memset` and those of `math.h`. It computes the very samples that `rtsep.Separator` does in Python.
+`memset`, those of `math.h` and, on some processors, those that every compiler brings (libgcc). It computes the very
+samples that `rtsep.Separator` does in Python.
 """
 
 
