@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rtsep.audio_files import FORMATS, SUFFIXES, FileFormat, StagedFiles, make_folder, write_sources
+from rtsep.audio_files import FORMATS, SUFFIXES, FileFormat, StagedFiles, write_sources
 from rtsep.channels import IndependentSeparator, check_channels, limit, make_separator
 from rtsep.choose import choose, usual_times
 from rtsep.config import MAX_SR, ConfigError, StreamConfig, check_choice
@@ -244,7 +244,6 @@ class FileSeparator:
                     pass
             start = time.perf_counter()
             with StagedFiles([*outputs.values(), *([plot] if plot else [])], self.overwrite) as staged:
-                make_folder(folder)
 
                 def said(done: int) -> None:
                     if progress:

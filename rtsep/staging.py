@@ -23,8 +23,8 @@ _looked_at: set[Path] = set()  # folders that were freed of the parts of others
 class StagedFiles:
     """Files that are written beside their final names and appear there together or not at all.
 
-    A context manager: what was not committed when it ends is removed, and so is what a run that was killed left in
-    these folders.
+    A context manager: what was not committed when it ends is removed, with the folders that were made for it, and so is
+    what a run that was killed left in these folders.
 
     Parameters
     ----------
@@ -42,6 +42,7 @@ class StagedFiles:
     def __init__(self, paths: list[Path], overwrite: bool) -> None:
         self.paths, self._overwrite = paths, overwrite
         self._locks: dict[Path, int] = {}
+        self._made: list[Path] = []  # folders, those inside others later
         for path in paths:
             if _restorable(path):
                 os.replace(_hidden(path, ".old"), path)
@@ -51,14 +52,15 @@ class StagedFiles:
                 raise FileError(f"{path} is a folder")
 
     def part(self, path: Path) -> Path:
-        """Where to write what will be `path`: hidden, in the same folder, which must exist.
+        """Where to write what will be `path`: hidden, in the same folder, which is made if need be.
 
         From the first call on, other runs are refused. Raises `FileError`.
         """
         if path not in self._locks:
-            _remove_stale(path.parent)
             try:
-                fd = _lock(_hidden(path, PART))
+                fd = self._begin(path)
+            except FileError:
+                raise
             except OSError as problem:
                 raise FileError(f"{path} cannot be written: {problem.strerror}") from None
             if fd is None:
@@ -67,6 +69,24 @@ class StagedFiles:
             if path.exists() and not self._overwrite:  # which has just ended
                 raise FileError(f"{path} exists (--overwrite replaces it)")
         return _hidden(path, PART)
+
+    def _begin(self, path: Path) -> int | None:
+        self._made += make_folder(path.parent)
+        _remove_stale(path.parent)
+        try:
+            return _lock(_hidden(path, PART))
+        except FileNotFoundError:  # another run has just removed a folder that it had made
+            self._made += make_folder(path.parent)
+            return _lock(_hidden(path, PART))
+
+    def write(self, path: Path, content: bytes) -> None:
+        """Write all of what will be `path`. Raises `FileError`, also where the disk is full."""
+        try:
+            self.part(path).write_bytes(content)
+        except FileError:
+            raise
+        except OSError as problem:
+            raise FileError(f"{path} cannot be written: {problem.strerror}") from None
 
     def commit(self) -> None:
         """Make all files durable, then rename them. Raises `OSError`."""
@@ -97,6 +117,7 @@ class StagedFiles:
             backup.unlink()
         self._close()
         self._locks.clear()
+        self._made.clear()
 
     def _close(self) -> None:
         for path, fd in self._locks.items():
@@ -112,6 +133,9 @@ class StagedFiles:
             with suppress(OSError):
                 _hidden(path, PART).unlink()
         self._close()
+        for folder in reversed(self._made):
+            with suppress(OSError):  # something else is in it by now
+                folder.rmdir()
 
 
 def _hidden(path: Path, suffix: str) -> Path:
@@ -167,9 +191,15 @@ def _remove_stale(folder: Path) -> None:
                     os.close(fd)
 
 
-def make_folder(folder: Path) -> None:
-    """Make a folder for outputs unless it is there. Raises `FileError`."""
+def make_folder(folder: Path) -> list[Path]:
+    """Make a folder for outputs unless it is there. Returns what was made, from the outside in; raises `FileError`."""
+    new: list[Path] = []
+    for place in (folder, *folder.parents):
+        if place.exists():
+            break
+        new.insert(0, place)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as problem:
         raise FileError(f"{folder} cannot be made: {problem.strerror}") from None
+    return new

@@ -106,6 +106,11 @@ CROSS = {
         "arm-linux-gnueabi-gcc -mcpu=cortex-a8 -mfpu=neon -mfloat-abi=softfp",
         "qemu-arm -cpu cortex-a8",
     ),
+    "armv7hf": (
+        "armv7-linux-gnueabihf",
+        "arm-linux-gnueabihf-gcc -mcpu=cortex-a8 -mfpu=neon -mfloat-abi=hard",
+        "qemu-arm -cpu cortex-a8",
+    ),
 }
 
 
@@ -192,12 +197,16 @@ def test_names_of_sources_may_be_of_any_script(tmp_path):
     ("options", "message"),
     [
         (["--target", "vax-unknown-vms"], "target 'vax-unknown-vms' is not known"),
-        (["--target", "s390x-linux-gnu"], "big-endian"),
+        (["--target", "s390x-linux-gnu"], "not for systemz"),
+        (["--target", "mips-linux-gnu"], "big-endian"),
+        (["--target", "amdgcn-amd-amdhsa"], "not for amdgcn"),
+        (["--cpu", "help"], "cpu 'help'"),
+        (["--channels", "0"], "--channels=0"),
         (["--target", "aarch64-linux-gnu", "--cpu", "i486"], "cpu 'i486'"),
         (["--estimator", "hpss"], "one of them"),
         (["--weights", "int8"], "estimator='denoise' has none"),
         (["--rate", "100"], "100"),
-        (["-o", "/proc/nowhere"], "/proc/nowhere"),
+        (["-o", "/proc/nowhere/deep"], "/proc/nowhere/deep"),
         (["--phase", "griffin_lim"], "whole signal"),
     ],
 )
@@ -221,10 +230,16 @@ def test_an_estimator_in_python_is_refused_and_an_earlier_export_is_kept(tmp_pat
     (line,) = capsys.readouterr().err.splitlines()
     assert "runs in Python and cannot be exported" in line
     out = tmp_path / "out"
-    (out / ".rtsep-export").mkdir(parents=True)  # left by a run that was killed
+    out.mkdir()
+    (out / ".rtsep-00.part").write_text("left by a run that was killed")
     (out / "rtsep.h").write_text("mine")
     assert main(["export", "passthrough", "-o", str(out)]) == 2
     assert "rtsep.h exists" in capsys.readouterr().err
     assert (out / "rtsep.h").read_text() == "mine"
     assert main(["export", "passthrough", "-o", str(out), "--overwrite"]) == 0
     assert {path.name for path in out.iterdir()} == {"rtsep.h", "librtsep.a", "example.c", "README.md"}
+    (out / "README.md").unlink()
+    (out / "README.md").mkdir()
+    assert main(["export", "denoise", "-o", str(out), "--overwrite"]) == 2
+    assert "README.md is a folder" in capsys.readouterr().err
+    assert "passthrough" in (out / "rtsep.h").read_text()

@@ -53,6 +53,7 @@ OPTIONS = {
     "strength_db": "strength",
     "sr": "rate",
     "block_size": "block",
+    "n_channels": "channels",
     "level_db": "level",
     "duration_s": "duration",
     "snr_db": "snr",

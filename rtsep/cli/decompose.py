@@ -66,7 +66,7 @@ def add_parser(commands: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Read, search, write."""
-    from rtsep.audio_files import FORMATS, FileError, StagedFiles, make_folder, read_audio, write_sources
+    from rtsep.audio_files import FORMATS, FileError, StagedFiles, read_audio, write_sources
     from rtsep.choose import choose
     from rtsep.dds import dictionary_search, read_model
     from rtsep.dds.model import check_method
@@ -102,7 +102,6 @@ def run(args: argparse.Namespace) -> int:
     mixture = model.spectra.config_for(len(x))
     separated = separate(x, sr, found.estimator(), args.phase, config=mixture)
     with StagedFiles([*reports.values(), *outputs.values()], args.overwrite) as staged:
-        make_folder(args.output)
         write_sources(staged, outputs, iter([separated]), sr, len(x), x.shape[1], FORMATS["wav"])
         plot_roll(staged.part(reports["roll.png"]), found.activations, found.times, found.sources, notes)
         staged.part(reports["notes.csv"]).write_text(_csv(notes))

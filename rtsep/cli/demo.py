@@ -42,7 +42,7 @@ def run(args: argparse.Namespace) -> int:
     """Separate, measure, write, print."""
     import numpy as np
 
-    from rtsep.audio_files import FORMATS, StagedFiles, make_folder, read_audio, write_sources
+    from rtsep.audio_files import FORMATS, StagedFiles, read_audio, write_sources
     from rtsep.config import StreamConfig
     from rtsep.separator import Separator
 
@@ -60,7 +60,6 @@ def run(args: argparse.Namespace) -> int:
 
     outputs = {name: args.output / f"{RECORDING.stem}.{name}.wav" for name in separator.sources}
     plot = args.output / f"{RECORDING.stem}.png"
-    make_folder(args.output)
     with StagedFiles([*outputs.values(), plot], overwrite=True) as staged:
         write_sources(staged, outputs, iter([sources[:, None]]), sr, 1, n_samples, FORMATS["wav"])
         from rtsep.plots import plot_files

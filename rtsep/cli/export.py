@@ -65,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     """Compile, and write the folder."""
     from rtsep.config import ConfigError, StreamConfig
     from rtsep.export.library import write_library
-    from rtsep.export.plugin import FORMATS, write_plugins
+    from rtsep.export.plugin import FORMATS, Plugin, write_plugins
     from rtsep.export.target import Target
     from rtsep.export.web import TRIPLE, write_page
     from rtsep.separator import Separator
@@ -111,5 +111,6 @@ def run(args: argparse.Namespace) -> int:
             f"{path}: {estimator.name} + {phase.name} for {target.triple}, {target.cpu}; {separator.config.sr} Hz, "
             f"latency {1e3 * separator.latency / separator.config.sr:.4g} ms; code {sizes.code:,}, constants "
             f"{sizes.constants:,}, memory {sizes.memory:,} bytes"
+            + (f"; {Plugin(separator, args.format).uri}" if args.format == "lv2" else "")
         )
     return 0

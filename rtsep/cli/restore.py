@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
     """Read, restore, write."""
     import numpy as np
 
-    from rtsep.audio_files import FORMATS, StagedFiles, make_folder, read_audio, write_sources
+    from rtsep.audio_files import FORMATS, StagedFiles, read_audio, write_sources
     from rtsep.restoration import find_clicks, restore
 
     suffix = args.output.suffix.lower()
@@ -102,7 +102,6 @@ def run(args: argparse.Namespace) -> int:
             restored[c] = restore(channel, sr, missing=gap, method=args.method)
             if progress:
                 progress(c + 1, len(x))
-    make_folder(args.output.parent)
     with staged:
         write_sources(staged, {"": args.output}, iter([restored[None]]), sr, len(x), x.shape[1], FORMATS[suffix[1:]])
         staged.commit()
@@ -116,7 +115,7 @@ def run(args: argparse.Namespace) -> int:
 
 def _stream(args: argparse.Namespace, staged: StagedFiles, format: FileFormat) -> int:
     """Clicks, a block at a time."""
-    from rtsep.audio_files import FileError, make_folder, open_audio, read_blocks, write_sources
+    from rtsep.audio_files import FileError, open_audio, read_blocks, write_sources
     from rtsep.restoration import ClickRemover
 
     if args.missing or args.method != "autoregressive":
@@ -143,7 +142,6 @@ def _stream(args: argparse.Namespace, staged: StagedFiles, format: FileFormat) -
                 early = max(0, early - block.shape[1])
             yield remover.flush().reshape(n_channels, -1)[None, :, early:]
 
-        make_folder(args.output.parent)
         stack.enter_context(staged)
         told = None if progress is None else (lambda done: progress(done, n))
         write_sources(staged, {"": args.output}, pieces(), sr, n_channels, n, format, told)

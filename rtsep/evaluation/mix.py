@@ -16,7 +16,6 @@ from rtsep.audio_files import (
     FORMATS,
     FileError,
     StagedFiles,
-    make_folder,
     open_audio,
     read_blocks,
     write_sources,
@@ -331,15 +330,12 @@ def write_mixtures(
     mixtures, format = mixer.mixtures, FORMATS[mixer.mixtures.format]
     manifest = folder / MANIFEST
     with StagedFiles([manifest], overwrite) as whole:
-        make_folder(folder)
         with open(whole.part(manifest), "w", encoding="utf-8", newline="\n") as lines:
             for index in range(mixtures.count):
                 entry, sources = mixer.make(index)
                 signals = {"mixture": np.sum(list(sources.values()), 0, dtype=np.int32)} | sources
                 names = {name: f"{name}/{entry['id']}{format.suffix}" for name in signals}
                 with StagedFiles([folder / name for name in names.values()], overwrite) as staged:
-                    for path in staged.paths:
-                        make_folder(path.parent)
                     # Whole numbers of 32 bits, as libsndfile takes them: what it makes of floats is not exact.
                     pieces = np.stack(list(signals.values())) << (32 - BITS[mixtures.format])
                     outputs = {name: folder / path for name, path in names.items()}

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
-from rtsep.config import ConfigError
 from rtsep.export.archive import archive
 from rtsep.export.interface import example, framing, header, interface, public, title
 from rtsep.export.program import program
 from rtsep.export.target import Machine, Sizes, Target
 from rtsep.separator import Separator
+from rtsep.staging import StagedFiles
 
+FILES = ("librtsep.a", "rtsep.h", "example.c", "README.md")
 NOTES = """\
 # {title}
 
@@ -30,21 +28,51 @@ On top come the stack and what is used of `math.h`. `rtsep.h` declares all funct
     {compile}
 
 `example.c` is a filter from standard input to standard output. The library calls no function but `memcpy`, `memmove`,
-`memset`, those of `math.h` and, on some processors, those that every compiler brings (libgcc). It computes the very
-samples that `rtsep.Separator` does in Python.
+`memset`, those of `math.h` and, on some processors, those that every compiler brings (libgcc).
+{samples}
 """
+SAME = "It computes the very samples that `rtsep.Separator` does in Python."
+NEAR = "WebAssembly has no fused multiply-add: samples differ from those of `rtsep.Separator` in the last bits."
+SOFT = """
+
+Floats are computed in software, ten times slower. If the processor has a unit for them, name it with `--cpu`.
+""".rstrip()
+# How GCC calls what LLVM has in the first part of a triple.
+ARCHITECTURES = {
+    "thumbv6m": "armv6s-m",
+    "thumbv7m": "armv7-m",
+    "thumbv7em": "armv7e-m",
+    "thumbv8m.base": "armv8-m.base",
+    "thumbv8m.main": "armv8-m.main",
+    "thumbv8.1m.main": "armv8.1-m.main",
+    "arm": "armv4t",
+    "armv7": "armv7-a",
+    "armv8": "armv8-a",
+}
 
 
-def compiler_line(target: Target) -> str:
+def compiler_line(target: Target, soft_floats: bool) -> str:
     """The command that makes the example."""
-    triple = target.triple
-    if "none" in triple or triple.startswith("thumb"):
-        command = f"arm-none-eabi-gcc -mcpu={target.cpu} -mthumb -mfloat-abi=softfp"
-    elif triple.startswith("armv7"):
-        command = f"arm-linux-gnueabi-gcc -mcpu={target.cpu} -mfpu=neon -mfloat-abi=softfp"
+    architecture, *rest = target.triple.split("-")
+    last = ""
+    if architecture.startswith("wasm"):
+        command = "python -m ziglang cc -target wasm32-wasi"
+    elif target.triple == Target().triple:
+        command = "cc"
+    elif architecture.startswith(("arm", "thumb")) and "apple" not in rest:
+        known = target.cpu != "generic"
+        command = f"-mcpu={target.cpu}" if known else f"-march={ARCHITECTURES.get(architecture, architecture)}"
+        hard = rest[-1].endswith("hf")
+        command += f" -mfloat-abi={'hard' if hard else 'soft' if soft_floats else 'softfp'}"
+        if "linux" in rest:
+            command = f"arm-linux-{rest[-1]}-gcc {command}" + " -mfpu=neon" * (architecture == "armv7")
+        else:
+            command, last = f"arm-none-eabi-gcc {command} -mthumb", " --specs=nosys.specs"
+    elif "linux" in rest:
+        command = f"{architecture}-linux-gnu-gcc"
     else:
-        command = "aarch64-linux-gnu-gcc" if triple == "aarch64-linux-gnu" else "cc"
-    return f"{command} -O2 example.c -L. -lrtsep -lm -o example"
+        command = f"clang --target={target.triple}"
+    return f"{command} -O2 example.c -L. -lrtsep -lm{last} -o example"
 
 
 def write_library(separator: Separator, target: Target, folder: Path, overwrite: bool = False) -> Sizes:
@@ -72,9 +100,15 @@ def write_library(separator: Separator, target: Target, folder: Path, overwrite:
         If the folder cannot be written.
     """
     made = compiled(separator, target)
-    with whole_folder(folder, ("librtsep.a", "rtsep.h", "example.c", "README.md"), overwrite) as part:
-        describe(made, target, part)
-        (part / "librtsep.a").write_bytes(archive({"rtsep.o": (made.object, public(made.program))}))
+    paths = {name: folder / name for name in FILES}
+    with StagedFiles(list(paths.values()), overwrite) as staged:
+        staged.part(paths["README.md"])  # what cannot be written is said before the work
+        made = compiled(separator, target)
+        contents = describe(made, target)
+        contents["librtsep.a"] = archive({"rtsep.o": (made.object, public(made.program))})
+        for name, path in paths.items():
+            staged.write(path, contents[name])
+        staged.commit()
     return made.sizes
 
 
@@ -84,46 +118,20 @@ def compiled(separator: Separator, target: Target) -> Machine:
     return target.compile(made, interface(made), public(made))
 
 
-def describe(made: Machine, target: Target, folder: Path) -> None:
-    """Write header, example and page."""
+def describe(made: Machine, target: Target) -> dict[str, bytes]:
+    """Header, example and page."""
     from rtsep import __version__
 
-    made_of, line = made.program, compiler_line(target)
-    (folder / "rtsep.h").write_text(header(made_of, __version__))
-    (folder / "example.c").write_text(example(line))
-    (folder / "README.md").write_text(
-        NOTES.format(
-            title=title(made_of),
-            version=__version__,
-            triple=target.triple,
-            cpu=target.cpu,
-            framing=framing(made_of),
-            sizes=made.sizes,
-            compile=line,
-        )
+    made_of, line = made.program, compiler_line(target, made.soft_floats)
+    notes = NOTES.format(
+        title=title(made_of),
+        version=__version__,
+        triple=target.triple,
+        cpu=target.cpu,
+        framing=framing(made_of),
+        sizes=made.sizes,
+        compile=line,
+        samples=(NEAR if "wasm" in target.triple else SAME) + SOFT * made.soft_floats,
     )
-
-
-@contextmanager
-def whole_folder(folder: Path, names: tuple[str, ...], overwrite: bool) -> Iterator[Path]:
-    """A folder to write files of these names to, which are moved to their place once all are there."""
-    taken = [name for name in names if (folder / name).exists()]
-    if taken and not overwrite:
-        raise ConfigError(f"{folder / taken[0]} exists (--overwrite replaces it)")
-    if folder.exists() and not folder.is_dir():
-        raise ConfigError(f"{folder} is not a folder")
-    new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
-    part = folder / ".rtsep-export"
-    shutil.rmtree(part, ignore_errors=True)  # of a run that was killed
-    done = False
-    try:
-        part.mkdir()
-        yield part
-        for name in names:
-            (part / name).replace(folder / name)
-        done = True
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-        if new and not done:
-            shutil.rmtree(folder, ignore_errors=True)
+    texts = {"rtsep.h": header(made_of, __version__), "example.c": example(line), "README.md": notes}
+    return {name: text.encode() for name, text in texts.items()}

@@ -10,16 +10,16 @@ import subprocess
 import sys
 import tempfile
 import zlib
-from contextlib import ExitStack
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 
-from rtsep.config import ConfigError
+from rtsep.config import ConfigError, StreamConfig
 from rtsep.export.interface import framing, header, title
-from rtsep.export.library import compiled, whole_folder
+from rtsep.export.library import compiled
 from rtsep.export.target import Machine, Sizes, Target
 from rtsep.separator import Separator
+from rtsep.staging import StagedFiles
 
 FORMATS = ("lv2", "ladspa")
 STRENGTH_MAX = 60.0  # dB; from here on nothing of the other sources is left, as with infinity in Python
@@ -66,10 +66,13 @@ class Plugin:
 
     @property
     def label(self) -> str:
-        """What distinguishes it, as a file name: estimator, phase recovery, rate, channels."""
+        """What distinguishes it, as a file name: estimator, phase recovery, windows and rate where they are others."""
         separator, config = self.separator, self.separator.config
         parts = ["rtsep", separator.estimator.name]
         parts += [separator.phase.name] * (separator.phase.name != "mixture")
+        parts += [f"{1e3 * config.synthesis / config.sr:.4g} ms"] * (
+            config.synthesis != StreamConfig(config.sr).synthesis
+        )
         parts += [str(config.sr)] * (config.sr != 48_000)
         parts += [{1: "mono", 2: "stereo"}.get(config.n_channels, f"{config.n_channels}-channels")]
         return re.sub(r"[^A-Za-z0-9]+", "-", "-".join(parts)).strip("-")
@@ -156,8 +159,14 @@ class Plugin:
         lines = [f"#define RTSEP_{self.format.upper()}", *(f"#define RTSEP_{k} {v}" for k, v in defines.items())]
         return "\n".join(lines) + "\n"
 
-    def turtle(self, about: str) -> dict[str, str]:
-        """The files that describe it to hosts of LV2, by name."""
+    def binary(self, folder: Path) -> Path:
+        """Where it lies, for hosts that look into a folder."""
+        return folder / f"{self.label}.lv2" / "plugin.so" if self.format == "lv2" else folder / f"{self.label}.so"
+
+    def texts(self, binary: Path, about: str = "") -> dict[Path, str]:
+        """The files beside it, and what is in them; hosts look for the last."""
+        if self.format == "ladspa":
+            return {binary.with_suffix(".conf"): self.microphone(binary, about)}
         ports = " , ".join(
             f"[\n\ta lv2:{'Input' if port.kind & INPUT else 'Output'}Port , "
             f"lv2:{'Audio' if port.kind & AUDIO else 'Control'}Port ;\n"
@@ -170,10 +179,11 @@ class Plugin:
             + "\n]"
             for i, port in enumerate(self.ports())
         )
+        plugin = PLUGIN.format(uri=self.uri, name=_quoted(self.name), about=_quoted(about), ports=ports)
         return {
-            "plugin.ttl": PREFIXES
-            + PLUGIN.format(uri=self.uri, name=_quoted(self.name), about=_quoted(about), ports=ports),
-            "manifest.ttl": PREFIXES + MANIFEST.format(uri=self.uri),
+            binary.with_name("virtual-microphone.conf"): self.microphone(binary, about),
+            binary.with_name("plugin.ttl"): PREFIXES + plugin,
+            binary.with_name("manifest.ttl"): PREFIXES + MANIFEST.format(uri=self.uri),
         }
 
     def microphone(self, binary: Path, about: str) -> str:
@@ -187,7 +197,7 @@ class Plugin:
         from rtsep import __version__
 
         config, source = self.separator.config, self.separator.sources[0]
-        plugin, label = (self.uri, "") if self.format == "lv2" else (str(binary), self.label)
+        plugin, label = (self.uri, "") if self.format == "lv2" else (str(binary.absolute()), self.label)
         return MICROPHONE.format(
             version=__version__,
             about=about,
@@ -259,34 +269,24 @@ def write_plugins(
         If the folder cannot be written.
     """
     command, plugins = compiler(target), [Plugin(separator, format) for separator in separators]
-    names: tuple[str, ...]
+    binaries = [plugin.binary(folder) for plugin in plugins]
+    files = [(binary, *plugin.texts(binary)) for plugin, binary in zip(plugins, binaries, strict=True)]
     sizes = []
-    with ExitStack() as parts:
-        if format == "lv2":
-            parts.enter_context(whole_folder(folder, (), overwrite))
-            names = ("plugin.so", "virtual-microphone.conf", "plugin.ttl", "manifest.ttl")  # which hosts look for: last
-            binaries = [folder / f"{plugin.label}.lv2" / "plugin.so" for plugin in plugins]
-            at = [parts.enter_context(whole_folder(binary.parent, names, overwrite)) for binary in binaries]
-        else:
-            binaries = [folder / f"{plugin.label}.so" for plugin in plugins]
-            names = tuple(f"{plugin.label}{end}" for plugin in plugins for end in (".conf", ".so"))
-            at = [parts.enter_context(whole_folder(folder, names, overwrite))] * len(plugins)
-        for plugin, part, binary in zip(plugins, at, binaries, strict=True):
+    with StagedFiles([path for of_one in files for path in of_one], overwrite) as staged:
+        for binary in binaries:
+            staged.part(binary)  # what cannot be written is said before the work
+        for plugin, binary in zip(plugins, binaries, strict=True):
             machine = compiled(plugin.separator, target)
-            about = f"{title(machine.program)}; {framing(machine.program)}"
-            _link(command, plugin, machine, part / binary.name)
-            texts = plugin.turtle(about) if format == "lv2" else {}
-            texts["virtual-microphone.conf" if format == "lv2" else f"{plugin.label}.conf"] = plugin.microphone(
-                binary.absolute(), about
-            )
-            for name, text in texts.items():
-                (part / name).write_text(text)
+            staged.write(binary, _linked(command, plugin, machine))
+            for path, text in plugin.texts(binary, f"{title(machine.program)}; {framing(machine.program)}").items():
+                staged.write(path, text.encode())
             sizes.append(machine.sizes)
+        staged.commit()
     return [(binary.parent if format == "lv2" else binary, size) for binary, size in zip(binaries, sizes, strict=True)]
 
 
-def _link(command: list[str], plugin: Plugin, machine: Machine, output: Path) -> None:
-    """Compile plugin.c, and link it with the program to a library that shows one function."""
+def _linked(command: list[str], plugin: Plugin, machine: Machine) -> bytes:
+    """A library that shows one function: plugin.c, compiled, and the program."""
     from rtsep import __version__
 
     with tempfile.TemporaryDirectory(prefix="rtsep") as name:
@@ -302,7 +302,7 @@ def _link(command: list[str], plugin: Plugin, machine: Machine, output: Path) ->
         if made.returncode:
             said = next((line for line in made.stderr.splitlines() if "error" in line), made.stderr.strip()[-200:])
             raise ConfigError(f"{' '.join(command)} cannot make the plug-in: {said.strip()}")
-        shutil.copyfile(work / "plugin.so", output)
+        return (work / "plugin.so").read_bytes()
 
 
 def _quoted(text: str) -> str:

@@ -15,6 +15,7 @@ import llvmlite.binding as llvm
 
 from rtsep.config import ConfigError
 from rtsep.export.program import Program
+from rtsep.models import one_line
 
 # What is taken where no processor is named: by the start of the triple.
 PROCESSORS = {
@@ -22,9 +23,12 @@ PROCESSORS = {
     "aarch64": "generic",
     "armv7": "cortex-a8",
     "thumbv7em": "cortex-m7",
+    "thumbv8m.main": "cortex-m33",
     "thumbv8.1m.main": "cortex-m55",
     "wasm32": "generic",
 }
+# As LLVM names them. It has code for others, which are no processors: graphics cards, filters of a system.
+FAMILIES = re.compile(r"x86|aarch64|arm|thumb|riscv|mips|ppc|loongarch|hexagon|wasm")
 FEATURES = {"wasm32": "+simd128", "armv7": "+neon,+vfp3"}
 
 
@@ -42,7 +46,7 @@ class Target:
     Raises
     ------
     ConfigError
-        For those that LLVM does not know.
+        For those that LLVM does not know, and those that are no little-endian processors of 32 or 64 bits.
     """
 
     triple: str = ""
@@ -53,14 +57,22 @@ class Target:
         llvm.initialize_all_asmprinters()
         object.__setattr__(self, "triple", self.triple or llvm.get_default_triple())
         try:
-            llvm.Target.from_triple(self.triple)
+            family = llvm.Target.from_triple(self._whole_triple).name
         except RuntimeError:
             raise ConfigError(f"target {self.triple!r} is not known; aarch64-linux-gnu is one, for example") from None
+        if not FAMILIES.match(family):
+            raise ConfigError(f"target {self.triple!r}: exports are for processors of 32 or 64 bits, not for {family}")
         object.__setattr__(self, "cpu", self.cpu or self._default(PROCESSORS, "generic"))
-        if "not a recognized" in _said(self._machine):
+        if self.cpu == "help" or "not a recognized" in _said(self._machine):
             raise ConfigError(f"target {self.triple!r}: cpu {self.cpu!r} is not known")
         if not str(self._machine().target_data).startswith("e"):
             raise ConfigError(f"target {self.triple!r} is big-endian; exports are for little-endian processors")
+
+    @property
+    def _whole_triple(self) -> str:
+        """With the vendor that most leave out; LLVM would take the system for one, and know no ABI of that system."""
+        architecture, *rest = self.triple.split("-")
+        return "-".join([architecture, *["unknown"] * (rest[:1] in (["linux"], ["none"], ["wasi"])), *rest])
 
     def _default(self, table: dict[str, str], otherwise: str) -> str:
         return next((value for start, value in table.items() if self.triple.startswith(start)), otherwise)
@@ -75,7 +87,7 @@ class Target:
         # Code that is loaded by a system may come to lie anywhere; on a bare processor and in a page it does not.
         bare = "none" in self.triple or "wasm" in self.triple
         try:
-            return llvm.Target.from_triple(self.triple).create_target_machine(
+            return llvm.Target.from_triple(self._whole_triple).create_target_machine(
                 cpu=self.cpu,
                 features=self._default(FEATURES, ""),
                 opt=3,
@@ -105,14 +117,17 @@ class Target:
         whole, *others = map(llvm.parse_assembly, modules)
         for module in others:
             whole.link_in(module)
-        whole.triple, whole.data_layout = self.triple, str(machine.target_data)
+        whole.triple, whole.data_layout = self._whole_triple, str(machine.target_data)
         for function in whole.functions:
             if not function.is_declaration and function.name not in public:
                 function.linkage = llvm.Linkage.internal
         whole.verify()
         builder = llvm.create_pass_builder(machine, llvm.create_pipeline_tuning_options(speed_level=3))
         builder.getModulePassManager().run(whole, builder)
-        content = bytes(machine.emit_object(whole))
+        try:
+            content = bytes(machine.emit_object(whole))
+        except RuntimeError as problem:
+            raise ConfigError(f"target {self.triple!r}: LLVM cannot make code for it ({one_line(problem)})") from None
         return Machine(program, content, _sizes(content, program.memory_bytes))
 
 
@@ -156,6 +171,11 @@ class Machine:
     object: bytes
     sizes: Sizes
 
+    @property
+    def soft_floats(self) -> bool:
+        """Whether it calls functions that add and multiply floats, as without a unit for them."""
+        return any(name in self.object for name in (b"__aeabi_fadd", b"__addsf3"))
+
 
 def _said(function: Callable[[], object]) -> str:
     """What a function writes to standard error; LLVM says only there that it does not know a processor."""
@@ -179,6 +199,6 @@ def _sizes(content: bytes, memory: int) -> Sizes:
         name = name.decode("latin-1") if isinstance(name, bytes) else name
         if section.is_text():
             code += section.size()
-        elif name.startswith((".rodata", ".data", "__const", "DATA")):
+        elif name.startswith((".rodata", ".rdata", ".data", "__const", "DATA")):
             constants += section.size()
     return Sizes(code, constants, memory)

@@ -13,10 +13,11 @@ from pathlib import Path
 
 from rtsep.config import ConfigError
 from rtsep.export.interface import framing, public, title
-from rtsep.export.library import compiled, whole_folder
+from rtsep.export.library import compiled
 from rtsep.export.plugin import STRENGTH_MAX
 from rtsep.export.target import Machine, Sizes, Target
 from rtsep.separator import Separator
+from rtsep.staging import StagedFiles
 
 TRIPLE = "wasm32-unknown-unknown"
 STACK_BYTES = 1 << 18
@@ -70,14 +71,13 @@ def write_page(separator: Separator, folder: Path, overwrite: bool = False) -> S
 
     if not importlib.util.find_spec("ziglang"):
         raise ConfigError("a page needs a linker for WebAssembly (python -m pip install 'rtsep[export]')")
-    with whole_folder(folder, ("rtsep.wasm", *FILES, "README.md", "index.html"), overwrite) as part:
+    ours = resources.files("rtsep.export") / "page"
+    paths = {name: folder / name for name in ("rtsep.wasm", *FILES, "README.md", "index.html")}
+    with StagedFiles(list(paths.values()), overwrite) as staged:
+        staged.part(paths["index.html"])  # what cannot be written is said before the work
         made = compiled(separator, Target(TRIPLE))
         about = {"title": title(made.program), "framing": framing(made.program)}
         wasm = _linked(made)
-        (part / "rtsep.wasm").write_bytes(wasm)
-        ours = resources.files("rtsep.export") / "page"
-        for name in FILES:
-            (part / name).write_text((ours / name).read_text())
         text = (ours / "index.html").read_text()
         for name, value in about.items():
             text = text.replace(f"{{{name}}}", html.escape(value))
@@ -89,9 +89,12 @@ def write_page(separator: Separator, folder: Path, overwrite: bool = False) -> S
             "strength_db": min(separator.output.strength_db, STRENGTH_MAX),
         }
         text = text.replace("{settings}", json.dumps(settings).replace("<", "\\u003c"))
-        (part / "index.html").write_text(text)
         notes = NOTES.format(version=__version__, wasm=len(wasm), sizes=made.sizes, **about)
-        (part / "README.md").write_text(notes)
+        contents = {name: (ours / name).read_bytes() for name in FILES}
+        contents |= {"rtsep.wasm": wasm, "README.md": notes.encode(), "index.html": text.encode()}
+        for name, path in paths.items():
+            staged.write(path, contents[name])
+        staged.commit()
     return made.sizes
 
 
