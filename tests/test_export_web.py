@@ -174,6 +174,7 @@ def test_a_browser_separates_its_microphone_and_files(tmp_path):
             assert np.abs(x).max() > 0.1
             assert np.abs(np.array(sources)[:, : x.size] - expected).max() <= BOUND * np.abs(expected).max()
             assert await page.value("text('problem')") == ""
+            await page.until("text('state') === 'ended'")  # of three seconds
 
             await page.call("DOM.setFileInputFiles", nodeId=field, files=[str(site / "style.css")])
             await page.until(

@@ -8,7 +8,7 @@ const made = (tag, text = "", className = "") => Object.assign(document.createEl
 const ms = seconds => `${(1000 * seconds).toFixed(1)} ms`;
 const isPressed = button => button.getAttribute("aria-pressed") === "true";
 
-let running = null;  // {context, node, analysers, track}
+let running = null;  // {context, node, analysers, track of a microphone, audio of a file}
 let load = null;
 const chosen = {heard: 1, strength_db: settings.strength_db};
 
@@ -94,10 +94,10 @@ async function start(connect) {
       node.connect(analyser, 1 + row);
       return analyser;
     });
-    const {source, track} = await connect(context);
+    const {source, track, audio} = await connect(context);
     source.connect(node);
     node.connect(context.destination, 0);
-    running = {context, node, analysers, track};
+    running = {context, node, analysers, track, audio};
     context.onstatechange = show;
     await context.resume();
     tell();
@@ -134,10 +134,13 @@ async function microphone(context) {
 const player = file => async context => {
   const audio = Object.assign(made("audio"), {controls: true, src: URL.createObjectURL(file)});
   audio.setAttribute("aria-label", file.name);
-  audio.onerror = () => stop().then(() => fail(new Error(`${file.name}: this browser cannot play it`)));
+  const problem = new Error(`${file.name}: this browser cannot play it`);
+  await new Promise((can, cannot) => Object.assign(audio, {oncanplay: can, onerror: () => cannot(problem)}));
+  audio.onerror = () => stop().then(() => fail(problem));  // of a part that comes later
   $("player").replaceChildren(audio);
-  audio.play().catch(() => {});  // `onerror` says why
-  return {source: context.createMediaElementSource(audio), track: null};
+  audio.onplay = audio.onpause = audio.onended = show;
+  audio.play().catch(() => {});  // `onerror` says why, and who has to press the button sees it
+  return {source: context.createMediaElementSource(audio), audio};
 };
 
 function tell() {
@@ -149,7 +152,8 @@ function tell() {
 }
 
 function show() {
-  const state = running?.context.state ?? "stopped";
+  const {context, audio} = running ?? {};
+  const state = audio?.ended ? "ended" : audio?.paused ? "paused" : context?.state ?? "stopped";
   $("state").textContent = state;
   $("state").className = state;
   $("microphone").setAttribute("aria-pressed", Boolean(running?.track));
