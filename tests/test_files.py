@@ -316,7 +316,7 @@ def test_a_full_disk_is_noticed_and_leaves_nothing(tmp_path, format, room):
         else:
             with pytest.raises(FileError, match=r"in\.(low|high)\.\w+ cannot be written: "):
                 separator(format=format).separate(path, tmp_path / "out")
-    assert len(os.listdir(tmp_path / "out")) == (2 if fits else 0)
+    assert len(os.listdir(tmp_path / "out")) == 2 if fits else not (tmp_path / "out").exists()
 
 
 @posix
@@ -324,7 +324,7 @@ def test_a_picture_that_cannot_be_written_takes_the_sources_along(tmp_path):
     path = write(tmp_path / "in.wav", recording(1_000))
     with limited_file_size(10_000), pytest.raises(OSError, match="File too large"):
         separator(plot=True).separate(path, tmp_path / "out")
-    assert os.listdir(tmp_path / "out") == []
+    assert not (tmp_path / "out").exists()
 
 
 def test_progress_ends_at_the_end(tmp_path):

@@ -41,7 +41,7 @@ from rtsep.training.expansion import expansion_matrix
 from rtsep.training.framing import framing, magnitude_of
 from rtsep.training.loudness import disturbance
 from rtsep.training.mixer import Mixer
-from rtsep.training.network import CONFIG, Heads, Network, export
+from rtsep.training.network import CONFIG, Heads, Network, export, weights_of
 from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, Recipe, Stage
 from rtsep.training.spectral_loss import plain_spectral_losses, spectral_losses
 from rtsep.training.train import MOST_MIXTURES, Training, checkpoint_of, learning_rate
@@ -342,11 +342,12 @@ def pools(first):
     )
 
 
-def make_training(output, steps=8, jobs=2, stages=None, **changes):
+def make_training(output, steps=8, jobs=2, stages=None, models=(), **changes):
     mixtures = Mixtures(rooms=0.1, babble=0.0, music=0.0, noise=1.0)
     stages = stages or (Stage("a", steps // 2, 4, 0.5, lr=3e-3), Stage("b", steps - steps // 2, 2, 0.5, misi=0.05))
     recipe = Recipe("tiny", SMALL, mixtures, stages, CORPORA, epoch=5, validation=4, validation_s=1.0, **changes)
-    return Training(recipe, Mixer(mixtures, *pools(0), 0), Mixer(mixtures, *pools(10), 1), output, {"speech": 1}, jobs)
+    mixers = Mixer(mixtures, *pools(0), 0), Mixer(mixtures, *pools(10), 1)
+    return Training(recipe, *mixers, output, {"speech": 1}, jobs, *models)
 
 
 def weights(training):
@@ -433,6 +434,42 @@ def test_pieces_of_a_batch_have_the_gradient_of_the_whole(tmp_path, monkeypatch)
     assert sum_of_values == pytest.approx(value, rel=1e-5)
     for expected, got in zip(whole, sum_of_pieces, strict=True):
         torch.testing.assert_close(got, expected, atol=1e-4 * expected.abs().max().item(), rtol=1e-3)
+
+
+def test_what_is_kept_of_the_start_is_in_the_model(tmp_path):
+    make_training(tmp_path / "first.npz").run()
+    start = read_model(tmp_path / "first.npz")
+    training = make_training(tmp_path / "m.npz", models=(start,), start="first.npz", keep=0.25)
+    training.progress.best = -math.inf
+    training.run()
+    training.progress.best = -math.inf  # so that what is written is of the last step
+    with ThreadPoolExecutor(2) as pool:
+        training._validate(pool, {"step": 8})
+    written, average = read_model(tmp_path / "m.npz").weights, weights_of(training.average)
+    for name, value in written.items():
+        expected = 0.75 * average[name] + 0.25 * start.weights[name]
+        assert np.abs(value - expected).max() < 1e-3 * np.abs(expected).max() + 1e-6, name
+
+
+def test_a_student_says_what_its_teacher_says(tmp_path):
+    make_training(tmp_path / "large.npz", seed=5).run()
+    model = read_model(tmp_path / "large.npz")
+    teacher = replace(model, weights={name: 3 * value for name, value in model.weights.items()})  # more decided
+    alone = {"magnitude": 0.0, "complex": 0.0, "si_sdr": 0.0}
+    stages = (Stage("taught", 60, 4, 0.5, lr=1e-2, distil=1.0, **alone),)
+    training = make_training(tmp_path / "m.npz", 60, stages=stages, models=(None, teacher), teacher="large.npz")
+    n = SR // 2
+
+    def difference():
+        _, _, spectrum, features = training._make(stages[0], 10**6, 4, n)
+        with torch.no_grad():
+            said = training.network.say(features)[:, : spectrum.shape[1]]
+            return float((said - training.teacher.say(features)[:, : spectrum.shape[1]]).square().mean())
+
+    before = difference()
+    training.run()
+    assert difference() < 0.7 * before  # of what is far from saying nothing
+    assert read_model(tmp_path / "m.npz").manifest["taught_by"] == teacher.sha256
 
 
 def test_batches_that_are_made_ahead_are_those_that_would_be_made(tmp_path):
@@ -733,6 +770,28 @@ def test_a_recipe_starts_from_a_model_of_its_network_alone(recordings, capsys):
     assert made["recipe"]["start"] == str(recordings / "first.npz")
 
 
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("keep = 0.5", "keep=0.5, but there is no start"),
+        ('teacher = "speech"', "a teacher and stages with distil need each other"),
+    ],
+)
+def test_what_is_kept_or_taught_needs_a_model(lines, message, recordings, capsys):
+    (recordings / "more.toml").write_text(f"{lines}\n{TOML}")
+    folders = ("--speech", recordings / "speech", "--noise", recordings / "noise")
+    assert train(recordings, recordings / "more.toml", *folders) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_teacher_has_the_bands_of_the_network(recordings, capsys):
+    text = TOML.replace("[[stages]]", "[[stages]]\ndistil = 1.0", 1)
+    (recordings / "more.toml").write_text(f'teacher = "speech"\n{text}')
+    folders = ("--speech", recordings / "speech", "--noise", recordings / "noise")
+    assert train(recordings, recordings / "more.toml", *folders) == 2
+    assert "the bands are not those of its teacher, speech" in capsys.readouterr().err
+
+
 def test_two_talkers_need_two_speakers_on_each_side(recordings, capsys):
     text = TOML.replace("bands_out = 16", "bands_out = 16\nn_src = 3").replace("[mixtures]", "[mixtures]\ntalkers = 2")
     (recordings / "two.toml").write_text(text.replace("validation = 0.4", "validation = 0.1"))
@@ -795,7 +854,7 @@ def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, c
         (("tiny.toml", "--pack"), "m.npz does not end in .zip"),
         (
             ("none.toml", "--speech", "speech"),
-            "No such file or directory; shipped ones: speech, speech_finish, speech_v2, talkers",
+            "No such file or directory; shipped ones: speech, speech_finish, speech_small, speech_v2, talkers",
         ),
     ],
 )

@@ -120,7 +120,7 @@ def test_a_folder_with_the_name_of_a_shipped_recipe_is_not_in_its_way(tmp_path, 
 
 
 def test_a_missing_recipe_names_those_that_are_shipped(tmp_path):
-    shipped = "speech, speech_finish, speech_v2, talkers"
+    shipped = "speech, speech_finish, speech_small, speech_v2, talkers"
     with pytest.raises(ConfigError, match=f"No such file or directory; shipped ones: {shipped}"):
         read_recipe(tmp_path / "none.toml")
 

@@ -126,6 +126,7 @@ def run(args: argparse.Namespace) -> int:
     except OSError as problem:
         raise ConfigError(f"{args.output} cannot be written: {problem.strerror}") from None
     start = _model_to_start_from(args.adapt) if args.adapt else None
+    teacher = None
     if start:
         own = tuple(kind for kind in ("speech", "noise") if getattr(args, kind))
         general = tuple(kind for kind in ("speech", "noise") if getattr(args, f"general_{kind}"))
@@ -137,6 +138,9 @@ def run(args: argparse.Namespace) -> int:
         start = _model_to_start_from(Path(recipe.start)) if recipe.start else None
         if start and (start.shape, start.sources) != (recipe.network, recipe.mixtures.sources):
             raise ConfigError(f"recipe {recipe.name!r}: the network is not that of its start, {recipe.start}")
+        teacher = _model_to_start_from(Path(recipe.teacher)) if recipe.teacher else None
+        if teacher and not teacher.shape.hears_and_says_as(recipe.network):
+            raise ConfigError(f"recipe {recipe.name!r}: the bands are not those of its teacher, {recipe.teacher}")
     if recipe.select == "all":
         require("pesq", "eval")
         require("pystoi", "eval")
@@ -179,7 +183,7 @@ def run(args: argparse.Namespace) -> int:
     if known := [voice.split("/", 1)[1] for voice in mixers["training"].known]:
         _say(f"talker1 is the lower voice; from low to high: {', '.join(known)}")
     data = {kind: split.as_dict() for kind, split in splits.items() if len(split.training)}
-    training = Training(recipe, mixers["training"], mixers["validation"], args.output, data, jobs, start)
+    training = Training(recipe, mixers["training"], mixers["validation"], args.output, data, jobs, start, teacher)
     if args.overwrite:
         kept.unlink(missing_ok=True)  # so that --resume never goes on with what was to be replaced
     if args.resume:

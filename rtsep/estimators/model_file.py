@@ -7,7 +7,7 @@ manifest.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +88,10 @@ class Shape:
             raise ConfigError(f"channels={self.channels} is not a multiple of {2 * LANES}")
         if self.channels and not (self.bands_in == self.bands_out and self.floor_cue and self.advance_cue):
             raise ConfigError("a network with channels hears and speaks in the same bands, with both cues")
+
+    def hears_and_says_as(self, other: Shape) -> bool:
+        """Whether inputs and outputs are the same, whatever is between."""
+        return replace(other, hidden=self.hidden, n_layers=self.n_layers, channels=self.channels) == self
 
     @property
     def n_features(self) -> int:

@@ -158,6 +158,8 @@ class Stage:
     magnitude, complex, si_sdr, misi, omisi, perceptual : float
         Weights of the losses (`rtsep.training.losses`); three are those of the SI-SDR in dB: of the masks, after
         offline MISI, and after online MISI; the last is that of what listeners notice (`rtsep.training.loudness`).
+    distil : float
+        Weight of the squared difference from what the recipe's `teacher` says of the bands, summed over the heads.
     """
 
     name: str
@@ -172,6 +174,7 @@ class Stage:
     misi: float = 0.0
     omisi: float = 0.0
     perceptual: float = 0.0
+    distil: float = 0.0
 
     def __post_init__(self) -> None:
         _check("steps", self.steps, 1, 10_000_000)
@@ -179,7 +182,7 @@ class Stage:
         _check("seconds", self.seconds, 0.25, 600)
         _check("lr", self.lr, 1e-8, 1)
         check_choice("hop_ms", self.hop_ms, HOPS_MS)
-        for name in ("magnitude", "complex", "si_sdr", "misi", "omisi", "perceptual"):
+        for name in ("magnitude", "complex", "si_sdr", "misi", "omisi", "perceptual", "distil"):
             _check(name, getattr(self, name), 0, 1e4)
 
 
@@ -205,6 +208,11 @@ class Recipe:
         "all": the masks by SI-SDR, PESQ and ESTOI together (`rtsep.training.train.Scores`).
     start : str
         A model file, or the name of a shipped one, whose weights the training begins with; by default random ones.
+    keep : float
+        Share of the weights of `start` in those that are validated and written: what is new is learned, what was known
+        before is not lost (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022, eq. 1).
+    teacher : str
+        A model file, or the name of a shipped one, of the same bands: what `distil` learns from.
     """
 
     name: str
@@ -218,6 +226,8 @@ class Recipe:
     validation_s: float = 4.0
     select: str = "mask"
     start: str = ""
+    keep: float = 0.0
+    teacher: str = ""
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -229,6 +239,11 @@ class Recipe:
                 raise ConfigError(f"hop_ms={stage.hop_ms} of stage {stage.name!r} is above {self.network.hop_ms}")
         if not self.corpora.get("speech"):
             raise ConfigError("there is no [[speech]]")
+        _check("keep", self.keep, 0, 1)
+        if self.keep and not self.start:
+            raise ConfigError(f"keep={self.keep}, but there is no start")
+        if bool(self.teacher) != any(stage.distil for stage in self.stages):
+            raise ConfigError("a teacher and stages with distil need each other")
         _check("seed", self.seed, 0, 2**63 - 1)
         _check("epoch", self.epoch, 1, 1_000_000)
         _check("validation", self.validation, 1, 10_000)

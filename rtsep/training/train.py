@@ -78,8 +78,8 @@ class Training:
     jobs : int
         Threads. On the CPU batches are split among them, so that another number gives other roundings; a resumed
         training keeps that of its start.
-    start : Model, optional
-        Weights to start from.
+    start, teacher : Model, optional
+        Weights to start from, and a network to learn from.
 
     Raises
     ------
@@ -107,15 +107,19 @@ class Training:
         data: dict[str, Any],
         jobs: int = 2,
         start: Model | None = None,
+        teacher: Model | None = None,
     ) -> None:
         torch.set_num_threads(1)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.recipe, self.mixer, self.output, self.data, self.jobs = recipe, mixer, output, data, jobs
         self.start = start.sha256 if start else None
+        self.taught_by = teacher.sha256 if teacher else None
         torch.manual_seed(recipe.seed)
         network = with_weights(start.shape, start.weights) if start else self.network_class(recipe.network)
         self.network = network.to(self.device)
         self.average = deepcopy(self.network)
+        self.before = deepcopy(self.network)  # what `keep` keeps
+        self.teacher = with_weights(teacher.shape, teacher.weights).to(self.device) if teacher else None
         self.optimizers = optimizers_of(self.network)
         self.progress = Progress()
         self._begun: tuple[tuple[Stage, int], list[Future[tuple[Tensor, ...]]]] | None = None
@@ -307,14 +311,23 @@ class Training:
         inputs = (features.split(at_once * n_streams), *(of.split(at_once) for of in (spectrum, sources, distinct)))
         for heard, *of in zip(*inputs, strict=True):
             bands = self.network.say(heard, n_streams)[:, :n_frames]
+            taught = self._taught(heard, n_streams)[:, :n_frames] if stage.distil else bands
             leaf = bands.detach().requires_grad_()
-            for part, x, s, kept in zip(leaf.split(chunk), *(one.split(chunk) for one in of), strict=True):
+            chunks = (one.split(chunk) for one in (leaf, taught.detach(), *of))
+            for part, example, x, s, kept in zip(*chunks, strict=True):
                 loss = losses(self.network.expand(part), x, s, stage, kept).total.sum()
+                if stage.distil:
+                    loss = loss + stage.distil * (part - example).square().mean((1, 3)).sum()
                 loss.backward()
                 value += loss.item()
             for total, gradient in zip(gradients, torch.autograd.grad(bands, parameters, leaf.grad), strict=True):
                 total += gradient
         return value, gradients
+
+    def _taught(self, features: Tensor, n_streams: int) -> Tensor:
+        assert self.teacher is not None
+        with torch.no_grad():
+            return self.teacher.say(features, n_streams)
 
     def _follow(self) -> None:
         """The running mean of the weights, over few steps at first."""
@@ -325,13 +338,19 @@ class Training:
                 mean.lerp_(value, 1 - decay)
 
     def _validate(self, pool: ThreadPoolExecutor, entry: dict[str, Any]) -> None:
-        scores = validate(self.average, self.held_out, pool, self.recipe.select == "all")
+        network = self.average
+        if self.recipe.keep and self.progress.step:
+            network = deepcopy(network)
+            with torch.no_grad():
+                for mean, value in zip(network.parameters(), self.before.parameters(), strict=True):
+                    mean.lerp_(value, self.recipe.keep)
+        scores = validate(network, self.held_out, pool, self.recipe.select == "all")
         entry.update(scores.measured)
         score = entry["score"] = getattr(scores, self.recipe.select)
         if score > self.progress.best:
             self.progress.best = score
             entry["best"] = True
-            export(self.average, self.output, self.manifest(entry), sources=self.recipe.mixtures.sources)
+            export(network, self.output, self.manifest(entry), sources=self.recipe.mixtures.sources)
         self.progress.history.append(dict(entry))
 
     def manifest(self, entry: dict[str, Any]) -> dict[str, Any]:
@@ -342,6 +361,7 @@ class Training:
             "recipe": self.recipe.as_dict(),
             "recordings": self.data,
             "adapted_from": self.start,
+            "taught_by": self.taught_by,
             "step": self.progress.step,
             "audio_h": round(self.progress.audio_s / 3600, 3),
             "hours": round(self.progress.elapsed_s / 3600, 3),
