@@ -132,6 +132,61 @@ def test_the_speaker_is_heard_by_the_engine(server, tmp_path):
     assert re.search(r"chosen:playback_\w+\n  \|<- rtsep:out_\d", links)  # the desktop's device plays it
 
 
+@pytest.mark.parametrize("lost", ["PipeWire", "its interface for PulseAudio"])
+def test_a_server_that_comes_back_gets_the_microphone_again(lost, tmp_path):
+    """A recorder that has survived hears it again, and what the desktop had chosen is chosen."""
+    require_pipewire()
+    voice = 0.1 * np.random.default_rng(2).standard_normal(96_000)
+    voice[-9600:] = 0
+    sf.write(tmp_path / "voice.wav", voice, 48_000, "FLOAT")
+    with PipeWire({"chosen": 1, "another": 2}) as server:
+
+        def record() -> subprocess.Popen:
+            command = ["pw-record", "--target", MICROPHONE, "--format", "f32", "--channels", "1"]
+            return server.start(*command, str(tmp_path / "heard.wav"))
+
+        process, lines = start(server, "--virtual-mic", *PLAIN)
+        server.run("pactl", "set-default-source", MICROPHONE)
+        before = described(server)
+        if lost == "PipeWire":
+            server.kill()
+            server.go_on()
+        else:
+            recorder = record()
+            wait_until(lambda: recorded(server))
+            server.restart_pulse()
+        while not any("running again" in line for line in lines):
+            lines.append(process.stdout.readline())
+            assert process.poll() is None, lines
+        try:
+            assert "virtual microphone 'rtsep signal' is there again\n" in lines
+            assert described(server) == before
+            if lost == "PipeWire":  # with which recorders end
+                recorder = record()
+            else:
+                assert f"Default Source: {MICROPHONE}" in defaults(server)
+            wait_until(lambda: recorded(server))
+            server.run("pw-cat", "--playback", "--target", "chosen", str(tmp_path / "voice.wav"))
+        finally:
+            recorder.send_signal(signal.SIGINT)
+            recorder.communicate(timeout=20)
+            status, *_ = end(process)
+        assert status == 143
+        assert MICROPHONE not in sources(server)
+    assert similarity(sf.read(tmp_path / "heard.wav")[0], voice) > 0.9999
+
+
+def described(server) -> list[str]:
+    """What programs see of the microphone, but for numbers."""
+    nodes = [(one.get("info") or {}).get("props") or {} for one in server.dump()]
+    (microphone,) = [node for node in nodes if node.get("node.name") == MICROPHONE]
+    return sorted(f"{key} {value}" for key, value in microphone.items() if not key.endswith((".id", ".serial")))
+
+
+def recorded(server) -> bool:
+    return "|-> pw-record:" in server.run("pw-link", "-l", "-o", MICROPHONE).stdout
+
+
 @pytest.mark.parametrize(
     ("options", "status", "message"),
     [
