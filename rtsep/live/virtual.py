@@ -218,7 +218,14 @@ def _require_server(kind: str) -> None:
         side = {"microphone": "--output", "speaker": "--input"}[kind]
         raise LiveError(f"a virtual {kind} needs PipeWire; here, install {program} and name it by {side}")
     if pulse_running():
-        raise LiveError(f"a virtual {kind} needs PipeWire; here PulseAudio runs instead (docs/live.md says what works)")
+        route, other = {
+            "microphone": ("PULSE_SINK=rtsep", "record from 'Monitor of Null Output'"),
+            "speaker": ("PULSE_SOURCE=rtsep.monitor", "play on 'Null Output'"),
+        }[kind]
+        raise LiveError(
+            f"a virtual {kind} needs PipeWire; here PulseAudio runs instead: `pactl load-module module-null-sink "
+            f"sink_name=rtsep`, then `{route} rtsep live`, and let programs {other}"
+        )
     if not running():
         raise LiveError(
             f"a virtual {kind} needs PipeWire, which does not run for this user; with JACK alone, connect the ports of "
