@@ -70,14 +70,17 @@ class PipeWire:
         self.run("pw-metadata", "-n", "settings", "0", "clock.force-rate", str(self.sr))
         self.run("pw-metadata", "-n", "settings", "0", "clock.quantum", str(self.quantum))
         self._start("wireplumber")
-        self._start("pipewire-pulse")
-        wait_until(lambda: self._works("pactl", "info"))
-        for name, n_channels in self._sinks.items():
-            self.add_sink(name, n_channels)
+        self._start_pulse()
         if self._sinks:
             first = next(iter(self._sinks))
             wait_until(lambda: self._works("pactl", "set-default-sink", first))
             wait_until(lambda: self._works("pactl", "set-default-source", f"{first}.monitor"))
+
+    def _start_pulse(self) -> None:
+        self._start("pipewire-pulse")
+        wait_until(lambda: self._works("pactl", "info"))
+        for name, n_channels in self._sinks.items():
+            self.add_sink(name, n_channels)
 
     def kill(self) -> None:
         """End the servers as a crash would."""
@@ -85,6 +88,13 @@ class PipeWire:
             process.kill()
             process.wait()
         del self._processes[1:]
+
+    def restart_pulse(self) -> None:
+        """End, as a crash would, only what answers programs of PulseAudio's and has made the sinks; start it again."""
+        process = self._processes.pop()
+        process.kill()
+        process.wait()
+        self._start_pulse()
 
     def __exit__(self, *_: object) -> None:
         for process in reversed(self._processes):

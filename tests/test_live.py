@@ -328,6 +328,34 @@ def test_devices_are_found_by_number_and_name_and_errors_name_the_way_out(server
         LiveStream(Separator(StreamConfig(), Passthrough()), output_channels=[0])
 
 
+# Has ports only after PortAudio has looked for them.
+LATE = """
+import sys, time, jack
+client = jack.Client("late", no_start_server=True)
+print("ready", flush=True)
+while True:
+    try:
+        client.get_uuid_for_client_name("rtsep")
+        break
+    except jack.JackError:
+        time.sleep(0.005)
+time.sleep(0.1)
+client.inports.register("in")
+sys.stdin.read()
+"""
+
+
+@pytest.mark.parametrize("server", [(16_000, 64, 0)], indirect=True)
+def test_a_server_that_has_only_begun_gets_a_second_look(server):
+    server.let_go()
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+    with subprocess.Popen([sys.executable, "-c", LATE], text=True, **pipes) as program:
+        assert program.stdout.readline() == "ready\n"
+        rescan()
+        assert find_device(None, "output").name == "late"
+        program.kill()
+
+
 @pytest.mark.parametrize("server", [(16_000, 64)], indirect=True)
 def test_a_list_of_devices_is_whole_while_a_stream_searches_anew(server):
     done = threading.Event()

@@ -21,6 +21,7 @@ from rtsep.live.pointers import PROCESS, Handle
 from rtsep.live.processor import Processor
 from rtsep.live.rings import free, make_ring, read, waiting, write
 from rtsep.live.scope import Scope
+from rtsep.live.times import N_DELAYS, Times
 from rtsep.live.worker import WorkerDriver
 
 FOREVER = 1 << 62
@@ -53,14 +54,16 @@ class Device:
         self.live.goals[:] = 0
         self.live.goals[row] = 1
 
-    def play(self, x, sizes=(64,), between=lambda: None, flags=0):
-        """x is (n_in, n_samples); the sizes of the blocks repeat."""
+    def play(self, x, sizes=(64,), between=lambda: None, flags=0, times=None):
+        """x is (n_in, n_samples); the sizes of the blocks repeat. `times` are when in and out, in s."""
+        told = None if times is None else np.array([times[0], 0, times[1]]).ctypes
         x = np.ascontiguousarray(np.atleast_2d(x).T, np.float32)
         y = np.zeros((len(x), self.n_out), np.float32)
         at, k = 0, 0
         while at < len(x):
             n = min(sizes[k % len(sizes)], len(x) - at)
-            assert self._call(x[at:].ctypes.data, y[at:].ctypes.data, n, None, flags, self.handle.address) == 0
+            heard, played, info = x[at:].ctypes.data, y[at:].ctypes.data, told and told.data
+            assert self._call(heard, played, n, info, flags, self.handle.address) == 0
             between()
             at, k = at + n, k + 1
         return y.T
@@ -297,13 +300,25 @@ def test_a_time_stamp_is_kept_for_every_callback(through):
     assert waiting(through.live.times) == 10
     block = np.zeros(cb.N_TIMES * 10, np.int64)
     read(through.live.times, block, 10)
-    start, duration, n_samples, flags, longest = block.reshape(cb.N_TIMES, 10)
+    start, duration, n_samples, flags, longest, delay = block.reshape(cb.N_TIMES, 10)
     assert (np.diff(start) >= duration[:-1]).all()
     assert (n_samples == 100).all()
     assert (flags == 2).all()
     assert (longest <= duration).all()
     assert (longest > 0).all()
+    assert not delay.any()
     assert through.live.counts[[cb.CALLBACKS, cb.XRUNS, cb.HOPS]].tolist() == [10, 10, 15]
+
+
+def test_the_delay_that_a_callback_is_told_is_kept(through):
+    for times, expected in (((7, 7.016), 256), ((0, 0), 0), ((8, 7), 0), (None, 0)):
+        collected = Times(through.live.times, 16_000)
+        through.play(np.zeros(N_DELAYS * 64), times=times)
+        collected.collect()
+        assert collected.delay == expected
+    through.play(np.zeros(64), times=(7, 7.016))
+    collected.collect()
+    assert collected.delay == 0
 
 
 def test_denormals_are_zero_inside_the_callback_and_not_after_it(through):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
+import time
 
 import pytest
 from pipewire import PipeWire, require_pipewire, wait_until
@@ -78,3 +80,23 @@ def test_the_ledger_follows_the_graph_and_says_so(server):
     assert any(line.split()[:3] == ["device", "out", "1024"] for line in lines)
     assert lines[-1] == "the delay of the devices is 256 samples, 5.3 ms, and was 21.3 ms\n"
     wait_until(lambda: not any("rtsep" in port for port in server.ports()))
+
+
+def test_the_delay_through_alsa_is_promised_as_it_is_now_and_said_where_it_moves(server):
+    """By whole blocks: where it begins, and after the program stood still for a moment."""
+    by_alsa = ["env", f"JACK_DEFAULT_SERVER={NO_SERVER}", *RTSEP]
+    latency = [*by_alsa, "latency", *PLAIN, "--json", "--latency-ms", "16", "--repeats", "2"]
+    report = json.loads(server.run(*latency, timeout=180).stdout)
+    if not report["discarded"]:  # else it may have moved after the last one that counts
+        assert report["promised"]["devices"] == pytest.approx(report["measured"]["devices"]["repeats"][-1], abs=1)
+    live = server.start(*by_alsa, "live", *PLAIN, "--plain", "--bypass", "--output-gain", "-40")
+    try:
+        while "the delay of the devices is" not in (line := live.stdout.readline()):
+            assert live.poll() is None
+            if " load median " in line:
+                live.send_signal(signal.SIGSTOP)
+                time.sleep(0.06)
+                live.send_signal(signal.SIGCONT)
+    finally:
+        live.terminate()
+        live.communicate(timeout=60)

@@ -26,7 +26,7 @@ from rtsep.kernels.simd import LANES, clear, load, multiply_add, store
 from rtsep.live.atomics import load_acquire, store_release
 from rtsep.live.cpu import flush_to_zero, restore_mode
 from rtsep.live.howling import HowlState, prepare_howling, turn_down, watch
-from rtsep.live.pointers import call_process, load_state
+from rtsep.live.pointers import call_process, is_null, load_state
 from rtsep.live.rings import Ring, make_ring, read, waiting, write
 
 RAMP_S = 0.02  # a gain goes from 0 to 1 in this time
@@ -41,7 +41,8 @@ OF_THE_HOP = ("process", "block_in", "block_out", "heard", "delayed", "place", "
               "limits", "debt")  # fmt: skip
 XRUN_FLAGS = 15  # PortAudio's flags of under- and overflow, of input and output
 # Rows of `LiveState.times`.
-N_TIMES = 5  # start in ns, duration in ns, samples, PortAudio's flags, longest hop in ns
+# Start in ns, duration in ns, samples, PortAudio's flags, longest hop in ns, delay of the devices in ns or 0.
+N_TIMES = 6
 
 
 class Access(NamedTuple):
@@ -301,6 +302,17 @@ def _separate(live, n):
 
 
 @pasted
+def _delay(times):
+    """From the sampling of what came in to the playing of what goes out, in ns; 0 where it is not known."""
+    if is_null(times):
+        return np.int64(0)
+    seconds = carray(times, (3,))  # inputBufferAdcTime, currentTime and outputBufferDacTime of PaStreamCallbackTimeInfo
+    if seconds[0] <= 0 or seconds[2] <= seconds[0]:
+        return np.int64(0)
+    return np.int64((seconds[2] - seconds[0]) * 1e9)
+
+
+@pasted
 def _present(access):
     """Address of the state to work on; the following one as soon as all gains of the current one are zero."""
     following = load_acquire(access.following)
@@ -369,6 +381,7 @@ def _callback(data_in, data_out, n_samples, times, flags, user):
     restore_mode(mode)
     record = live.record
     record[0], record[1], record[2], record[3], record[4] = start, now(live.clock) - start, n_total, status, longest
+    record[5] = _delay(times)
     if not write(live.times, record, 1):
         counts[TIMES_LOST] += 1
     return 0
@@ -378,7 +391,8 @@ ACCESS = numba.typeof(Access(np.array([True]), zeros(1, np.int64), zeros(1, np.i
 LIVE = numba.typeof(prepare_live(StreamConfig(), 1, 1, 1, 1, Output(), 1))
 _floats = types.CPointer(types.float32)
 # PaStreamCallback of portaudio.h; `ulong` is C's, 32 bits on Windows.
-PA_CALLBACK = types.intc(_floats, _floats, types.ulong, types.voidptr, types.ulong, types.voidptr)
+_times = types.CPointer(types.float64)
+PA_CALLBACK = types.intc(_floats, _floats, types.ulong, _times, types.ulong, types.voidptr)
 
 
 @cache

@@ -96,7 +96,7 @@ class Connection:
         engine = compiled_callback()
         self._streams: list[Any] = []
         self._left: list[Any] = []  # of these, after they were given up
-        self._first_block = 0
+        self._first_block = self._round_trip = 0
         self._library = portaudio()._lib
         self._server = server_identity()
         # A device that was given up as lost may come back when the next connection works on the same state.
@@ -173,20 +173,32 @@ class Connection:
         """By how much the input's clock runs faster than the output's, relative to 1, as learned so far."""
         return 0.0 if self._bridge is None else float(self._bridge.loop[DRIFT])
 
-    def ledger(self, block: int) -> dict[str, int]:
+    def ledger(self, block: int, delay: int) -> dict[str, int]:
         """What the connection adds to the delay, in samples of the engine; the devices' part as they report it.
 
-        `block` is what they deliver at a time; 0 before they do.
+        `block` is what they deliver at a time, and `delay` what callbacks are told; 0 before they are.
         """
         latency = [stream.latency for stream in self._streams]
         reported = (latency[0] if self._bridge is None else latency) or (0, 0)
         device_in, device_out = (round(seconds * self._sr) for seconds in reported)
-        if self._bridge is None and self._devices[0].host_api == JACK:
-            device_in, device_out = self._of_jack(device_in, device_out, block)
+        if self._bridge is None:
+            to_now = self._of_jack if self._devices[0].host_api == JACK else self._of_others
+            device_in, device_out = to_now(device_in, device_out, block, delay)
         resampling, store = (0, 0) if self._bridge is None else delays(self._bridge)
         return {"resampling": resampling, "bridge": store, "device in": device_in, "device out": device_out}
 
-    def _of_jack(self, device_in: int, device_out: int, block: int) -> tuple[int, int]:
+    def _of_others(self, device_in: int, device_out: int, block: int, delay: int) -> tuple[int, int]:
+        """What PortAudio reports is as old as the stream; what it tells the callbacks is true now.
+
+        Through PipeWire's devices of ALSA it changes by whole blocks. Less is jitter of the clocks.
+        """
+        self._round_trip = self._round_trip or device_in + device_out
+        if delay and abs(delay - self._round_trip) > block // 4:
+            self._round_trip = delay
+        device_in = min(device_in, self._round_trip)
+        return device_in, self._round_trip - device_in
+
+    def _of_jack(self, device_in: int, device_out: int, block: int, _delay: int) -> tuple[int, int]:
         """What PortAudio takes from the latencies of JACK's ports is unsigned and as old as the stream.
 
         It subtracts a period, which PipeWire does not count for devices that have no delay of their own.

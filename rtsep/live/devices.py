@@ -9,6 +9,7 @@ import shutil
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from typing import Any
 
 from rtsep.errors import LiveError
 from rtsep.live.guard import guarded
-from rtsep.live.jack import name_client, prepare_jack, server_answers
+from rtsep.live.jack import name_client, prepare_jack, server_answers, server_expected
 from rtsep.live.pipewire import find_graph
 from rtsep.live.pulse import prepare_pulse
 
@@ -40,6 +41,7 @@ _WAYS_OUT = {
 DEVICES = threading.RLock()
 JACK, ALSA = "JACK Audio Connection Kit", "ALSA"  # host APIs
 PATIENCE_S = 5.0  # of who only asks: a JACK server that stands still keeps PortAudio waiting
+BEGINNING_S = (0.1, 0.2, 0.4)  # pauses for a JACK server that has only begun to run
 
 _UNUSABLE: list[Any] = []  # the library that could not be replaced yet
 _ABANDONED: list[Any] = []  # copies of the library that must not be unloaded
@@ -100,6 +102,7 @@ def _load() -> Any:
 
     atexit.unregister(sounddevice._exit_handler)
     atexit.register(_end)
+    _look_again(sounddevice)
     return sounddevice
 
 
@@ -145,9 +148,24 @@ def rescan() -> None:
     with DEVICES:
         if _UNUSABLE or _server_gone():
             abandon()
-        while sounddevice._initialized:
-            sounddevice._terminate()
-        sounddevice._initialize()
+        _initialise(sounddevice)
+        _look_again(sounddevice)
+
+
+def _initialise(sounddevice: Any) -> None:
+    """Let PortAudio begin anew."""
+    while sounddevice._initialized:
+        sounddevice._terminate()
+    sounddevice._initialize()
+
+
+def _look_again(sounddevice: Any) -> None:
+    """A server of JACK that has only begun may not take PortAudio's client in time, or have no ports yet."""
+    for pause_s in BEGINNING_S:
+        if not server_expected() or any(api["name"] == JACK and api["devices"] for api in sounddevice.query_hostapis()):
+            return
+        time.sleep(pause_s)
+        _initialise(sounddevice)
 
 
 def abandon() -> None:

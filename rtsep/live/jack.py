@@ -65,6 +65,11 @@ def server_answers() -> bool:
     return not sys.platform.startswith("linux") or accepts(_server())
 
 
+def server_expected() -> bool:
+    """Whether PortAudio, which knows JACK, should find a server of it."""
+    return bool(_NAMED) and sys.platform.startswith("linux") and accepts(_server())
+
+
 def server_identity() -> tuple[int, int] | None:
     """Something else for every server, also for one that came after another; None where that cannot be told."""
     path = _server()

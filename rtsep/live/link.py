@@ -178,7 +178,8 @@ class Link:
     @property
     def ledger(self) -> dict[str, int]:
         """What the devices, and what is between them, add to the delay; the last that was known, in samples."""
-        return self.connection.ledger(self._processor.times.block) if self.connection else self._ledger
+        times = self._processor.times
+        return self.connection.ledger(times.block, times.delay) if self.connection else self._ledger
 
     @property
     def breaks(self) -> int:

@@ -41,6 +41,16 @@ def load_state(typingctx, pointer, state_type):
     return state(pointer, state_type), codegen
 
 
+@intrinsic
+def is_null(typingctx, pointer):
+    """Whether a pointer leads nowhere."""
+
+    def codegen(context, builder, sig, args):
+        return builder.icmp_unsigned("==", args[0], ir.Constant(args[0].type, None))
+
+    return types.boolean(pointer), codegen
+
+
 @kernel
 def _keep(address, state):
     _store(address, state)

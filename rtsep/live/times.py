@@ -9,6 +9,7 @@ from rtsep.live.rings import Ring, read, waiting
 
 BINS_PER_OCTAVE = 16
 N_OCTAVES = 34  # from 1 ns to 17 s
+N_DELAYS = 50  # callbacks that have to agree on the delay
 
 
 class Histogram:
@@ -61,11 +62,20 @@ class Times:
     def __init__(self, stamps: Ring, sr: int) -> None:
         self._stamps, self._sr = stamps, sr
         self.hops, self.intervals = Histogram(), Histogram()
-        self.late = self.block = self._last_ns = 0
+        self.late = 0
+        self.interrupt()
 
     def interrupt(self) -> None:
         """The callbacks that follow do not continue those before."""
         self.block = self._last_ns = 0
+        self._delays_ns = np.empty(0, np.int64)
+
+    @property
+    def delay(self) -> int:
+        """What the devices delay, in samples, as the last callbacks were told; 0 where they are not."""
+        if self._delays_ns.size < N_DELAYS:
+            return 0
+        return round(float(np.median(self._delays_ns)) * 1e-9 * self._sr)
 
     def forget_hops(self) -> None:
         """Those that follow are of another length than those before."""
@@ -79,7 +89,7 @@ class Times:
             return
         block = np.empty(N_TIMES * n, np.int64)
         read(self._stamps, block, n)
-        start, _, n_samples, _, longest = block.reshape(N_TIMES, n)
+        start, _, n_samples, _, longest, delays_ns = block.reshape(N_TIMES, n)
         self.hops.add(longest[longest > 0])
         # What a callback has to wait for is the block before it.
         intervals = np.diff(start, prepend=self._last_ns or start[0])
@@ -87,3 +97,4 @@ class Times:
         self.intervals.add(intervals[intervals > 0])
         self.late += int((intervals > 1.5e9 * blocks / self._sr).sum())
         self._last_ns, self.block = int(start[-1]), int(n_samples[-1])
+        self._delays_ns = np.concatenate([self._delays_ns, delays_ns])[-N_DELAYS:]

@@ -1,7 +1,8 @@
 """Virtual devices: a microphone that programs can choose and the engine plays into, a speaker that it listens to.
 
-The sound server makes them by a module for its PulseAudio interface, and forgets them when it ends. One whose program
-was killed stays; its properties say whose it was, so that the next program can tell, and remove it.
+The sound server makes them by a module for its PulseAudio interface, and forgets them when it ends: a stream that gets
+its devices back makes them anew. One whose program was killed stays; its properties say whose it was, so that the next
+program can tell, and remove it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from contextlib import suppress
 from pathlib import Path
@@ -31,6 +33,9 @@ SETTLING_S = 3.0  # for the session manager to choose a default, after a device 
 NAME = r"\w[\w .-]{0,59}"
 OWNED = re.compile(r"^(\d+)\t.*\bsink_name=(\S+).*\brtsep\.owner=(\d+)-(\d+)", re.MULTILINE)
 POSITIONS = {1: "mono", 2: "front-left,front-right"}
+
+_ENTERED: list[VirtualDevice] = []
+_CHANGING = threading.Lock()  # of what is entered, and what the server has of it
 
 
 class Made(NamedTuple):
@@ -73,7 +78,8 @@ class VirtualDevice:
 
     Notes
     -----
-    Defaults of the desktop stay as they are. Enter it before streams are open: PortAudio has to search anew.
+    Defaults of the desktop stay as they are. Enter it before streams are open: PortAudio has to search anew. After the
+    server was gone, the stream between its devices makes it anew, under the same name.
     """
 
     def __init__(self, kind: str, name: str, n_channels: int = 1) -> None:
@@ -90,16 +96,16 @@ class VirtualDevice:
     def __enter__(self) -> VirtualDevice:
         _require_server(self.kind)
         try:
-            uninterrupted(self._make)
+            uninterrupted(self._enter)
         except BaseException:
-            uninterrupted(self._remove)
+            uninterrupted(self._leave)
             raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, problem: BaseException | None, trace: TracebackType | None
     ) -> None:
-        uninterrupted(self._remove)
+        uninterrupted(self._leave)
 
     def partner(self) -> str:
         """The desktop's device for the other side of the stream: the one that was chosen when this one was made.
@@ -117,6 +123,13 @@ class VirtualDevice:
             what = {"microphone": "no microphone", "speaker": "no loudspeaker"}[self.kind]
             raise LiveError(f"there is {what} but the virtual one; connect one")
         return str(found[0])
+
+    def _enter(self) -> None:
+        with _CHANGING:
+            _ENTERED.append(self)
+            self._make()
+        if "sounddevice" in sys.modules and not anything_open():
+            rescan()
 
     def _make(self) -> None:
         self.removed = remove_left()
@@ -144,15 +157,30 @@ class VirtualDevice:
             if time.monotonic() > end:
                 raise LiveError(f"the sound server did not make the virtual {self.kind} {self.name!r}")
             time.sleep(0.05)
-        if "sounddevice" in sys.modules and not anything_open():
-            rescan()
 
-    def _remove(self) -> None:
-        """Also one that was only just being made; what is gone with its server needs nothing."""
-        with suppress(LiveError):
+    def _leave(self) -> None:
+        """Remove it, also when it was only just being made; what is gone with its server needs nothing."""
+        with _CHANGING, suppress(LiveError):
+            _ENTERED.remove(self)
             for made in _made():
                 if (made.node, made.pid) == (self.node, os.getpid()):
                     _pactl("unload-module", made.module)
+
+
+def restore_virtual() -> list[str]:
+    """Make those devices of this process anew that their server has forgotten; what was made, in lines.
+
+    Raises
+    ------
+    LiveError
+        If the server does not answer, or does not make them.
+    """
+    with _CHANGING:
+        there = {made.node for made in _made()} if _ENTERED else set()
+        forgotten = [device for device in _ENTERED if device.node not in there]
+        for device in forgotten:
+            device._make()
+    return [f"virtual {device.kind} {device.name!r} is there again" for device in forgotten]
 
 
 def remove_left() -> list[str]:
@@ -190,7 +218,14 @@ def _require_server(kind: str) -> None:
         side = {"microphone": "--output", "speaker": "--input"}[kind]
         raise LiveError(f"a virtual {kind} needs PipeWire; here, install {program} and name it by {side}")
     if pulse_running():
-        raise LiveError(f"a virtual {kind} needs PipeWire; here PulseAudio runs instead (docs/live.md says what works)")
+        route, other = {
+            "microphone": ("PULSE_SINK=rtsep", "record from 'Monitor of Null Output'"),
+            "speaker": ("PULSE_SOURCE=rtsep.monitor", "play on 'Null Output'"),
+        }[kind]
+        raise LiveError(
+            f"a virtual {kind} needs PipeWire; here PulseAudio runs instead: `pactl load-module module-null-sink "
+            f"sink_name=rtsep`, then `{route} rtsep live`, and let programs {other}"
+        )
     if not running():
         raise LiveError(
             f"a virtual {kind} needs PipeWire, which does not run for this user; with JACK alone, connect the ports of "

@@ -14,6 +14,7 @@ from rtsep.live.howling import gain_db, howls
 from rtsep.live.link import SILENT_S, Link
 from rtsep.live.processor import Processor
 from rtsep.live.record import Recorder
+from rtsep.live.virtual import restore_virtual
 
 WATCH_S = 0.05  # between two looks
 BACK_OFF_S = (0.25, 0.5, 1.0, 2.0, 4.0)  # before the attempts to reconnect; the last one goes on
@@ -141,6 +142,8 @@ class Watch:
         while not self._ending.wait(BACK_OFF_S[min(attempt, len(BACK_OFF_S) - 1)]):
             attempt += 1
             try:
+                for message in restore_virtual():
+                    self._say(message)
                 # Without the other lock: a JACK server that stands still keeps PortAudio waiting.
                 with DEVICES:
                     if not anything_open():  # whose streams a search would end
