@@ -83,7 +83,11 @@ def test_streaming_nmf_equals_its_twin(divergence, context, with_rest):
     given = {}
     if with_rest:
         free, scale = state.free.atoms[:, : framing.n_features].T.astype(float), framing.n_features / 19
-        given = {"free": free, "memory": np.exp(-0.004 / MEMORY_S), "pull": (PULL_POWERS if framing.powers else PULL) * scale}
+        given = {
+            "free": free,
+            "memory": np.exp(-0.004 / MEMORY_S),
+            "pull": (PULL_POWERS if framing.powers else PULL) * scale,
+        }
     found = stream(estimate_nmf, state, spectra(x, framing.config), 2 + with_rest)
     features = features_of(x, framing, np.arange(100))
     silent = ~spectra(x, framing.config).any(0)
