@@ -9,12 +9,12 @@ import numpy as np
 from rtsep.factorise.kam import HARMONIC, LEAST, PERCUSSIVE, band_edges
 
 
-def nmf_masks(features, w, spectra, n_atoms, divergence, n_iter, free=None, memory=0.0, leak=0.0, first=0.0):
+def nmf_masks(features, w, spectra, n_atoms, divergence, n_iter, free=None, memory=0.0, pull=0.0):
     """Shares (n_src, n_bins, n_frames) of sources with `n_atoms` atoms each, of features (n_features, n_frames).
 
     `spectra` (n_bins, n_atoms in all) are what the atoms `w` (n_features, n_atoms in all) stand for in the masks.
-    `free` are atoms (n_features, n_free) of one more source, which adapt: sums that decay by `memory` in every frame
-    and start with the weight `first`, `leak` of a frame is added.
+    `free` are atoms (n_features, n_free) of one more source, which adapt: sums that decay by `memory` in every frame,
+    to which the first shapes are added as if they had an activation of `pull`.
     """
     n_bins = len(spectra)
     floor, edges = 1e-7, np.cumsum([0, *n_atoms, *([] if free is None else [free.shape[1]])])
@@ -22,7 +22,8 @@ def nmf_masks(features, w, spectra, n_atoms, divergence, n_iter, free=None, memo
     exponent = {"is": 0.5, "levy": 0.5}.get(divergence, 1.0)
     if not isinstance(divergence, str):
         exponent = 1 / (2 - divergence) if divergence < 1 else 1 / (divergence - 1) if divergence > 2 else 1.0
-    gained, spent = first * free ** (1 / exponent), np.full(free.shape, first)
+    first, settled = free ** (1 / exponent), pull / (1 - memory)
+    gained, spent, used = settled * first, np.full(free.shape, settled), np.full(free.shape[1], settled)
 
     def terms(v, m):
         if divergence == "kl":
@@ -51,13 +52,15 @@ def nmf_masks(features, w, spectra, n_atoms, divergence, n_iter, free=None, memo
         if free.size:
             up, down = terms(v, every @ h + floor)
             own = h[w.shape[1] :]
-            gained = memory * gained + (np.outer(up, own) + leak) * free ** (1 / exponent)
-            spent = memory * spent + np.outer(down, own) + leak
+            back = pull / used * spent
+            gained = memory * gained + np.outer(up, own) * free ** (1 / exponent) + back * first
+            spent, used = memory * spent + np.outer(down, own) + back, memory * used + own + pull
             new = (gained[:, turn] / spent[:, turn]) ** exponent
             size = new.sum()
             free[:, turn] = new / size
             gained[:, turn] *= size ** (1 - 1 / exponent)
             spent[:, turn] *= size
+            used[turn] *= size
             h[w.shape[1] + turn] *= size
             turn = (turn + 1) % free.shape[1]
             every = np.hstack([w, free])

@@ -16,7 +16,7 @@ from rtsep.cli import main
 from rtsep.config import ConfigError
 from rtsep.estimators import KAM, NMF, AdaptiveRepet, Repet, RepetSim
 from rtsep.estimators.dictionary_file import DIVERGENCES, Dictionary, Framing, read_dictionary, write_dictionary
-from rtsep.estimators.free_atoms import FIRST_S, LEAK, MEMORY_S
+from rtsep.estimators.free_atoms import MEMORY_S, PULL, PULL_POWERS
 from rtsep.estimators.kam import estimate_kam
 from rtsep.estimators.nmf import estimate_nmf
 from rtsep.estimators.repet_sim import estimate_repet_sim, running_maxima
@@ -83,8 +83,11 @@ def test_streaming_nmf_equals_its_twin(divergence, context, with_rest):
     given = {}
     if with_rest:
         free, scale = state.free.atoms[:, : framing.n_features].T.astype(float), framing.n_features / 19
-        given = {"free": free, "memory": np.exp(-0.004 / MEMORY_S), "leak": LEAK * scale}
-        given["first"] = scale * FIRST_S / 0.004
+        given = {
+            "free": free,
+            "memory": np.exp(-0.004 / MEMORY_S),
+            "pull": (PULL_POWERS if framing.powers else PULL) * scale,
+        }
     found = stream(estimate_nmf, state, spectra(x, framing.config), 2 + with_rest)
     features = features_of(x, framing, np.arange(100))
     silent = ~spectra(x, framing.config).any(0)

@@ -444,6 +444,7 @@ class NMF(CompiledEstimator):
         named, beta = isinstance(framing.divergence, str), framing.beta
         exponent = 0.5 if beta is None else monotone_exponent(beta)  # of Levy NMF
         n_all = -(-(n_atoms + n_free) // LANES) * LANES
+        scale = n_features / (n_atoms + n_free)
         return NMFState(
             atoms=panels(w),
             spectra=panels(self.dictionary.spectra),
@@ -454,7 +455,7 @@ class NMF(CompiledEstimator):
             choice=constant([DIVERGENCES.index(framing.divergence) if named else BETA, self.n_iter], np.int64),
             powers=constant([0.0 if beta is None else beta, exponent]),
             size=constant([n_features], np.int64),
-            free=prepare_free(n_free, n_features, n_padded, exponent, config.hop_s, n_features / (n_atoms + n_free)),
+            free=prepare_free(n_free, n_features, n_padded, exponent, config.hop_s, scale, framing.powers),
             history=zeros((max(framing.context_hops, default=0) + 1, CONTEXT_BANDS)),
             newest=zeros(1, np.int64),
             activations=zeros(n_all),
