@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
-from contextlib import suppress
+import time
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -17,7 +18,10 @@ from rtsep.errors import FileError
 
 PREFIX = ".rtsep-"
 PART = ".part"
+OLD = ".old"
+ASKS = 5  # for a lock, 20 ms apart: who looks for parts of killed runs has it for a moment
 _looked_at: set[Path] = set()  # folders that were freed of the parts of others
+_made: set[Path] = set()  # folders that this process made, and in which nothing is yet
 
 
 class StagedFiles:
@@ -42,10 +46,8 @@ class StagedFiles:
     def __init__(self, paths: list[Path], overwrite: bool) -> None:
         self.paths, self._overwrite = paths, overwrite
         self._locks: dict[Path, int] = {}
-        self._made: list[Path] = []  # folders, those inside others later
+        _finish(paths)
         for path in paths:
-            if _restorable(path):
-                os.replace(_hidden(path, ".old"), path)
             if path.exists() and not overwrite:
                 raise FileError(f"{path} exists (--overwrite replaces it)")
             if path.is_dir():
@@ -71,12 +73,12 @@ class StagedFiles:
         return _hidden(path, PART)
 
     def _begin(self, path: Path) -> int | None:
-        self._made += make_folder(path.parent)
+        make_folder(path.parent)
         _remove_stale(path.parent)
         try:
             return _lock(_hidden(path, PART))
         except FileNotFoundError:  # another run has just removed a folder that it had made
-            self._made += make_folder(path.parent)
+            make_folder(path.parent)
             return _lock(_hidden(path, PART))
 
     def write(self, path: Path, content: bytes) -> None:
@@ -97,7 +99,7 @@ class StagedFiles:
         if fcntl is None:
             self._close()  # an open file cannot be renamed there
         # What is replaced stays at hand until all are in place.
-        old = {path: _hidden(path, ".old") for path in self.paths if path.exists()}
+        old = {path: _hidden(path, OLD) for path in self.paths if path.exists()}
         renamed: list[Path] = []
         try:
             for path in self.paths:
@@ -114,10 +116,11 @@ class StagedFiles:
                     os.replace(backup, path)
             raise
         for backup in old.values():
-            backup.unlink()
+            backup.unlink(missing_ok=True)
         self._close()
         self._locks.clear()
-        self._made.clear()
+        for path in self.paths:
+            _made.difference_update(path.parents)
 
     def _close(self) -> None:
         for path, fd in self._locks.items():
@@ -133,9 +136,15 @@ class StagedFiles:
             with suppress(OSError):
                 _hidden(path, PART).unlink()
         self._close()
-        for folder in reversed(self._made):
-            with suppress(OSError):  # something else is in it by now
-                folder.rmdir()
+        for path in self.paths:
+            for folder in path.parents:
+                if folder not in _made:
+                    break
+                try:
+                    folder.rmdir()
+                except OSError:  # something else is in it: by now, or still
+                    break
+                _made.discard(folder)
 
 
 def _hidden(path: Path, suffix: str) -> Path:
@@ -144,32 +153,55 @@ def _hidden(path: Path, suffix: str) -> Path:
     return path.with_name(f"{PREFIX}{digest}{suffix}")
 
 
-def _restorable(path: Path) -> bool:
-    """Whether a run was killed after it had put the old file aside, and before it had put the new one in its place."""
-    with suppress(OSError):
-        return _hidden(path, ".old").exists() and not path.exists()
-    return False
+def _finish(paths: list[Path]) -> None:
+    """Go on where a run was killed while it put its files in their places: all of them were complete.
+
+    One that was put aside and has no successor comes back.
+    """
+    if not any(_hidden(path, OLD).exists() for path in paths):
+        return
+    with suppress(OSError), ExitStack() as locks:
+        parts = {path: _hidden(path, PART) for path in paths if _hidden(path, PART).exists()}
+        for part in parts.values():
+            fd = _lock(part, new=False)
+            if fd is None:  # it is at work
+                return
+            locks.callback(os.close, fd)
+        for path, part in parts.items():
+            os.replace(part, path)
+        for path in paths:
+            old = _hidden(path, OLD)
+            if old.exists() and not path.exists():
+                os.replace(old, path)
+            old.unlink(missing_ok=True)
 
 
-def _lock(path: Path) -> int | None:
-    """Make or take over a part, empty; None if another run has it. Raises `OSError`."""
+def _lock(path: Path, new: bool = True) -> int | None:
+    """Make or take over a part, empty, or one that is there as it is; None if another run has it. Raises `OSError`."""
+    asked = 0
     while True:
-        fd = os.open(path, os.O_RDWR | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+        fd = os.open(path, os.O_RDWR | (os.O_CREAT if new else 0) | getattr(os, "O_BINARY", 0), 0o666)
         try:
             if fcntl is not None:
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:
                     os.close(fd)
-                    return None
+                    asked += 1
+                    if asked == ASKS:
+                        return None
+                    time.sleep(0.02)
+                    continue
                 except OSError:  # a file system without locks
                     pass
             with suppress(FileNotFoundError):
                 if os.path.samestat(os.fstat(fd), os.stat(path)):  # else it was removed in between
-                    os.ftruncate(fd, 0)
+                    if new:
+                        os.ftruncate(fd, 0)
                     return fd
         except BaseException:
-            os.close(fd)
+            with suppress(OSError):
+                os.close(fd)
             raise
         os.close(fd)
 
@@ -180,6 +212,8 @@ def _remove_stale(folder: Path) -> None:
         return
     _looked_at.add(folder)
     with suppress(OSError):
+        if any(folder.glob(f"{PREFIX}*{OLD}")):  # the next run with these names goes on with them
+            return
         for part in folder.glob(f"{PREFIX}*{PART}"):
             with suppress(OSError):
                 fd = os.open(part, os.O_RDWR)
@@ -191,15 +225,19 @@ def _remove_stale(folder: Path) -> None:
                     os.close(fd)
 
 
-def make_folder(folder: Path) -> list[Path]:
-    """Make a folder for outputs unless it is there. Returns what was made, from the outside in; raises `FileError`."""
-    new: list[Path] = []
-    for place in (folder, *folder.parents):
-        if place.exists():
-            break
-        new.insert(0, place)
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as problem:
-        raise FileError(f"{folder} cannot be made: {problem.strerror}") from None
-    return new
+def make_folder(folder: Path) -> None:
+    """Make a folder for outputs unless it is there. Raises `FileError`, and then leaves none that it has made."""
+    for last in (False, True):
+        new = [place for place in (folder, *folder.parents) if not place.exists()]
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as problem:
+            for place in new:
+                with suppress(OSError):
+                    place.rmdir()
+            # Another run may just have removed one that it had made.
+            if last or not isinstance(problem, FileNotFoundError):
+                raise FileError(f"{folder} cannot be made: {problem.strerror}") from None
+        else:
+            _made.update(new)
+            return

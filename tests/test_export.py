@@ -106,6 +106,7 @@ CROSS = {
         "arm-linux-gnueabi-gcc -mcpu=cortex-a8 -mfpu=neon -mfloat-abi=softfp",
         "qemu-arm -cpu cortex-a8",
     ),
+    "riscv64": ("riscv64-linux-gnu", f"{sys.executable} -m ziglang cc -target riscv64-linux-musl", "qemu-riscv64"),
     "armv7hf": (
         "armv7-linux-gnueabihf",
         "arm-linux-gnueabihf-gcc -mcpu=cortex-a8 -mfpu=neon -mfloat-abi=hard",
@@ -121,6 +122,8 @@ def test_other_processors_compute_the_same_bits(processor, estimator, phase, tmp
     for tool in (compiler.split()[0], runner.split()[0]):
         if not shutil.which(tool):
             pytest.skip(f"{tool} is not installed")
+    if "ziglang" in compiler:
+        pytest.importorskip("ziglang", reason="needs ziglang, the extra `export`")
     separator = rtsep.Separator(rtsep.StreamConfig(16000), estimator, phase)
     x = voices(16000, seed=3).sum(0, keepdims=True)
     y = exported(separator, tmp_path, Target(triple), compiler.split(), runner.split(), x)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
@@ -185,15 +186,77 @@ def test_of_two_runs_with_one_output_the_second_is_refused(tmp_path):
     assert not out.exists()
 
 
+KILLED = """
+import os, sys
+from pathlib import Path
+from rtsep.staging import StagedFiles
+paths, left, replace = [Path(name) for name in sys.argv[2:]], int(sys.argv[1]), os.replace
+def counted(a, b):
+    global left
+    left -= 1
+    if left < 0:
+        os._exit(9)
+    replace(a, b)
+os.replace = counted
+with StagedFiles(paths, overwrite=True) as staged:
+    for path in paths:
+        staged.write(path, b"new")
+    staged.commit()
+"""
+
+
 @posix
-def test_a_file_that_was_put_aside_by_a_killed_run_comes_back(tmp_path):
-    path = tmp_path / "a.wav"
-    path.write_text("precious")
-    staged = StagedFiles([path], overwrite=True)
-    os.replace(path, staged.part(path).with_suffix(".old"))  # killed before the new one is in its place
-    with pytest.raises(FileError, match=r"a\.wav exists"):
-        StagedFiles([path], overwrite=False)
-    assert path.read_text() == "precious"
+@pytest.mark.parametrize("n", range(7))
+def test_files_of_a_run_that_was_killed_are_all_old_or_all_new(n, tmp_path):
+    paths = [tmp_path / name for name in ("a", "b", "c", "d")]
+    for path in paths[:3]:
+        path.write_text("old")
+    assert subprocess.run([sys.executable, "-c", KILLED, str(n), *map(str, paths)]).returncode == 9
+    with pytest.raises(FileError, match="exists"):
+        StagedFiles(paths, overwrite=False)
+    with StagedFiles([tmp_path / "other"], overwrite=False) as staged:  # whoever comes next removes what is left
+        staged.part(tmp_path / "other")
+    found = [path.read_text() if path.exists() else "" for path in paths]
+    assert found == (["new"] * 4 if n else ["old"] * 3 + [""])
+    assert len(os.listdir(tmp_path)) == (4 if n else 3)
+
+
+@posix
+def test_who_looks_does_not_disturb_who_writes(tmp_path):
+    paths = [tmp_path / name for name in ("a", "b", "c", "d")]
+    done = threading.Event()
+
+    def look():
+        while not done.is_set():
+            StagedFiles(paths, overwrite=True)
+
+    with ThreadPoolExecutor(1) as pool:
+        looking = pool.submit(look)
+        try:
+            for n in range(200):
+                with StagedFiles(paths, overwrite=True) as staged:
+                    for path in paths:
+                        staged.write(path, b"%d" % n)
+                    staged.commit()
+        finally:
+            done.set()
+        looking.result()
+    assert {path.read_text() for path in paths} == {"199"}
+    assert len(os.listdir(tmp_path)) == 4
+
+
+@posix
+def test_several_that_fail_leave_no_folder(tmp_path):
+    for i in range(6):
+        write(tmp_path / f"in{i}.wav", recording(40_000))
+    code = (
+        "import resource, signal, sys; from rtsep.cli import main; signal.signal(signal.SIGXFSZ, signal.SIG_IGN);"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)); sys.exit(main(sys.argv[1:]))"
+    )
+    files = [str(tmp_path / f"in{i}.wav") for i in range(6)]
+    ran = subprocess.run([sys.executable, "-c", code, "separate", *files, "-o", str(tmp_path / "x/y"), *PLAIN])
+    assert ran.returncode == 2
+    assert not (tmp_path / "x").exists()
 
 
 @posix

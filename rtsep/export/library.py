@@ -47,29 +47,33 @@ ARCHITECTURES = {
     "thumbv8.1m.main": "armv8.1-m.main",
     "arm": "armv4t",
     "armv7": "armv7-a",
+    "thumbv7": "armv7-a",
     "armv8": "armv8-a",
 }
 
 
 def compiler_line(target: Target, soft_floats: bool) -> str:
     """The command that makes the example."""
-    architecture, *rest = target.triple.split("-")
+    architecture, *system = target.parts
     last = ""
     if architecture.startswith("wasm"):
         command = "python -m ziglang cc -target wasm32-wasi"
     elif target.triple == Target().triple:
         command = "cc"
-    elif architecture.startswith(("arm", "thumb")) and "apple" not in rest:
-        known = target.cpu != "generic"
-        command = f"-mcpu={target.cpu}" if known else f"-march={ARCHITECTURES.get(architecture, architecture)}"
-        hard = rest[-1].endswith("hf")
-        command += f" -mfloat-abi={'hard' if hard else 'soft' if soft_floats else 'softfp'}"
-        if "linux" in rest:
-            command = f"arm-linux-{rest[-1]}-gcc {command}" + " -mfpu=neon" * (architecture == "armv7")
+    elif architecture.startswith(("arm", "thumb")) and not architecture.startswith("arm64") and "apple" not in system:
+        hard = target.triple.endswith("hf")
+        if target.cpu != "generic":
+            processor = f"-mcpu={target.cpu}"
         else:
-            command, last = f"arm-none-eabi-gcc {command} -mthumb", " --specs=nosys.specs"
-    elif "linux" in rest:
-        command = f"{architecture}-linux-gnu-gcc"
+            name = ARCHITECTURES.get(architecture, architecture.replace("thumb", "arm"))
+            processor = f"-march={name}" + "+fp" * hard
+        processor += f" -mfloat-abi={'hard' if hard else 'soft' if soft_floats else 'softfp'}"
+        if "linux" in system:
+            command = f"arm-linux-{system[-1]}-gcc {processor}" + " -mfpu=neon" * (architecture == "armv7")
+        else:
+            command, last = f"arm-none-eabi-gcc {processor} -mthumb", " --specs=nosys.specs"
+    elif "linux" in system:
+        command = f"{target.gnu}-gcc"
     else:
         command = f"clang --target={target.triple}"
     return f"{command} -O2 example.c -L. -lrtsep -lm{last} -o example"
@@ -99,7 +103,6 @@ def write_library(separator: Separator, target: Target, folder: Path, overwrite:
     OSError
         If the folder cannot be written.
     """
-    made = compiled(separator, target)
     paths = {name: folder / name for name in FILES}
     with StagedFiles(list(paths.values()), overwrite) as staged:
         staged.part(paths["README.md"])  # what cannot be written is said before the work

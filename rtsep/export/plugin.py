@@ -229,11 +229,12 @@ def compiler(target: Target) -> list[str]:
     if "linux" not in target.triple:
         raise ConfigError(f"plug-ins are made for Linux, not for {target.triple!r}")
     native = target.triple == Target().triple
-    names = ("cc", "gcc", "clang") if native else (f"{target.triple}-gcc",)
+    names = ("cc", "gcc", "clang") if native else (f"{target.gnu}-gcc",)
     if found := next(filter(None, map(shutil.which, names)), None):
         return [found]
     if importlib.util.find_spec("ziglang"):
-        return [sys.executable, "-m", "ziglang", "cc", *([] if native else ["-target", target.triple])]
+        other = ["-target", re.sub("^i[3-6]86", "x86", target.gnu)]
+        return [sys.executable, "-m", "ziglang", "cc", *([] if native else other)]
     raise ConfigError(
         f"a plug-in needs a C compiler: {names[0]} is not installed, and neither is one from PyPI "
         "(python -m pip install 'rtsep[export]')"
@@ -279,7 +280,7 @@ def write_plugins(
             machine = compiled(plugin.separator, target)
             staged.write(binary, _linked(command, plugin, machine))
             for path, text in plugin.texts(binary, f"{title(machine.program)}; {framing(machine.program)}").items():
-                staged.write(path, text.encode())
+                staged.write(path, text.encode(errors="surrogateescape"))  # as names of files may be
             sizes.append(machine.sizes)
         staged.commit()
     return [(binary.parent if format == "lv2" else binary, size) for binary, size in zip(binaries, sizes, strict=True)]

@@ -29,7 +29,8 @@ PROCESSORS = {
 }
 # As LLVM names them. It has code for others, which are no processors: graphics cards, filters of a system.
 FAMILIES = re.compile(r"x86|aarch64|arm|thumb|riscv|mips|ppc|loongarch|hexagon|wasm")
-FEATURES = {"wasm32": "+simd128", "armv7": "+neon,+vfp3"}
+FEATURES = {"wasm32": "+simd128", "armv7": "+neon,+vfp3", "riscv64": "+m,+a,+f,+d,+c"}
+ABIS = {"riscv64": "lp64d"}  # as on Linux
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,17 @@ class Target:
         architecture, *rest = self.triple.split("-")
         return "-".join([architecture, *["unknown"] * (rest[:1] in (["linux"], ["none"], ["wasi"])), *rest])
 
+    @property
+    def parts(self) -> list[str]:
+        """Architecture, system, and its kind: the triple without a vendor."""
+        return [part for part in self.triple.split("-") if part not in ("unknown", "pc")]
+
+    @property
+    def gnu(self) -> str:
+        """What compilers of GNU for Linux are called by."""
+        architecture, *system = self.parts
+        return "-".join([architecture.replace("arm64", "aarch64"), *(system if system[1:] else [*system, "gnu"])])
+
     def _default(self, table: dict[str, str], otherwise: str) -> str:
         return next((value for start, value in table.items() if self.triple.startswith(start)), otherwise)
 
@@ -93,6 +105,7 @@ class Target:
                 opt=3,
                 reloc="static" if bare else "pic",
                 codemodel="default",
+                abiname=self._default(ABIS, ""),
             )
         except RuntimeError as problem:
             raise ConfigError(f"target {self.triple!r}, cpu {self.cpu!r}: {problem}") from None

@@ -28,10 +28,11 @@ NOTES = """\
 
 Made by rtsep {version} for browsers. {framing}
 
-    python -m http.server        in this folder; then open http://localhost:8000
+    python -m http.server --bind 127.0.0.1
 
-All of it runs in the browser, without a connection once these files are there. Other web servers do as well, with https
-where they are not this machine: browsers let no other page hear a microphone.
+in this folder, and then http://localhost:8000 in a browser. All of it runs there, without a connection once these files
+are there. Other web servers do as well, with https where they are not this machine: browsers let no other page hear a
+microphone.
 
 | | bytes |
 |---|---|
