@@ -319,6 +319,12 @@ def test_the_delay_that_a_callback_is_told_is_kept(through):
     through.play(np.zeros(64), times=(7, 7.016))
     collected.collect()
     assert collected.delay == 0
+    for share, expected in ((0.06, 256), (0.2, 0)):  # some were told something else; where many were, it moves
+        collected = Times(through.live.times, 16_000)
+        for k in range(N_DELAYS):
+            through.play(np.zeros(64), times=(7, 7.016 if k >= share * N_DELAYS else 7.017))
+        collected.collect()
+        assert collected.delay == expected
 
 
 def test_denormals_are_zero_inside_the_callback_and_not_after_it(through):

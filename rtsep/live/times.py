@@ -9,7 +9,7 @@ from rtsep.live.rings import Ring, read, waiting
 
 BINS_PER_OCTAVE = 16
 N_OCTAVES = 34  # from 1 ns to 17 s
-N_DELAYS = 50  # callbacks that have to agree on the delay
+N_DELAYS, AGREEING, AGREE = 50, 0.9, 2  # callbacks of which that share has to agree on the delay, to so many samples
 
 
 class Histogram:
@@ -72,10 +72,12 @@ class Times:
 
     @property
     def delay(self) -> int:
-        """What the devices delay, in samples, as the last callbacks were told; 0 where they are not."""
+        """What the devices delay, in samples, as the last callbacks were told; 0 where they are not, or it moves."""
         if self._delays_ns.size < N_DELAYS:
             return 0
-        return round(float(np.median(self._delays_ns)) * 1e-9 * self._sr)
+        delays = self._delays_ns * 1e-9 * self._sr
+        median = float(np.median(delays))
+        return round(median) if np.mean(np.abs(delays - median) <= AGREE) >= AGREEING else 0
 
     def forget_hops(self) -> None:
         """Those that follow are of another length than those before."""

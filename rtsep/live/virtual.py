@@ -176,7 +176,11 @@ def restore_virtual() -> list[str]:
         If the server does not answer, or does not make them.
     """
     with _CHANGING:
-        there = {made.node for made in _made()} if _ENTERED else set()
+        if not _ENTERED:
+            return []
+        if not running():
+            raise LiveError("PipeWire does not run")
+        there = {made.node for made in _made()}
         forgotten = [device for device in _ENTERED if device.node not in there]
         for device in forgotten:
             device._make()
