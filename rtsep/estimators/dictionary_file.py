@@ -136,6 +136,17 @@ class Dictionary:
             object.__setattr__(self, "spectra", self.atoms[: self.framing.n_bins])
 
 
+def separable(dictionary: Dictionary, with_rest: bool | None = None) -> tuple[str, ...]:
+    """Its sources, and the rest if it is wanted; None: there is no rest. Raises `ConfigError` for a lone source."""
+    known = dictionary.sources
+    if len(known) < 2 and not with_rest:
+        hint = "" if with_rest is None else "; use --with-rest"
+        raise ConfigError(f"the model knows {known[0]!r} alone, nothing to tell it from{hint}")
+    if with_rest and REST in known:
+        raise ConfigError(f"with_rest: the model has a sound of its own that is called {REST!r}")
+    return (*known, REST) if with_rest else known
+
+
 def check_stream(dictionary: Dictionary, config: StreamConfig) -> None:
     """Raise `ConfigError` for another rate or framing than that of the dictionary."""
     for name in ("sr", "analysis", "synthesis", "hop", "n_fft"):
