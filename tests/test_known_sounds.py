@@ -263,6 +263,17 @@ def test_the_command_learns_and_separate_takes_what_it_made(takes, capsys):
     assert "exists (--overwrite replaces it)" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("sr", [11_025, 22_050, 44_100, 48_000])
+def test_a_dictionary_is_for_streams_of_the_rate_that_it_learned_at(tmp_path, sr):
+    for name, pitches in (("low", LOW), ("high", HIGH)):
+        sf.write(tmp_path / f"{name}.wav", notes(pitches, sr, sr=sr), sr, "FLOAT")
+    model = tmp_path / "duo.npz"
+    assert main(["learn", *(f"{n}={tmp_path / n}.wav" for n in ("low", "high")), "-o", str(model), "--atoms", "4"]) == 0
+    framing = read_dictionary(model).framing
+    assert StreamConfig.from_ms(sr, **framing.times_ms) == framing.config
+    assert main(["separate", str(tmp_path / "low.wav"), "-o", str(tmp_path / "out"), "--model", str(model)]) == 0
+
+
 @pytest.mark.parametrize(
     ("sounds", "words"),
     [

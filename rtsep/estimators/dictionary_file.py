@@ -65,6 +65,12 @@ class Framing:
         return StreamConfig(self.sr, self.analysis, self.hop, self.n_fft, synthesis=self.synthesis)
 
     @property
+    def times_ms(self) -> dict[str, float]:
+        """Of that stream, as `StreamConfig.from_ms` takes them; not rounded, so that it finds the same samples."""
+        samples = {"window_ms": self.analysis, "latency_ms": self.synthesis, "hop_ms": self.hop}
+        return {name: 1000 * n / self.sr for name, n in samples.items()}
+
+    @property
     def n_bins(self) -> int:
         """Bins of a spectrum."""
         return self.n_fft // 2 + 1

@@ -70,7 +70,7 @@ class Supervised(WholeEstimator):
         dictionary = self.model if isinstance(self.model, Dictionary) else read_dictionary(self.model)
         object.__setattr__(self, "dictionary", dictionary)
         object.__setattr__(self, "sources", separable(dictionary, getattr(self, "with_rest", None)))
-        object.__setattr__(self, "times_ms", dictionary.framing.config.times_ms)
+        object.__setattr__(self, "times_ms", dictionary.framing.times_ms)
 
     def atoms(self, config: StreamConfig, powers: bool) -> list[np.ndarray]:
         """Atoms of each source, float64 (n_bins, n_atoms). Raises `ConfigError` for a stream of another framing."""

@@ -422,7 +422,7 @@ class NMF(CompiledEstimator):
         dictionary = self.model if isinstance(self.model, Dictionary) else read_dictionary(self.model)
         sources = separable(dictionary, self.with_rest)
         object.__setattr__(self, "dictionary", dictionary)
-        object.__setattr__(self, "times_ms", dictionary.framing.config.times_ms)
+        object.__setattr__(self, "times_ms", dictionary.framing.times_ms)
         object.__setattr__(self, "sources", sources)
 
     @classmethod
