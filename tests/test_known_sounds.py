@@ -241,7 +241,7 @@ def test_recordings_of_two_rates_need_to_be_told_which(tmp_path):
         "a": write(tmp_path / "a.wav", notes(LOW)),
         "b": write(tmp_path / "b.wav", notes(HIGH, 3 * 24_000, sr=24_000), 24_000),
     }
-    with pytest.raises(ConfigError, match="which one should it be for"):
+    with pytest.raises(ConfigError, match="say sr=16000 or sr=24000"):
         learn(recordings, n_atoms=8)
     assert learn(recordings, n_atoms=8, sr=SR).framing.sr == SR
     with pytest.raises(ConfigError, match=r"knows 'a' alone.*--with-rest"):

@@ -149,7 +149,7 @@ def separable(dictionary: Dictionary, with_rest: bool | None = None) -> tuple[st
         hint = "" if with_rest is None else "; use --with-rest"
         raise ConfigError(f"the model knows {known[0]!r} alone, nothing to tell it from{hint}")
     if with_rest and REST in known:
-        raise ConfigError(f"with_rest: the model has a sound of its own that is called {REST!r}")
+        raise ConfigError(f"with_rest=True: the model has a sound of its own that is called {REST!r}")
     return (*known, REST) if with_rest else known
 
 
