@@ -16,7 +16,7 @@ from rtsep.cli import main
 from rtsep.config import ConfigError
 from rtsep.estimators import KAM, NMF, AdaptiveRepet, Repet, RepetSim
 from rtsep.estimators.dictionary_file import DIVERGENCES, Dictionary, Framing, read_dictionary, write_dictionary
-from rtsep.estimators.free_atoms import MEMORY_S, PULL, PULL_POWERS
+from rtsep.estimators.free_atoms import MEMORY_S, PULL, PULL_POWERS, prepare_free, renew_free
 from rtsep.estimators.kam import estimate_kam
 from rtsep.estimators.nmf import estimate_nmf
 from rtsep.estimators.repet_sim import estimate_repet_sim, running_maxima
@@ -101,6 +101,19 @@ def test_streaming_nmf_equals_its_twin(divergence, context, with_rest):
     assert np.allclose(found.sum(0)[:, sounds], 1, atol=1e-5)
     if with_rest:
         assert np.abs(state.free.atoms[:, : framing.n_features].T - free).max() > 1e-3  # they have learned something
+
+
+@pytest.mark.parametrize(("exponent", "powers"), [(1.0, False), (0.5, True)])
+def test_free_atoms_that_nothing_needs_become_wide_again(exponent, powers):
+    free = prepare_free(2, 56, 56, exponent, 0.004, 4.0, powers)
+    start, narrow, even = free.atoms.copy(), np.full(56, 1e-3, np.float32), np.ones(56, np.float32)
+    narrow[[7, 30]] = 2
+    for _ in range(2000):
+        renew_free(free, np.full(2, 4, np.float32), 0, narrow, even)
+    assert np.abs(free.atoms - start).max() > 0.1
+    for _ in range(5000):  # twenty seconds
+        renew_free(free, np.zeros(2, np.float32), 0, narrow, even)
+    assert np.abs(free.atoms - start).max() < 1e-4
 
 
 def test_streaming_repet_sim_is_the_offline_one_with_the_past_alone():
