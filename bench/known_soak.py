@@ -102,7 +102,7 @@ def render(result: dict[str, Any]) -> str:
             "",
             f"The trumpet, mean over the others: {', '.join(f'{mean:+.1f}' for mean in means)} dB, round by round.",
             "Free atoms are pulled to their first, wide shapes (`rtsep.estimators.free_atoms` says why, and what else",
-            "was tried); without that the rest took half of the trumpet from the second round on, and kept it. What",
+            "was tried). Without that it was +4.5 dB in the first round, +0.9 in the second, -0.2 in the twelfth. What",
             "moves from round to round is which partials of the two sounds the rest happens to take.",
             "",
             f"Values that were not finite: {result['not_finite']}. {speed:.0f} times faster than real time.",

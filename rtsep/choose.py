@@ -92,8 +92,9 @@ def choose(
     label = f"estimator {chosen.name}"
     sources = check_sources(label, chosen.sources)
     if phase is None:
+        own_phase = chosen.phase  # may read a model, which says itself what is wrong with it
         try:
-            suits = _create("phase", chosen.phase, {})
+            suits = _create("phase", own_phase, {})
         except ConfigError as problem:
             raise ConfigError(f"{label}: its own {problem}") from problem
         if not options:

@@ -117,7 +117,7 @@ def learn(
     rates = {rate: path for group in clips.values() for _, rate, path in group}
     if len(rates) > 1:
         one, other = list(rates.items())[:2]
-        raise ConfigError(f"{one[1]} has {one[0]} Hz, {other[1]} has {other[0]} Hz; which one should it be for? Say sr")
+        raise ConfigError(f"{one[1]} has {one[0]} Hz, {other[1]} has {other[0]} Hz; say sr={one[0]} or sr={other[0]}")
     if window_ms is None:
         window_ms = max(WINDOW_MS, latency_ms or 0)
         latency_ms = latency_ms or USUAL_MS

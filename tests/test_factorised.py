@@ -16,6 +16,7 @@ from rtsep.cli import main
 from rtsep.estimators import (
     EMISNMF,
     HRNMF,
+    NMF,
     BinaryNMF,
     BlindLevyNMF,
     BlindNMF,
@@ -160,12 +161,13 @@ def test_the_commands_take_components_models_and_the_rest(takes, capsys):  # noq
         assert "whole signal" in line
 
 
-def test_the_rest_is_what_is_not_known(takes):  # noqa: F811
+@pytest.mark.parametrize("kind", [NMF, WholeNMF])
+def test_the_rest_is_what_is_not_known(takes, kind):  # noqa: F811
     """A voice alone is known; a hiss that comes to it goes to the rest, and from there on ever better."""
     known, n = notes(LOW, 4 * SR, seed=11), 4 * SR
     hiss = np.random.default_rng(0).normal(0, 0.03, n)
     hiss = np.diff(hiss, prepend=0)  # nothing like the tones
-    estimator = rtsep.estimators.NMF(learn({"low": [takes / "low" / "take.wav"]}, n_atoms=12), with_rest=True)
+    estimator = kind(learn({"low": [takes / "low" / "take.wav"]}, n_atoms=12), with_rest=True)
     found = rtsep.separate(known + hiss, SR, estimator)
     late = slice(2 * SR, None)
     assert si_sdr(known[late], found[0][late]) - si_sdr(known[late], (known + hiss)[late]) > 5

@@ -16,7 +16,7 @@ from rtsep.cli import main
 from rtsep.config import ConfigError
 from rtsep.estimators import KAM, NMF, AdaptiveRepet, Repet, RepetSim
 from rtsep.estimators.dictionary_file import DIVERGENCES, Dictionary, Framing, read_dictionary, write_dictionary
-from rtsep.estimators.free_atoms import MEMORY_S, PULL, PULL_POWERS
+from rtsep.estimators.free_atoms import MEMORY_S, PULL, PULL_POWERS, prepare_free, renew_free
 from rtsep.estimators.kam import estimate_kam
 from rtsep.estimators.nmf import estimate_nmf
 from rtsep.estimators.repet_sim import estimate_repet_sim, running_maxima
@@ -101,6 +101,19 @@ def test_streaming_nmf_equals_its_twin(divergence, context, with_rest):
     assert np.allclose(found.sum(0)[:, sounds], 1, atol=1e-5)
     if with_rest:
         assert np.abs(state.free.atoms[:, : framing.n_features].T - free).max() > 1e-3  # they have learned something
+
+
+@pytest.mark.parametrize(("exponent", "powers"), [(1.0, False), (0.5, True)])
+def test_free_atoms_that_nothing_needs_become_wide_again(exponent, powers):
+    free = prepare_free(2, 56, 56, exponent, 0.004, 4.0, powers)
+    start, narrow, even = free.atoms.copy(), np.full(56, 1e-3, np.float32), np.ones(56, np.float32)
+    narrow[[7, 30]] = 2
+    for _ in range(2000):
+        renew_free(free, np.full(2, 4, np.float32), 0, narrow, even)
+    assert np.abs(free.atoms - start).max() > 0.1
+    for _ in range(5000):  # twenty seconds
+        renew_free(free, np.zeros(2, np.float32), 0, narrow, even)
+    assert np.abs(free.atoms - start).max() < 1e-4
 
 
 def test_streaming_repet_sim_is_the_offline_one_with_the_past_alone():
@@ -241,7 +254,7 @@ def test_recordings_of_two_rates_need_to_be_told_which(tmp_path):
         "a": write(tmp_path / "a.wav", notes(LOW)),
         "b": write(tmp_path / "b.wav", notes(HIGH, 3 * 24_000, sr=24_000), 24_000),
     }
-    with pytest.raises(ConfigError, match="which one should it be for"):
+    with pytest.raises(ConfigError, match="say sr=16000 or sr=24000"):
         learn(recordings, n_atoms=8)
     assert learn(recordings, n_atoms=8, sr=SR).framing.sr == SR
     with pytest.raises(ConfigError, match=r"knows 'a' alone.*--with-rest"):
@@ -261,6 +274,17 @@ def test_the_command_learns_and_separate_takes_what_it_made(takes, capsys):
     capsys.readouterr()
     assert main([*options, "--atoms", "12"]) == 2
     assert "exists (--overwrite replaces it)" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("sr", [11_025, 22_050, 44_100, 48_000])
+def test_a_dictionary_is_for_streams_of_the_rate_that_it_learned_at(tmp_path, sr):
+    for name, pitches in (("low", LOW), ("high", HIGH)):
+        sf.write(tmp_path / f"{name}.wav", notes(pitches, sr, sr=sr), sr, "FLOAT")
+    model = tmp_path / "duo.npz"
+    assert main(["learn", *(f"{n}={tmp_path / n}.wav" for n in ("low", "high")), "-o", str(model), "--atoms", "4"]) == 0
+    framing = read_dictionary(model).framing
+    assert StreamConfig.from_ms(sr, **framing.times_ms) == framing.config
+    assert main(["separate", str(tmp_path / "low.wav"), "-o", str(tmp_path / "out"), "--model", str(model)]) == 0
 
 
 @pytest.mark.parametrize(

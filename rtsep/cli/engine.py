@@ -37,7 +37,7 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--with-rest",
         action="store_true",
-        help="one more source for whatever the model does not know, by atoms that adapt (nmf, levy_nmf)",
+        help="one more source for whatever the model does not know, by atoms that adapt (nmf, levy_nmf, whole_nmf)",
     )
     group.add_argument("--phase", metavar="NAME", help="phase-recovery algorithm (default: what suits the estimator)")
     group.add_argument("--iterations", type=int, metavar="N", help="iterations of the phase recovery")

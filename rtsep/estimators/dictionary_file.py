@@ -65,6 +65,12 @@ class Framing:
         return StreamConfig(self.sr, self.analysis, self.hop, self.n_fft, synthesis=self.synthesis)
 
     @property
+    def times_ms(self) -> dict[str, float]:
+        """Of that stream, as `StreamConfig.from_ms` takes them; not rounded, so that it finds the same samples."""
+        samples = {"window_ms": self.analysis, "latency_ms": self.synthesis, "hop_ms": self.hop}
+        return {name: 1000 * n / self.sr for name, n in samples.items()}
+
+    @property
     def n_bins(self) -> int:
         """Bins of a spectrum."""
         return self.n_fft // 2 + 1
@@ -134,6 +140,17 @@ class Dictionary:
     def __post_init__(self) -> None:
         if self.spectra is None:
             object.__setattr__(self, "spectra", self.atoms[: self.framing.n_bins])
+
+
+def separable(dictionary: Dictionary, with_rest: bool | None = None) -> tuple[str, ...]:
+    """Its sources, and the rest if it is wanted; None: there is no rest. Raises `ConfigError` for a lone source."""
+    known = dictionary.sources
+    if len(known) < 2 and not with_rest:
+        hint = "" if with_rest is None else "; use --with-rest"
+        raise ConfigError(f"the model knows {known[0]!r} alone, nothing to tell it from{hint}")
+    if with_rest and REST in known:
+        raise ConfigError(f"with_rest=True: the model has a sound of its own that is called {REST!r}")
+    return (*known, REST) if with_rest else known
 
 
 def check_stream(dictionary: Dictionary, config: StreamConfig) -> None:

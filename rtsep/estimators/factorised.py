@@ -22,8 +22,10 @@ from rtsep.estimators.dictionary_file import (
     Dictionary,
     check_stream,
     read_dictionary,
+    separable,
     spectral_atoms,
 )
+from rtsep.estimators.nmf import N_FREE
 from rtsep.factorise.em_isnmf import em_isnmf
 from rtsep.factorise.factors import listener
 from rtsep.factorise.levy_nmf import levy_nmf
@@ -66,11 +68,9 @@ class Supervised(WholeEstimator):
                 f"estimator={self.name!r} needs a model: rtsep learn makes one, of recordings of each sound"
             )
         dictionary = self.model if isinstance(self.model, Dictionary) else read_dictionary(self.model)
-        if len(dictionary.sources) < 2:
-            raise ConfigError(f"the model knows {dictionary.sources[0]!r} alone, nothing to tell it from")
         object.__setattr__(self, "dictionary", dictionary)
-        object.__setattr__(self, "sources", dictionary.sources)
-        object.__setattr__(self, "times_ms", dictionary.framing.config.times_ms)
+        object.__setattr__(self, "sources", separable(dictionary, getattr(self, "with_rest", None)))
+        object.__setattr__(self, "times_ms", dictionary.framing.times_ms)
 
     def atoms(self, config: StreamConfig, powers: bool) -> list[np.ndarray]:
         """Atoms of each source, float64 (n_bins, n_atoms). Raises `ConfigError` for a stream of another framing."""
@@ -94,7 +94,11 @@ class WholeNMF(Supervised):
     ----------
     model, n_iter
         As for `Supervised`; of any divergence, which is that of the factorisation.
+    with_rest : bool
+        One more source, `rest`: whatever is not known, by ten atoms that are learned from the signal.
     """
+
+    with_rest: bool = False
 
     def estimate_all(self, config: StreamConfig, power: np.ndarray) -> np.ndarray:
         """Magnitudes of the sources, (n_frames, n_src, n_bins)."""
@@ -105,10 +109,17 @@ class WholeNMF(Supervised):
             return np.zeros((len(power), len(self.sources), config.n_bins))
         w = dictionary.atoms[: framing.n_bins].astype(float) + np.finfo(float).eps
         v = (x / x.mean()) ** (2 if framing.powers else 1)
-        settings: dict[str, Any] = {"dictionary": w, "n_iter": self.n_iter, "progress": listener()}
-        h = (levy_nmf(v, **settings) if framing.beta is None else nmf(v, beta=framing.beta, **settings)).activations
+        settings: dict[str, Any] = {
+            "atoms": N_FREE if self.with_rest else 0,
+            "dictionary": w,
+            "n_iter": self.n_iter,
+            "progress": listener(),
+        }
+        found = levy_nmf(v, **settings) if framing.beta is None else nmf(v, beta=framing.beta, **settings)
         heard = np.split(dictionary.spectra.astype(float), np.cumsum(dictionary.n_atoms)[:-1], axis=1)
-        return _shares(x, heard, h, 1.0 if framing.powers else 2.0)
+        if self.with_rest:
+            heard.append(found.dictionary[:, w.shape[1] :])
+        return _shares(x, heard, found.activations, 1.0 if framing.powers else 2.0)
 
 
 @register_estimator("blind_nmf")

@@ -38,11 +38,11 @@ from rtsep.estimators.dictionary_file import (
     CONTEXT_BANDS,
     CONTEXT_WEIGHT,
     DIVERGENCES,
-    REST,
     Dictionary,
     Framing,
     check_stream,
     read_dictionary,
+    separable,
 )
 from rtsep.estimators.free_atoms import FreeAtoms, prepare_free, renew_free
 from rtsep.factorise.nmf import monotone_exponent
@@ -420,14 +420,10 @@ class NMF(CompiledEstimator):
                 "(or, for whole signals, --components)"
             )
         dictionary = self.model if isinstance(self.model, Dictionary) else read_dictionary(self.model)
-        known = dictionary.sources
-        if len(known) < 2 and not self.with_rest:
-            raise ConfigError(f"the model knows {known[0]!r} alone, nothing to tell it from; use --with-rest")
-        if self.with_rest and REST in known:
-            raise ConfigError(f"with_rest: the model has a sound of its own that is called {REST!r}")
+        sources = separable(dictionary, self.with_rest)
         object.__setattr__(self, "dictionary", dictionary)
-        object.__setattr__(self, "times_ms", dictionary.framing.config.times_ms)
-        object.__setattr__(self, "sources", (*known, REST) if self.with_rest else known)
+        object.__setattr__(self, "times_ms", dictionary.framing.times_ms)
+        object.__setattr__(self, "sources", sources)
 
     @classmethod
     def example(cls, references: np.ndarray) -> NMF:
