@@ -309,11 +309,11 @@ MEANING = """\
 **Ideal masks** are the shares of the powers of the true sources: nearly what masks with the phases of the mixture
 can do at most. Of the activations, psa is the share that lies where their source sounds, sparsity the share below a
 hundredth of the largest; over the mixtures that are measured, and to be compared between those of the same ones only.
-A dash: not measured since masks are learned from mixtures; the same command goes on.
+A dash: not measured yet; the same command goes on.
 
 **One known** has heard one of the two sounds alone, and has the rest (`--with-rest`), from the first second of a
 stream on. [An hour of it](known_soak.md) is another matter: what keeps the rest from drifting there (a pull of its
-atoms to wide shapes, `rtsep.estimators.free_atoms`) costs some tenths of a dB in these eight seconds.
+atoms to wide shapes, `rtsep.estimators.free_atoms`) costs 0.1 to 0.9 dB in these eight seconds.
 
 **Whole signals**: `whole_nmf` has the dictionaries of `nmf` and 100 iterations on all frames at once; one known is
 semi-supervised, with ten atoms that are learned from the mixture; `blind_nmf` knows nothing, and which component is
