@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import threading
 import time
 from contextlib import ExitStack, suppress
 from pathlib import Path
@@ -22,6 +23,7 @@ OLD = ".old"
 ASKS = 5  # for a lock, 20 ms apart: who looks for parts of killed runs has it for a moment
 _looked_at: set[Path] = set()  # folders that were freed of the parts of others
 _made: set[Path] = set()  # folders that this process made, and in which nothing is yet
+_folders = threading.Lock()  # so that what is known of them is true
 
 
 class StagedFiles:
@@ -119,8 +121,9 @@ class StagedFiles:
             backup.unlink(missing_ok=True)
         self._close()
         self._locks.clear()
-        for path in self.paths:
-            _made.difference_update(path.parents)
+        with _folders:
+            for path in self.paths:
+                _made.difference_update(path.parents)
 
     def _close(self) -> None:
         for path, fd in self._locks.items():
@@ -136,15 +139,16 @@ class StagedFiles:
             with suppress(OSError):
                 _hidden(path, PART).unlink()
         self._close()
-        for path in self.paths:
-            for folder in path.parents:
-                if folder not in _made:
-                    break
-                try:
-                    folder.rmdir()
-                except OSError:  # something else is in it: by now, or still
-                    break
-                _made.discard(folder)
+        with _folders:
+            for path in self.paths:
+                for folder in path.parents:
+                    if folder not in _made:
+                        break
+                    try:
+                        folder.rmdir()
+                    except OSError:  # something else is in it: by now, or still
+                        break
+                    _made.discard(folder)
 
 
 def _hidden(path: Path, suffix: str) -> Path:
@@ -228,16 +232,17 @@ def _remove_stale(folder: Path) -> None:
 def make_folder(folder: Path) -> None:
     """Make a folder for outputs unless it is there. Raises `FileError`, and then leaves none that it has made."""
     for last in (False, True):
-        new = [place for place in (folder, *folder.parents) if not place.exists()]
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as problem:
-            for place in new:
-                with suppress(OSError):
-                    place.rmdir()
-            # Another run may just have removed one that it had made.
-            if last or not isinstance(problem, FileNotFoundError):
-                raise FileError(f"{folder} cannot be made: {problem.strerror}") from None
-        else:
-            _made.update(new)
-            return
+        with _folders:
+            new = [place for place in (folder, *folder.parents) if not place.exists()]
+            try:
+                folder.mkdir(parents=True, exist_ok=True)
+            except OSError as problem:
+                for place in new:
+                    with suppress(OSError):
+                        place.rmdir()
+                # Another run may just have removed one that it had made.
+                if last or not isinstance(problem, FileNotFoundError):
+                    raise FileError(f"{folder} cannot be made: {problem.strerror}") from None
+            else:
+                _made.update(new)
+                return
