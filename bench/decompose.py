@@ -51,9 +51,10 @@ keeps atoms near those of real notes, at the price of a worse fit."""
 DIFFERENCES = """**Where this differs from the paper.** The pianos are sampled and dry, and perhaps more like one
 another than the synthetic ones of MAPS and its real one, which would help NMF with all their frames. Flows are smaller,
 learn for a few epochs instead of thousands, and therefore start from whitened spectra, that of DDS-3 from a regression
-on the labels as well. The search takes fewer and larger steps. Twelve notes are few: activations that know nothing have
-a PSA five times that of sixty, which are, as far as they are done, in [decompose_60.md](decompose_60.md). Two of these
-were tried as the reason, with the released weight:"""
+on the labels as well. The search takes fewer and larger steps."""
+FEW = """Twelve notes are few: activations that know nothing have a PSA five times that of sixty, which are, as far as
+they are done, in [decompose_60.md](decompose_60.md). Longer learning and smaller steps were tried as the reason why the
+released weight gives another order than the published one:"""
 FOUND = """Neither is the reason. Longer learning gains DDS-1 and DDS-2 a few hundredths of PSA and DDS-3 nothing, and a
 search in small steps that has the time to settle ends no better than one in large steps. One that is stopped early (150
 small steps) is more precise and sparser for DDS-2 and DDS-3 than where it would settle, as with the larger weight: what
@@ -463,7 +464,9 @@ def _names(methods: list[str]) -> str:
 
 def _tried(result: dict[str, Any]) -> list[str]:
     """What was tried as the reason for another order than the published one."""
-    rows, known = [], dict(result.get("reasons", {}))
+    if not result.get("reasons"):
+        return []
+    rows, known = [], dict(result["reasons"])
     for key, scores in result["cells"].items():
         method, prior, rest = key.split("/", 2)
         if float(prior) <= RELEASED:
@@ -475,7 +478,7 @@ def _tried(result: dict[str, Any]) -> list[str]:
             means = [f"{np.mean([one[name] for one in some]):.3f}" for name in ("psa", "sparsity") for some in found]
             rows.append([reason, TITLES[method], *means])
     heads = [f"{name}, polyphony {p}" for name in ("PSA", "sparsity") for p in TRIED]
-    return [*table(["", "", *heads], rows), "", *wrap(FOUND, 120), ""] if result.get("reasons") else []
+    return [*wrap(FEW, 120), "", *table(["", "", *heads], rows), "", *wrap(FOUND, 120), ""]
 
 
 def _needed() -> list[str]:

@@ -232,7 +232,7 @@ def test_an_estimator_in_python_is_refused_and_an_earlier_export_is_kept(tmp_pat
     assert main(["export", f"{own}:Half", "-o", str(tmp_path / "out")]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "runs in Python and cannot be exported" in line
-    out = tmp_path / "out"
+    out = tmp_path / "kept"
     out.mkdir()
     (out / ".rtsep-00.part").write_text("left by a run that was killed")
     (out / "rtsep.h").write_text("mine")
