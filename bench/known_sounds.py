@@ -339,8 +339,8 @@ with oMISI). All frames at once and a hundred iterations (`whole_nmf`) hardly pa
 time of a hop. Not tried: sparsity, a model of how activations go on in time, networks.
 
 **Why context is the default**, though the table has 11.2 without it and 10.8 with it: that would be a choice by the
-test recordings. On those for training context gained 0.2; here it loses 0.4 of instruments, 0.5 of drums and 0.1 of
-voices, and gains 0.2 in noise. `rtsep learn ... --context-ms`, without a number, leaves it out.
+test recordings. On those for training it gained a little (figures were not kept); here it loses 0.4 of instruments,
+0.5 of drums and 0.1 of voices, and gains 0.2 in noise. `rtsep learn ... --context-ms`, without a number, leaves it out.
 """
 
 

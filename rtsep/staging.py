@@ -6,7 +6,8 @@ import hashlib
 import os
 import threading
 import time
-from contextlib import ExitStack, suppress
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -24,6 +25,17 @@ ASKS = 5  # for a lock, 20 ms apart: who looks for parts of killed runs has it f
 _looked_at: set[Path] = set()  # folders that were freed of the parts of others
 _made: set[Path] = set()  # folders that this process made, and in which nothing is yet
 _folders = threading.Lock()  # so that what is known of them is true
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Errors of the system with what cannot be written: at the end of a disk they do not say it themselves."""
+    try:
+        yield
+    except FileError:
+        raise
+    except OSError as problem:
+        raise FileError(f"{path} cannot be written: {problem.strerror or problem}") from None
 
 
 class StagedFiles:
@@ -61,12 +73,8 @@ class StagedFiles:
         From the first call on, other runs are refused. Raises `FileError`.
         """
         if path not in self._locks:
-            try:
+            with writing(path):
                 fd = self._begin(path)
-            except FileError:
-                raise
-            except OSError as problem:
-                raise FileError(f"{path} cannot be written: {problem.strerror}") from None
             if fd is None:
                 raise FileError(f"{path} is being written by another run")
             self._locks[path] = fd
@@ -85,12 +93,8 @@ class StagedFiles:
 
     def write(self, path: Path, content: bytes) -> None:
         """Write all of what will be `path`. Raises `FileError`, also where the disk is full."""
-        try:
+        with writing(path):
             self.part(path).write_bytes(content)
-        except FileError:
-            raise
-        except OSError as problem:
-            raise FileError(f"{path} cannot be written: {problem.strerror}") from None
 
     def commit(self) -> None:
         """Make all files durable, then rename them. Raises `OSError`."""

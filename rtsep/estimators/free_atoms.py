@@ -11,16 +11,14 @@ shape that it began with, C how much it was used:
 The sums are taken in every hop, and one atom is renewed in every hop, in turn: all hops cost the same.
 
 *Why p.* Without it atoms become narrow, and narrow atoms are a basis of anything: partials of the known sounds go to
-them, and nothing brings them back. Then half of a known trumpet alone was the rest, though no free atom was like a
-known one. With p, which is `PULL` of what an activation is like, an atom that is little used becomes wide again,
-so that an hour is like its first minute (docs/known_soak.md).
+them, and nothing brings them back, though no free atom is like a known one. With p, which is `PULL` of what an
+activation is like, an atom that is little used becomes wide again, so that an hour is like its first minute
+(docs/known_soak.md, which is KL). Atoms of powers are so far from flat that more than a trace of the first shape does
+harm: with IS and Levy NMF the rest is free of drift no more than before.
 
-Memory and pull were chosen on 30 mixtures of training recordings, five sounds known and six others one after the other:
-a gain of 4.1 to 4.3 dB with memories of 0.25 to 1 s, with 2 s 3.7; without the pull 3.1, and 4.4 with fresh atoms for
-every other sound. Restarts of atoms in turn or of those that are like a known one, a penalty where the known ones are
-loud and one on the activations of the free ones gained nothing more. With 6 and 20 atoms it was the same. All of that
-is KL. Atoms of powers are so far from flat that more than a trace of the first shape does harm (IS: 1.5 dB with
-`PULL_POWERS`, 1.6 without it and a memory of 2 s, -3.3 with `PULL`): they are free of drift no more than before.
+Memory and pull were chosen on mixtures of training recordings, by a simulation that was not kept. Restarts of atoms in
+turn or of those that are like a known one, a penalty where the known ones are loud, one on the activations of the free
+ones, and other numbers of atoms gained nothing more there.
 
 Source: A. Lefevre, F. Bach, C. Fevotte, "Online algorithms for nonnegative matrix factorization with the Itakura-Saito
 divergence", WASPAA 2011; there for g = 1/2, p = 0 and batches of frames.

@@ -8,7 +8,6 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from errno import ENOSPC
 from pathlib import Path
@@ -31,6 +30,7 @@ from rtsep.evaluation.scores import Scene, check_scores, is_speech, measure
 from rtsep.evaluation.workers import Failure, Task
 from rtsep.offline import separate
 from rtsep.plain import describe, plain
+from rtsep.staging import writing
 
 DONE = "done.jsonl"
 RUN = "run.json"
@@ -192,17 +192,6 @@ def _best_pairs(references: np.ndarray, estimates: np.ndarray) -> np.ndarray:
         return match([[si_sdr(s.ravel(), e.ravel()) for e in estimates] for s in references])
     except ScoreError as problem:
         raise ConfigError(f"the sources cannot be matched: {problem}") from None
-
-
-@contextmanager
-def writing(path: Path) -> Iterator[None]:
-    """Errors of the system with what cannot be written: at the end of a disk they do not say it themselves."""
-    try:
-        yield
-    except FileError:
-        raise
-    except OSError as problem:
-        raise FileError(f"{path} cannot be written: {problem.strerror or problem}") from None
 
 
 class Evaluation:

@@ -14,13 +14,14 @@ from typing import Any
 
 from rtsep.audio_files import StagedFiles
 from rtsep.evaluation.drawing import draw_page, panels
-from rtsep.evaluation.evaluate import Evaluation, writing
+from rtsep.evaluation.evaluate import Evaluation
 from rtsep.evaluation.listening import examples
 from rtsep.evaluation.overview import finding, make_overview
 from rtsep.evaluation.page import make_page
 from rtsep.evaluation.scores import columns_of
 from rtsep.evaluation.summary import full_summary
 from rtsep.plain import plain
+from rtsep.staging import writing
 
 HEAD = ("setup", "id", "source", "class", "snr_db", "duration_s", "real_time_factor")
 PACKAGES = (

@@ -33,10 +33,7 @@ On top come the stack and what is used of `math.h`. `rtsep.h` declares all funct
 """
 SAME = "It computes the very samples that `rtsep.Separator` does in Python."
 NEAR = "WebAssembly has no fused multiply-add: samples differ from those of `rtsep.Separator` in the last bits."
-SOFT = """
-
-Floats are computed in software, ten times slower. If the processor has a unit for them, name it with `--cpu`.
-""".rstrip()
+SOFT = "Floats are computed in software, slowly. If the processor has a unit for them, name it with `--cpu`."
 # How GCC calls what LLVM has in the first part of a triple.
 ARCHITECTURES = {
     "thumbv6m": "armv6s-m",
@@ -134,7 +131,7 @@ def describe(made: Machine, target: Target) -> dict[str, bytes]:
         framing=framing(made_of),
         sizes=made.sizes,
         compile=line,
-        samples=(NEAR if "wasm" in target.triple else SAME) + SOFT * made.soft_floats,
+        samples=(NEAR if "wasm" in target.triple else SAME) + f"\n\n{SOFT}" * made.soft_floats,
     )
     texts = {"rtsep.h": header(made_of, __version__), "example.c": example(line), "README.md": notes}
     return {name: text.encode() for name, text in texts.items()}

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from rtsep.config import ConfigError
 from rtsep.export.interface import framing, public, title
-from rtsep.export.library import compiled
+from rtsep.export.library import NEAR, compiled
 from rtsep.export.plugin import STRENGTH_MAX
 from rtsep.export.target import Machine, Sizes, Target
 from rtsep.separator import Separator
@@ -40,8 +40,7 @@ microphone.
 | of it constants: weights, windows, tables | {sizes.constants:,} |
 | memory of an instance | {sizes.memory:,} |
 
-`rtsep.js` is for pages of your own, and for node. WebAssembly has no fused multiply-add: samples differ from those of
-`rtsep.Separator` in the last bits.
+`rtsep.js` is for pages of your own, and for node. {samples}
 """
 
 
@@ -90,7 +89,7 @@ def write_page(separator: Separator, folder: Path, overwrite: bool = False) -> S
             "strength_db": min(separator.output.strength_db, STRENGTH_MAX),
         }
         text = text.replace("{settings}", json.dumps(settings).replace("<", "\\u003c"))
-        notes = NOTES.format(version=__version__, wasm=len(wasm), sizes=made.sizes, **about)
+        notes = NOTES.format(version=__version__, wasm=len(wasm), sizes=made.sizes, samples=NEAR, **about)
         contents = {name: (ours / name).read_bytes() for name in FILES}
         contents |= {"rtsep.wasm": wasm, "README.md": notes.encode(), "index.html": text.encode()}
         for name, path in paths.items():
