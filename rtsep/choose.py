@@ -28,9 +28,10 @@ from rtsep.engine.registry import (
     register_estimator,
     register_phase,
 )
-from rtsep.estimators import default_estimator
+from rtsep.estimators import Talkers, default_estimator
 from rtsep.estimators.dictionary_file import FORMAT as DICTIONARY
-from rtsep.models import kind_of
+from rtsep.estimators.enrolment import FORMAT as VOICES
+from rtsep.models import header_of
 from rtsep.phase import OMISI
 from rtsep.phase.own import OwnPhases
 
@@ -120,8 +121,14 @@ def usual_times(estimator: Any) -> dict[str, float]:
 def _reader_of(model: str) -> str:
     """The estimator for a model file."""
     with suppress(ConfigError):
-        if kind_of(model) == DICTIONARY:
+        header = header_of(model)
+        if header["format"] == DICTIONARY:
             return "nmf"
+        manifest = header.get("manifest")
+        if header["format"] == VOICES or (isinstance(manifest, dict) and "enrolled" in manifest):
+            return "target"
+        if header.get("sources") == list(Talkers.sources):
+            return "talkers"
     return "speech"  # which says what is wrong with a file that is none
 
 

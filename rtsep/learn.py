@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.signal import resample_poly
 
-from rtsep.audio_files import FileError, read_audio
 from rtsep.config import USUAL_MS, ConfigError, StreamConfig, check_int, check_real
 from rtsep.engine.registry import check_sources
 from rtsep.estimators.dictionary_file import CONTEXT_BANDS, CONTEXT_WEIGHT, MAX_ATOMS, Dictionary, Framing, Lesson
@@ -18,6 +16,7 @@ from rtsep.factorise.factors import EPS, Progress
 from rtsep.factorise.levy_nmf import levy_nmf
 from rtsep.factorise.nmf import nmf
 from rtsep.mixed_lessons import learn_from_mixtures
+from rtsep.recordings import read_mono
 
 N_ITER = 80
 EXEMPLAR_ITER = 20  # of the activations alone, for pictures
@@ -113,7 +112,7 @@ def learn(
     check_int("n_atoms", n_atoms, 1, MAX_ATOMS)
     for ms in context_ms:
         check_real("context_ms", ms, 1, 1000, " ms")
-    clips = {name: [_clip(path, sr) for path in paths] for name, paths in recordings.items()}
+    clips = {name: [(*read_mono(path, sr), path) for path in paths] for name, paths in recordings.items()}
     rates = {rate: path for group in clips.values() for _, rate, path in group}
     if len(rates) > 1:
         one, other = list(rates.items())[:2]
@@ -161,19 +160,6 @@ def learn(
 
     spectra = learn_from_mixtures(found, [[x for x, _, _ in group] for group in clips.values()], seed, mixing)
     return replace(found, spectra=spectra)
-
-
-def _clip(path: Path, sr: int | None) -> tuple[np.ndarray, int, Path]:
-    """Mean of the channels of a recording, its rate, its path."""
-    x, rate = read_audio(path)
-    if not np.isfinite(x).all():
-        raise FileError(f"{path}: {np.count_nonzero(~np.isfinite(x))} of its samples are not finite")
-    mono = x.mean(0, dtype=float)
-    if not mono.any():
-        raise FileError(f"{path}: it is silent")
-    if sr is not None and rate != sr:
-        mono, rate = resample_poly(mono, sr, rate), sr
-    return mono, rate, path
 
 
 def _frames(clips: list[np.ndarray], framing: Framing, name: str, n_atoms: int) -> np.ndarray:

@@ -83,9 +83,9 @@ def read_container(
     return header, content, sha256
 
 
-def kind_of(path: Path | str) -> str:
-    """Name of the format of a model file. Raises `ConfigError` if it is none."""
-    return str(_load(Path(path))[0]["format"])
+def header_of(path: Path | str) -> dict[str, Any]:
+    """Header of a model file; its `format` says what kind it is. Raises `ConfigError` if it is none."""
+    return _load(Path(path))[0]
 
 
 def checked_arrays(

@@ -7,7 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rtsep.audio_files import FileError, find_audio, open_audio
+import numpy as np
+from scipy.signal import resample_poly
+
+from rtsep.audio_files import FileError, find_audio, open_audio, read_audio
 from rtsep.errors import ConfigError
 
 
@@ -65,3 +68,26 @@ def find_recordings(folder: Path, skipped: Callable[[Path, str], None]) -> list[
     if not found:
         raise ConfigError(f"{folder}: no recordings that can be read")
     return found
+
+
+def read_mono(path: Path, sr: int | None) -> tuple[np.ndarray, int]:
+    """Mean of the channels of a recording, float64 (n_samples,), and its rate in Hz, which is `sr` if that is given.
+
+    Raises `FileError` if it cannot be read, is silent, or not finite.
+    """
+    x, rate = read_audio(path)
+    return mono(x, rate, sr or rate, path), sr or rate
+
+
+def mono(x: np.ndarray, rate: int, sr: int, label: Path | str) -> np.ndarray:
+    """Mean of the channels of a signal at `rate`, float64 (n_samples,) at `sr`.
+
+    `x` is (n_channels, n_samples) or (n_samples,). Raises `FileError`, about `label`, if it is silent or not finite.
+    """
+    x = np.atleast_2d(x)
+    if not np.isfinite(x).all():
+        raise FileError(f"{label}: {np.count_nonzero(~np.isfinite(x))} of its samples are not finite")
+    mean = x.mean(0, dtype=float)
+    if not mean.any():
+        raise FileError(f"{label}: it is silent")
+    return resample_poly(mean, sr, rate) if rate != sr else mean

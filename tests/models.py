@@ -10,6 +10,7 @@ import naive_network
 import numpy as np
 
 from rtsep import StreamConfig
+from rtsep.estimators.enrolment import Voices, encoder_weights, write_voices
 from rtsep.estimators.model_file import Model, Shape, write_model
 
 FOLDER = tempfile.TemporaryDirectory(prefix="rtsep_models_")  # removed when Python ends
@@ -26,6 +27,16 @@ def random_model(path: Path, shape: Shape, sources: tuple[str, ...], seed: int =
     unproven = Model(shape, sources, {}, weights, frames, frames, "")
     heads = naive_network.heads(frames, unproven, StreamConfig(16_000, 256, 16 * shape.hop_ms)).astype(np.float32)
     write_model(path, shape, sources, {"weights": "random", "seed": seed}, weights, frames, heads)
+    return path
+
+
+def random_voices(path: Path) -> Path:
+    """A small file of random weights that enrols."""
+    rng, shape, voice, channels = np.random.default_rng(0), Shape(16, 24, 2, 32, 2, advance_cue=True, hop_ms=8), 5, 6
+    sizes = shape.weights | encoder_weights(shape, voice, channels)
+    weights = {name: rng.normal(0, size[-1] ** -0.5, size).astype(np.float32) for name, size in sizes.items()}
+    spectra = rng.normal(size=(20, 2, 257)).astype(np.float32)
+    write_voices(path, Voices(shape, voice, channels, {}, weights, spectra, np.zeros(voice, np.float32)))
     return path
 
 

@@ -19,6 +19,7 @@ import naive
 import numpy as np
 import pytest
 import soundfile as sf
+from models import random_model
 from signals import voices
 
 import rtsep
@@ -27,6 +28,7 @@ from rtsep.cli import main
 from rtsep.cli.signals import WORDS
 from rtsep.estimators import Oracle, Speech, Talkers
 from rtsep.estimators.bands import expansion_bands
+from rtsep.estimators.enrolment import read_voices
 from rtsep.estimators.model_file import TOP_BANDS, Shape, read_model
 
 torch = pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
@@ -37,12 +39,13 @@ from rtsep.training import adapt
 from rtsep.training import losses as L
 from rtsep.training.checkpoint import MAGIC, read_checkpoint
 from rtsep.training.corpus import Clip, Pool
+from rtsep.training.enrolment import export_told
 from rtsep.training.expansion import expansion_matrix
 from rtsep.training.framing import framing, magnitude_of
 from rtsep.training.loudness import disturbance
 from rtsep.training.mixer import Mixer
-from rtsep.training.network import CONFIG, Heads, Network, export, weights_of
-from rtsep.training.recipe import SHIPPED, Corpus, Mixtures, Recipe, Stage
+from rtsep.training.network import CONFIG, Heads, Network, export, weights_of, with_weights
+from rtsep.training.recipe import SHIPPED, Corpus, Enrolment, Mixtures, Recipe, Stage
 from rtsep.training.spectral_loss import plain_spectral_losses, spectral_losses
 from rtsep.training.train import MOST_MIXTURES, Training, checkpoint_of, learning_rate
 from rtsep.training.validation import validate
@@ -346,7 +349,8 @@ def make_training(output, steps=8, jobs=2, stages=None, models=(), **changes):
     mixtures = Mixtures(rooms=0.1, babble=0.0, music=0.0, noise=1.0)
     stages = stages or (Stage("a", steps // 2, 4, 0.5, lr=3e-3), Stage("b", steps - steps // 2, 2, 0.5, misi=0.05))
     recipe = Recipe("tiny", SMALL, mixtures, stages, CORPORA, epoch=5, validation=4, validation_s=1.0, **changes)
-    mixers = Mixer(mixtures, *pools(0), 0), Mixer(mixtures, *pools(10), 1)
+    enrol_s = recipe.enrolment.seconds if recipe.enrolment else 0.0
+    mixers = Mixer(mixtures, *pools(0), 0, enrol_s), Mixer(mixtures, *pools(10), 1, enrol_s)
     return Training(recipe, *mixers, output, {"speech": 1}, jobs, *models)
 
 
@@ -425,7 +429,7 @@ def test_pieces_of_a_batch_have_the_gradient_of_the_whole(tmp_path, monkeypatch)
     training = Training(recipe, Mixer(mixtures, *pools(0), 0), Mixer(mixtures, *pools(3), 1), tmp_path / "m", {}, 1)
     make = training.mixer.batch
     # Some mixtures have an order that can be heard, and some have none.
-    monkeypatch.setattr(training.mixer, "batch", lambda *of: (make(*of)[0], np.arange(of[1]) % 2 == 0))
+    monkeypatch.setattr(training.mixer, "batch", lambda *of: (make(*of)[0], np.arange(of[1]) % 2 == 0, make(*of)[2]))
     found = []
     for chunk in (10 * SR, SR):
         monkeypatch.setattr("rtsep.training.train.CHUNK", chunk)
@@ -461,7 +465,7 @@ def test_a_student_says_what_its_teacher_says(tmp_path):
     n = SR // 2
 
     def difference():
-        _, _, spectrum, features = training._make(stages[0], 10**6, 4, n)
+        *_, spectrum, features = training._make(stages[0], 10**6, 4, n)
         with torch.no_grad():
             said = training.network.say(features)[:, : spectrum.shape[1]]
             return float((said - training.teacher.say(features)[:, : spectrum.shape[1]]).square().mean())
@@ -698,6 +702,41 @@ def test_a_resumed_training_whose_model_is_gone_writes_the_next_one_however_good
     again.resume()
     again.run()
     assert read_model(tmp_path / "m.npz").manifest["step"] > 1
+
+
+def test_a_network_is_told_whom_to_listen_to(tmp_path):
+    """Weights of one person, as `rtsep enrol` makes them, say what the told network says; it goes on exactly."""
+    talkers = replace(SMALL, n_src=3)
+    start = read_model(random_model(tmp_path / "start.npz", talkers, Talkers.sources))
+    told = {"models": (start,), "enrolment": Enrolment(4, 8, 1.0), "start": "talkers"}
+    whole = make_training(tmp_path / "whole.npz", **told)
+    mean = (
+        start.weights["heads_bias"][: SMALL.bands_out]
+        + start.weights["heads_bias"][SMALL.bands_out :][: SMALL.bands_out]
+    ) / 2
+    np.testing.assert_allclose(weights_of(whole.network)["heads_bias"][: SMALL.bands_out], mean, atol=1e-6)
+    assert whole.run()
+    cut = make_training(tmp_path / "cut.npz", **told)
+    cut.run(seconds=1e-9)
+    again = make_training(tmp_path / "cut.npz", **told)
+    again.resume()
+    assert again.run()
+    assert all(torch.equal(value, weights(again)[name]) for name, value in weights(whole).items())
+    network = whole.average
+    torch.nn.init.normal_(network.modulation.weight, 0, 0.5)
+    export_told(network, tmp_path / "voices.npz", {})
+    known = read_voices(tmp_path / "voices.npz")
+    assert known.golden_voice.std() > 0.01
+    for parameter in network.parameters():
+        parameter.data = parameter.data.half().float()
+    *_, enrolled, _, features = whole._make(replace(whole.recipe.stages[0], hop_ms=8), 0, 2, SR)
+    with torch.no_grad():
+        for one, heard in zip(enrolled, features, strict=True):
+            expected = network.say(heard[None], 1, one[None])
+            found = with_weights(SMALL, known.told(known.hear(one.numpy()))).say(heard[None])
+            torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match="whom"):
+        network.say(features)
 
 
 def test_a_complete_training_whose_model_is_gone_gives_it_again(recordings, capsys):

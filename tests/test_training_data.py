@@ -18,7 +18,7 @@ from rtsep import ConfigError
 pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 
 from rtsep.training.corpus import Clip, Pool, check_disjoint, check_unseen, load_corpora, split_corpora
-from rtsep.training.mixer import RESAMPLED, Mixer, _low_pass, active_power, filter_rows
+from rtsep.training.mixer import RESAMPLED, Mixer, _low_pass, _occasions, active_power, filter_rows
 from rtsep.training.noises import GENERATORS, synthetic
 from rtsep.training.pack import read_pack, write_pack
 from rtsep.training.pitch import pitch_of
@@ -237,7 +237,7 @@ def test_mixtures_depend_on_seed_and_number_alone():
 
 def test_mixtures_are_finite_float32_below_full_scale_and_have_all_kinds():
     mixer = Mixer(Mixtures(babble=0.3, noise_only=0.2), pool(range(5)), pool(range(5, 9)), pool(range(9, 11)), seed=0)
-    batch, distinct = mixer.batch(0, 80, SR)
+    batch, distinct, _ = mixer.batch(0, 80, SR)
     assert not distinct.any()  # a single talker has no order
     assert batch.dtype == np.float32
     assert np.isfinite(batch).all()
@@ -254,7 +254,7 @@ def test_snr_and_level_are_as_asked(snr_db, talkers):
     mixer = Mixer(mixtures, pool(range(5), 9.0), pool(range(5, 9), 9.0), Pool([]), seed=0)
     ratios, levels = [], []
     for i in range(100):
-        sources, _ = mixer.make(i, 2 * SR)
+        sources, _, _ = mixer.make(i, 2 * SR)
         ratios.append(10 * np.log10(active_power(sources[:-1].sum(0)) / active_power(sources[-1])))
         if np.abs(sources.sum(0)).max() < 0.97:
             levels.append(10 * np.log10(np.mean(sources.sum(0) ** 2)))
@@ -282,8 +282,39 @@ def test_two_talkers_are_never_the_same_speaker():
     for _ in range(20):
         heard: list[str] = []
         for _ in range(2):
-            mixer._talk(rng, SR, heard)
+            mixer._speaker(rng, heard)
         assert len(set(heard)) == 2
+
+
+def test_the_talker_is_enrolled_by_other_recordings():
+
+    def pitch(x):
+        return pitch_of((2e4 * x / np.abs(x).max()).astype(np.int16))
+
+    clips = [
+        Clip(f"c/{j}_{i}", f"c/{j}", f"{j}{i}", voice(hz * (1 + 0.02 * i)))
+        for j, hz in enumerate((100, 180))
+        for i in range(4)
+    ]
+    mixtures = replace(PLAIN, others=1.0, noise=0.0, rooms=0.0, noise_only=0.3)
+    mixer = Mixer(mixtures, Pool([(1.0, clips)]), pool(range(5, 9)), Pool([]), seed=0, enrol_s=2.0)
+    sources, distinct, enrolments = mixer.batch(0, 16, 2 * SR)
+    assert (enrolments.shape, sources.shape) == ((16, 2 * SR), (16, 2, 2 * SR))
+    assert not distinct.any()
+    silent = ~sources[:, 0].any(1)
+    assert 1 <= silent.sum() <= 10
+    assert sources[:, 1].any(1).all()  # somebody else is always there
+    for target, rest, enrolled in zip(*sources[~silent].transpose(1, 0, 2), enrolments[~silent], strict=True):
+        same, other = (abs(np.log(pitch(x) / pitch(enrolled))) for x in (target, rest))
+        assert same < 0.15 < other
+    there, group = _occasions(np.random.default_rng(0), clips[:4], 2 * SR)
+    assert {clip.name for clip in there + group} == {clip.name for clip in clips[:4]}
+    assert len(there) == 1
+    first, second = _occasions(np.random.default_rng(0), clips[:1], 9 * SR)
+    whole = clips[0].samples
+    assert sorted([first[0].samples.tobytes(), second[0].samples.tobytes()]) == sorted(
+        [whole[: whole.size // 2].tobytes(), whole[whole.size // 2 :].tobytes()]
+    )
 
 
 def voice(hz: float, seconds: float = 3.0) -> np.ndarray:
@@ -317,7 +348,7 @@ def test_the_lower_voice_comes_first_and_close_ones_are_not_distinct():
         clips = [Clip(f"c/{hz}", f"c/{hz}", str(hz), voice(hz, 9.0)) for hz in (first, second)]
         return Mixer(replace(PLAIN, talkers=2, speed=0.02), Pool([(1.0, clips)]), pool(range(5, 9)), Pool([]), seed=0)
 
-    sources, distinct = mixer(120, 190).batch(0, 12, 3 * SR)
+    sources, distinct, _ = mixer(120, 190).batch(0, 12, 3 * SR)
     both = np.abs(sources[:, :2]).max(2).all(1)  # some mixtures have one talker
     assert np.array_equal(distinct, both)
     assert both.sum() > 8
@@ -331,7 +362,7 @@ def test_known_voices_keep_their_order_however_close():
     mixtures = replace(PLAIN, talkers=2, speed=0.01)
     mixer = Mixer(mixtures, Pool([(1.0, clips)]), pool(range(5, 9)), Pool([]), seed=0)
     assert mixer.known == ["c/150", "c/165"]
-    sources, distinct = mixer.batch(0, 80, 3 * SR)
+    sources, distinct, _ = mixer.batch(0, 80, 3 * SR)
     assert distinct.all()
     present = np.abs(sources[:, :2]).max(2) > 0
     assert {tuple(row) for row in present} == {(True, True), (True, False), (False, True)}
@@ -382,7 +413,7 @@ def test_the_room_leaves_the_direct_sound_in_place_and_is_a_convolution():
 def test_speech_in_a_room_stays_there_and_nothing_of_it_is_residual():
     mixer = Mixer(replace(PLAIN, noise=0, rooms=1), pool(range(3)), Pool([]), Pool([]), 0)
     for index in range(5):
-        (talker, residual), _ = mixer.make(index, SR)
+        (talker, residual), _, _ = mixer.make(index, SR)
         assert talker.std() > 10 ** (-46 / 20)
         assert residual.std() < 10 ** (-59 / 20)  # the noise of the microphone
 
@@ -393,11 +424,14 @@ def test_a_packed_corpus_is_that_of_the_folders_but_for_its_codec(folder, tmp_pa
     loaded["speech"].append(
         (
             other,
-            [replace(c, name=f"o{c.name}", group=f"o{c.group}", digest=f"o{c.digest}") for c in loaded["speech"][0][1]],
+            [
+                replace(c, name=f"other{c.name[1:]}", group=f"other{c.group[1:]}", digest=f"o{c.digest}")
+                for c in loaded["speech"][0][1]
+            ],
         )
     )
     long = np.tile(loaded["speech"][0][1][0].samples, 400)  # of a length that libvorbis cannot take at once
-    loaded["speech"][1][1].append(replace(loaded["speech"][1][1][0], name="long", digest="long", samples=long))
+    loaded["speech"][1][1].append(replace(loaded["speech"][1][1][0], name="other/a_long", digest="long", samples=long))
     path = tmp_path / "corpus.zip"
     write_pack(path, loaded)
     assert path.stat().st_size < 0.3 * sum(2 * clip.samples.size for _, clips in loaded["speech"] for clip in clips)
@@ -409,6 +443,8 @@ def test_a_packed_corpus_is_that_of_the_folders_but_for_its_codec(folder, tmp_pa
             error = after.samples.astype(float) - before.samples
             assert np.std(error) < 0.5 * np.std(before.samples.astype(float))  # noise is what Vorbis is worst at
     assert len(read_pack(path, {"speech": (other,)}, 1)["speech"]) == 1
+    each = read_pack(path, {"speech": (replace(other, group="^(.+)$"),)}, 1)["speech"][0][1]  # packed by another recipe
+    assert {clip.group for clip in each} == {clip.name for clip in each}
     with pytest.raises(ConfigError, match="has no c"):
         read_pack(path, {"noise": (one,)}, 1)
     path.write_bytes(path.read_bytes()[:1000])

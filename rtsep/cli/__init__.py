@@ -37,6 +37,7 @@ COMMANDS = (
     "evaluate",
     "train",
     "learn",
+    "enrol",
     "decompose",
     "restore",
     "export",

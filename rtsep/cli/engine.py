@@ -26,7 +26,10 @@ def add_engine_options(parser: argparse.ArgumentParser) -> None:
         help="what tells the sources apart, also FILE.py:CLASS (default: speech; denoise for other windows and hops)",
     )
     group.add_argument(
-        "--model", metavar="FILE", help="model file from `rtsep train` or `rtsep learn`; network for `onnx`"
+        "--model",
+        "--voice",
+        metavar="FILE",
+        help="model file from `rtsep train`, `learn` or `enrol`, which says its estimator; network for `onnx`",
     )
     group.add_argument(
         "--components",

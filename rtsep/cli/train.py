@@ -136,7 +136,9 @@ def run(args: argparse.Namespace) -> int:
     else:
         recipe = _with_own(args, read_recipe(args.recipe))
         start = _model_to_start_from(Path(recipe.start)) if recipe.start else None
-        if start and (start.shape, start.sources) != (recipe.network, recipe.mixtures.sources):
+        told = bool(recipe.enrolment)
+        same = start and (told or start.sources == recipe.mixtures.sources)
+        if start and not (same and replace(start.shape, n_src=2 if told else start.shape.n_src) == recipe.network):
             raise ConfigError(f"recipe {recipe.name!r}: the network is not that of its start, {recipe.start}")
         teacher = _model_to_start_from(Path(recipe.teacher)) if recipe.teacher else None
         if teacher and not teacher.shape.hears_and_says_as(recipe.network):
@@ -179,7 +181,8 @@ def run(args: argparse.Namespace) -> int:
                 f"speakers for {side}: {len(speech)}, of {recipe.mixtures.talkers} that a mixture needs: "
                 f"give more, each in a subfolder{more}"
             )
-        mixers[side] = Mixer(recipe.mixtures, speech, noise, music, recipe.seed + (side == "validation"))
+        enrol_s = recipe.enrolment.seconds if recipe.enrolment else 0.0
+        mixers[side] = Mixer(recipe.mixtures, speech, noise, music, recipe.seed + (side == "validation"), enrol_s)
     if known := [voice.split("/", 1)[1] for voice in mixers["training"].known]:
         _say(f"talker1 is the lower voice; from low to high: {', '.join(known)}")
     data = {kind: split.as_dict() for kind, split in splits.items() if len(split.training)}

@@ -7,7 +7,7 @@ from rtsep.estimators.factorised import EMISNMF, BlindLevyNMF, BlindNMF, WholeNM
 from rtsep.estimators.hpss import HPSS
 from rtsep.estimators.hrnmf import HRNMF
 from rtsep.estimators.kam import KAM
-from rtsep.estimators.learned import Speech, Talkers, trained_for
+from rtsep.estimators.learned import Speech, Talkers, Target, trained_for
 from rtsep.estimators.nmf import NMF, LevyNMF
 from rtsep.estimators.onnx import Onnx
 from rtsep.estimators.oracle import Oracle
@@ -37,6 +37,7 @@ __all__ = [
     "RepetSim",
     "Speech",
     "Talkers",
+    "Target",
     "WholeNMF",
 ]
 

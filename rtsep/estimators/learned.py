@@ -27,6 +27,7 @@ from rtsep.engine.protocols import CompiledEstimator, PhaseRecovery
 from rtsep.engine.registry import register_estimator
 from rtsep.estimators.bands import Bands, expansion_bands
 from rtsep.estimators.dual_path import DualPathState, prepare_dual_path, run_dual_path
+from rtsep.estimators.enrolment import FORMAT as VOICES
 from rtsep.estimators.features import FeatureState, extract_features, prepare_features
 from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Model, read_model
 from rtsep.kernels.jit import kernel
@@ -41,6 +42,7 @@ from rtsep.kernels.network import (
     quantised,
     scaled_sigmoid,
 )
+from rtsep.models import header_of
 from rtsep.phase.omisi import OMISI
 
 WINDOW_S = 0.016  # what the networks are trained for
@@ -231,7 +233,7 @@ def estimate_learned(state, mixture, power, magnitudes):
 class _Learned(CompiledEstimator):
     """What the learned estimators have in common."""
 
-    model: str | Path | None = None
+    model: str | Path | Model | None = None
     target: str | None = None
     weights: str = field(default="float32", kw_only=True)
     masks: bool = field(default=True, repr=False, kw_only=True)  # what `for_phase` made of the target
@@ -242,7 +244,7 @@ class _Learned(CompiledEstimator):
     adjustable: ClassVar[Mapping[str, tuple[str, ...]]] = {"target": (), "masks": ("masks_only",)}
 
     def __post_init__(self) -> None:
-        if self.model is not None and not isinstance(self.model, (str, Path)):
+        if self.model is not None and not isinstance(self.model, (str, Path, Model)):
             raise ConfigError(f"model={self.model!r} is not the path of a model file")
         if self.target is not None:
             check_choice("target", self.target, ("mask", "magnitudes"))
@@ -264,16 +266,25 @@ class _Learned(CompiledEstimator):
 
     def load(self) -> Model:
         """The model: that of the settings or the shipped one. Raises `ConfigError`."""
-        path = SHIPPED / self.shipped if self.model is None else Path(self.model)
-        name = type(self).name
-        if self.model is None and not path.exists():
-            raise ConfigError(f"estimator={name!r} has no model: give model=PATH, a file made by `rtsep train`")
-        model = read_model(path)
+        if isinstance(self.model, Model):
+            model = self.model
+        else:
+            path = SHIPPED / self.shipped if self.model is None else Path(self.model)
+            if self.model is None and not path.exists():
+                raise ConfigError(
+                    f"estimator={self.name!r} has no model: give model=PATH, a file made by `rtsep train`"
+                )
+            model = read_model(path)
+        self.check(model)
+        return model
+
+    def check(self, model: Model) -> None:
+        """Raise `ConfigError` unless the model separates these sources."""
         if model.sources != self.sources:
             raise ConfigError(
-                f"{path} separates {', '.join(model.sources)}; estimator={name!r} is for {', '.join(self.sources)}"
+                f"{self.model} separates {', '.join(model.sources)}; "
+                f"estimator={self.name!r} is for {', '.join(self.sources)}"
             )
-        return model
 
     def prepare(self, config: StreamConfig) -> LearnedState:
         """Fresh state. Not real-time safe. Raises `ConfigError` for a framing it is not trained for."""
@@ -333,3 +344,43 @@ class Talkers(_Learned):
 
     sources = ("talker1", "talker2", "residual")
     shipped: ClassVar[str] = "talkers.npz"
+
+
+@register_estimator("target")
+@dataclass(frozen=True)
+class Target(_Learned):
+    """One person and the rest, by the network of `speech`: a model that `rtsep enrol` makes of a few seconds of them.
+
+    Parameters
+    ----------
+    model : path or Model
+        File of `rtsep enrol`, or what it holds (`rtsep.enrol.enrol`). It names the sources: the person, and `rest`.
+    target : {"mask", "magnitudes"}, optional
+        As for `Speech`.
+    weights : {"float32", "int8"}
+        As for `Speech`.
+    """
+
+    sources: tuple[str, ...] = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        if self.model is None:
+            raise ConfigError(
+                f"estimator={self.name!r} needs a model: rtsep enrol makes one, of a few seconds of a person"
+            )
+        super().__post_init__()
+        if not isinstance(self.model, Model) and header_of(self.model)["format"] == VOICES:
+            raise ConfigError(f"{self.model} can enrol people, and knows nobody yet: rtsep enrol --voices {self.model}")
+        object.__setattr__(self, "sources", self.load().sources)
+
+    def check(self, model: Model) -> None:
+        """Raise `ConfigError` unless it was enrolled."""
+        if "enrolled" not in model.manifest:
+            raise ConfigError(f"{self.model} listens to nobody in particular: rtsep enrol makes models that do")
+
+    @classmethod
+    def example(cls, references: np.ndarray) -> Target:
+        """Settings for the contract tests."""
+        from rtsep.estimators.enrolment import example
+
+        return cls(example())

@@ -66,6 +66,9 @@ class Pool:
     def __init__(self, corpora: Sequence[tuple[float, Sequence[Clip]]]) -> None:
         self.groups: list[list[Clip]] = []
         shares: list[np.ndarray] = []
+        self._range_of: dict[str, tuple[float, float]] = {}
+        total = sum(weight for weight, clips in corpora if clips)
+        below = 0.0
         for weight, clips in corpora:
             groups: dict[str, list[Clip]] = {}
             for clip in clips:
@@ -75,6 +78,9 @@ class Pool:
                 share = np.minimum(lengths, ENOUGH).astype(float)
                 shares.append(weight * share / share.sum())
                 self.groups += groups.values()
+                above = below + weight / total
+                self._range_of |= dict.fromkeys(groups, (below, above))
+                below = above
         self._until = np.cumsum(np.concatenate(shares)) if shares else np.zeros(0)
 
     def __len__(self) -> int:
@@ -90,10 +96,11 @@ class Pool:
         """Duration of all clips."""
         return sum(clip.samples.size for clip in self.clips) / SR
 
-    def draw(self, rng: np.random.Generator, but: Sequence[str] = ()) -> list[Clip]:
-        """All clips of a group; not of those named in `but`, unless there is no other."""
+    def draw(self, rng: np.random.Generator, but: Sequence[str] = (), beside: str = "") -> list[Clip]:
+        """All clips of a group; not of those named in `but`, unless there is no other; rather of `beside`'s corpus."""
+        low, high = self._range_of.get(beside, (0.0, 1.0))
         for _ in range(20):
-            at = int(np.searchsorted(self._until, rng.random() * self._until[-1], "right"))
+            at = int(np.searchsorted(self._until, (low + rng.random() * (high - low)) * self._until[-1], "right"))
             group = self.groups[min(at, len(self.groups) - 1)]
             if group[0].group not in but:
                 return group
@@ -274,13 +281,25 @@ def _decode(corpus: Corpus, recording: Recording, kind: str) -> Clip:
 
 def _group(corpus: Corpus, recording: Recording, kind: str) -> str:
     if corpus.group:
-        match = re.search(corpus.group, recording.name)
-        if not match:
-            raise ConfigError(f"{recording.path}: group={corpus.group!r} finds nothing in its name")
-        return next((part for part in match.groups() if part is not None), match.group())
+        return _matched(corpus, recording.name, recording.path)
     if "/" in recording.name:
         return recording.name.split("/", 1)[0]  # what is below it is of the same speaker or kind
     return "" if kind == "speech" else recording.name
+
+
+def regrouped(corpus: Corpus, clip: Clip) -> Clip:
+    """A clip that was packed with another recipe, in the group that this one's corpus says."""
+    if not corpus.group:
+        return clip
+    name = clip.name.removeprefix(f"{corpus.name}/")
+    return replace(clip, group=f"{corpus.name}/{_matched(corpus, name, clip.name)}")
+
+
+def _matched(corpus: Corpus, name: str, where: Path | str) -> str:
+    match = re.search(corpus.group, name)
+    if not match:
+        raise ConfigError(f"{where}: group={corpus.group!r} finds nothing in its name")
+    return next((part for part in match.groups() if part is not None), match.group())
 
 
 def _split(corpus: Corpus, clips: list[Clip], least: int) -> tuple[list[Clip], list[Clip]]:

@@ -31,11 +31,17 @@ class GRU(nn.GRU):
         """Outputs (batch, n_steps, hidden) for inputs (batch, n_steps, n_in)."""
         if x.device.type != "cpu":
             return super().forward(x)[0]
-        y = x.transpose(0, 1).contiguous()
         for layer in range(self.num_layers):
-            parts = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-            y = _Layer.apply(y, *(getattr(self, f"{part}_l{layer}") for part in parts))
-        return y.transpose(0, 1)
+            x = self.layer(x, layer)
+        return x
+
+    def layer(self, x: Tensor, layer: int) -> Tensor:
+        """Outputs (batch, n_steps, hidden) of one layer."""
+        weights = [getattr(self, f"{part}_l{layer}") for part in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")]
+        if x.device.type != "cpu":
+            rest = x.new_zeros(1, len(x), self.hidden_size)
+            return torch.gru(x, rest, weights, True, 1, 0.0, self.training, False, True)[0]
+        return _Layer.apply(x.transpose(0, 1).contiguous(), *weights).transpose(0, 1)
 
 
 class _Layer(torch.autograd.Function):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cache
 from math import gcd
 
@@ -33,6 +34,10 @@ CLIPPED_AT = (0.3, 0.8)  # of the peak
 PEAK = 0.99
 TRIES = 10
 DISTINCT = 1.2  # pitch of the higher over that of the lower of two talkers whose order is heard
+SECOND_VOICE = 0.15  # share of mixtures with another voice that have one more
+NEAR = 0.6  # share of other voices from the talker's own corpus: not its microphones are to tell them apart
+SHORTER = 0.3  # share of enrolments
+ENROLLED_DB = (10.0, 45.0)  # speech over noise in enrolments
 MEASURED = 4  # recordings of a speaker whose pitch is taken
 
 
@@ -47,14 +52,20 @@ class Mixer:
         May be empty but for `speech`; what is missing is replaced by synthetic noise.
     seed : int
 
+    enrol_s : float
+        Seconds of other recordings of the talker that are made with every mixture.
+
     Attributes
     ----------
     known : list of str
         Of two talkers, the speakers that a model is adapted to, from the lowest voice to the highest.
     """
 
-    def __init__(self, mixtures: Mixtures, speech: Pool, noise: Pool, music: Pool, seed: int) -> None:
+    def __init__(
+        self, mixtures: Mixtures, speech: Pool, noise: Pool, music: Pool, seed: int, enrol_s: float = 0.0
+    ) -> None:
         self.mixtures, self.speech, self.noise, self.music, self.seed = mixtures, speech, noise, music, seed
+        self.n_enrol = round(enrol_s * SR)
         self._pitches = (
             {group[0].group: _pitch_of_speaker(group) for group in speech.groups} if mixtures.talkers == 2 else {}
         )
@@ -62,8 +73,8 @@ class Mixer:
         known = self._own if mixtures.talkers == 2 else []
         self.known = sorted(known, key=lambda voice: (np.nan_to_num(self._pitches[voice]), voice))
 
-    def make(self, index: int, n: int) -> tuple[np.ndarray, bool]:
-        """One mixture, and whether the order of its talkers can be heard.
+    def make(self, index: int, n: int) -> tuple[np.ndarray, bool, np.ndarray]:
+        """One mixture, whether the order of its talkers can be heard, and what its talker is enrolled by.
 
         Parameters
         ----------
@@ -78,6 +89,8 @@ class Mixer:
             The talkers, the lower voice first, and last the residual; their sum is the mixture.
         distinct : bool
             Whether there are two talkers, one clearly lower than the other, or all are known.
+        enrolment : ndarray, float32, (n_enrol,)
+            The talker, on another occasion.
         """
         rng, mixtures = np.random.default_rng((self.seed, index)), self.mixtures
         talkers = np.zeros((mixtures.talkers, n), np.float32)
@@ -85,41 +98,85 @@ class Mixer:
         pitches = np.full(mixtures.talkers, np.nan)
         noise_only = rng.random() < mixtures.noise_only
         absent = 1 if mixtures.talkers == 2 and rng.random() < ABSENT else None
+        enrolment = np.zeros(self.n_enrol, np.float32)
         for j in range(mixtures.talkers):
-            if noise_only or j == absent:
+            if (noise_only and not self.n_enrol) or j == absent:
                 continue
-            talkers[j], pitches[j] = self._talk(rng, n, heard)
-            level = 0.0 if j == 0 else rng.uniform(*mixtures.talkers_db)
-            talkers[j] *= np.float32(10 ** (level / 20) / np.sqrt(active_power(talkers[j])))
+            group, speed = self._speaker(rng, heard)
+            if self.n_enrol:
+                there, group = _occasions(rng, group, self.n_enrol)
+                enrolment = self._enrolment(rng, there, speed)
+                if noise_only:
+                    continue
+            talkers[j] = _normalised(self._talk(rng, n, group, speed))
+            pitches[j] = self._pitches.get(group[0].group, np.nan) * speed / RESAMPLED
+            if j:
+                talkers[j] *= np.float32(10 ** (rng.uniform(*mixtures.talkers_db) / 20))
+        others = self._others(rng, n, heard)
+        rows = np.concatenate([talkers, others])
         if rng.random() < mixtures.rooms:
             t60 = draw_room(rng)
-            for j in range(mixtures.talkers):
-                talkers[j] = in_room(talkers[j], draw_response(rng, t60))
-        for j in range(mixtures.talkers):
+            for j in range(len(rows)):
+                rows[j] = in_room(rows[j], draw_response(rng, t60))
+        for j in range(len(rows)):
             if rng.random() < mixtures.pauses:
-                talkers[j] *= self._silence(rng, n)
+                rows[j] *= self._silence(rng, n)
+        talkers, others = rows[: mixtures.talkers], rows[mixtures.talkers :]
         known = bool(heard) and set(heard) <= set(self.known)
         if known:  # they are told apart by who they are; who is absent is in the middle
             pitches[:] = (len(self.known) - 1) / 2
             pitches[: len(heard)] = [self.known.index(speaker) for speaker in heard]
         talkers, pitches = talkers[np.argsort(pitches)], np.sort(pitches)
-        residual = np.zeros(n, np.float32)
-        if noise_only or rng.random() < mixtures.noise:
-            residual = self._scaled_noise(rng, n, talkers)
+        residual = others.sum(0)
+        if (noise_only and not len(others)) or rng.random() < mixtures.noise:
+            residual = residual + self._scaled_noise(rng, n, rows)
         distinct = 2 in (len(heard), len(self.known)) if known else bool(pitches[-1] > DISTINCT * pitches[0])
-        return self._through_microphone(rng, np.concatenate([talkers, residual[None]])), distinct
+        return self._through_microphone(rng, np.concatenate([talkers, residual[None]])), distinct, enrolment
 
-    def batch(self, first: int, size: int, n: int) -> tuple[np.ndarray, np.ndarray]:
-        """Mixtures `first` to `first + size - 1`: float32 (size, n_src, n), and which are distinct, bool (size,)."""
-        made = [self.make(index, n) for index in range(first, first + size)]
-        return np.stack([sources for sources, _ in made]), np.array([distinct for _, distinct in made])
+    def batch(self, first: int, size: int, n: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Mixtures `first` to `first + size - 1`.
 
-    def _talk(self, rng: np.random.Generator, n: int, heard: list[str]) -> tuple[np.ndarray, float]:
-        """A talker and the pitch in Hz: pieces of one speaker, in random intervals where the recordings are short."""
-        group = self.speech.draw(rng, heard)
+        Returns
+        -------
+        sources : ndarray, float32, (size, n_src, n)
+        distinct : ndarray, bool, (size,)
+        enrolments : ndarray, float32, (size, n_enrol)
+        """
+        sources, distinct, enrolments = zip(*(self.make(index, n) for index in range(first, first + size)), strict=True)
+        return np.stack(sources), np.array(distinct), np.stack(enrolments)
+
+    def _speaker(self, rng: np.random.Generator, heard: list[str], near: bool = False) -> tuple[list[Clip], int]:
+        """Recordings of a speaker who is not `heard` yet, if `near` of the corpus of the last who is; and a speed."""
+        group = self.speech.draw(rng, heard, beside=heard[-1] if near else "")
         heard.append(group[0].group)
         steps = int(self.mixtures.speed * RESAMPLED + 0.5)
-        speed = RESAMPLED + int(rng.integers(-steps, steps + 1))
+        return group, RESAMPLED + int(rng.integers(-steps, steps + 1))
+
+    def _others(self, rng: np.random.Generator, n: int, heard: list[str]) -> np.ndarray:
+        """Voices beside the talker, who is heard as loud as 1: (n_others, n)."""
+        others: list[np.ndarray] = []
+        for share in (self.mixtures.others, SECOND_VOICE) if self.mixtures.others else ():
+            if rng.random() >= share or len(self.speech) <= len(heard):  # nobody else there
+                break
+            group, speed = self._speaker(rng, heard, near=bool(heard) and rng.random() < NEAR)
+            level = np.float32(10 ** (rng.uniform(*self.mixtures.talkers_db) / 20))
+            others.append(level * _normalised(self._talk(rng, n, group, speed)))
+        return np.stack(others) if others else np.zeros((0, n), np.float32)
+
+    def _enrolment(self, rng: np.random.Generator, group: list[Clip], speed: int) -> np.ndarray:
+        """A speaker as enrolled: in another room than in the mixture, with little noise, some of the time shorter."""
+        x = _normalised(self._talk(rng, self.n_enrol, group, speed))
+        if rng.random() < self.mixtures.rooms:
+            x = in_room(x, draw_response(rng, draw_room(rng)))
+        if rng.random() < SHORTER:
+            x[int(rng.uniform(0.4, 1) * x.size) :] = 0
+        recorded = len(self.noise) and rng.random() < 0.5
+        noise = self._recorded(rng, self.noise, x.size) if recorded else synthetic(rng, x.size)
+        noise_db = rng.uniform(*ENROLLED_DB)
+        return x + noise * np.float32(10 ** (-noise_db / 20) / np.sqrt(active_power(noise)))
+
+    def _talk(self, rng: np.random.Generator, n: int, group: list[Clip], speed: int) -> np.ndarray:
+        """A talker: pieces of one speaker, in random intervals where the recordings are short."""
         out = np.zeros(n, np.float32)
         at = int(rng.uniform(0, 0.5) * n) if rng.random() < 0.2 else 0
         while at < n:
@@ -129,7 +186,7 @@ class Mixer:
             piece = piece[: n - at]
             out[at : at + piece.size] = piece
             at += piece.size + int(rng.uniform(*GAP_S) * SR)
-        return _filtered(rng, out), self._pitches.get(group[0].group, np.nan) * speed / RESAMPLED
+        return _filtered(rng, out)
 
     def _silence(self, rng: np.random.Generator, n: int) -> np.ndarray:
         """A gain that is zero for a stretch of a fifth to three fifths."""
@@ -190,6 +247,25 @@ class Mixer:
             limit = rng.uniform(*CLIPPED_AT) * np.abs(mixture).max()
             sources[-1] += np.clip(mixture, -limit, limit) - mixture
         return sources
+
+
+def _occasions(rng: np.random.Generator, group: list[Clip], n: int) -> tuple[list[Clip], list[Clip]]:
+    """The clips of a speaker in two parts: `n` samples at least, if there are, and others; of one clip, halves."""
+    if len(group) == 1:
+        clip = group[0]
+        at = clip.samples.size // 2
+        halves = [[replace(clip, samples=clip.samples[:at])], [replace(clip, samples=clip.samples[at:])]]
+        first = int(rng.integers(2))
+        return halves[first], halves[1 - first]
+    clips = [group[i] for i in rng.permutation(len(group))]
+    sizes = np.cumsum([clip.samples.size for clip in clips])
+    first = min(int(np.searchsorted(sizes, min(n, sizes[-1] // 2))) + 1, len(clips) - 1)
+    return clips[:first], clips[first:]
+
+
+def _normalised(x: np.ndarray) -> np.ndarray:
+    """With an active power of one."""
+    return x / np.float32(np.sqrt(active_power(x)))
 
 
 def _pitch_of_speaker(group: Sequence[Clip]) -> float:

@@ -73,7 +73,7 @@ class Network(nn.Module):
         self.shape = shape
         self.core: nn.Module = DualPath(shape) if shape.channels else Recurrent(shape)
 
-    def forward(self, spectra: Tensor, n_streams: int = 1) -> Heads:
+    def forward(self, spectra: Tensor, n_streams: int = 1, enrolment: Tensor | None = None) -> Heads:
         """Heads for consecutive frames from the start of a stream.
 
         Parameters
@@ -82,12 +82,14 @@ class Network(nn.Module):
             Of the mixture.
         n_streams : int
             Memories that take turns: frames are `shape.hop_ms / n_streams` apart.
+        enrolment : Tensor, float32, (batch, n_frames, n_features), optional
+            What was heard of the talker on another occasion, for networks that are told (`ToldNetwork`).
         """
-        return self.expand(self.run_bands(spectra, n_streams))
+        return self.expand(self.run_bands(spectra, n_streams, enrolment))
 
-    def run_bands(self, spectra: Tensor, n_streams: int = 1) -> Tensor:
+    def run_bands(self, spectra: Tensor, n_streams: int = 1, enrolment: Tensor | None = None) -> Tensor:
         """The heads before their expansion to bins: (batch, n_frames, n_heads, bands_out)."""
-        return self.say(self.hear(spectra, n_streams), n_streams)[:, : spectra.shape[1]]
+        return self.say(self.hear(spectra, n_streams), n_streams, enrolment)[:, : spectra.shape[1]]
 
     def hear(self, spectra: Tensor, n_streams: int = 1) -> Tensor:
         """Features (batch * n_streams, n_turns, n_features): every stream becomes a sequence of its own."""
@@ -97,13 +99,17 @@ class Network(nn.Module):
         turns = torch.cat([spectra, silence], 1).view(n_batch, -1, n_streams, n_bins)
         return self.features(turns.transpose(1, 2).flatten(0, 1))
 
-    def say(self, features: Tensor, n_streams: int = 1) -> Tensor:
+    def say(self, features: Tensor, n_streams: int = 1, enrolment: Tensor | None = None) -> Tensor:
         """Heads (batch, n_turns * n_streams, n_heads, bands_out) of features that were heard."""
-        raw = self.core(features).unflatten(0, (-1, n_streams)).transpose(1, 2).flatten(1, 2)
+        raw = self.run_core(features, n_streams, enrolment).unflatten(0, (-1, n_streams)).transpose(1, 2).flatten(1, 2)
         n_src = self.shape.n_src
         masks, ratios, confidence = raw.split([n_src, n_src, 1], -2)
         ratios = MAX_RATIO * torch.sigmoid(ratios - RATIO_OFFSET)
         return torch.cat([masks.sigmoid(), ratios, confidence.sigmoid()], -2)
+
+    def run_core(self, features: Tensor, n_streams: int, enrolment: Tensor | None) -> Tensor:
+        """Raw heads (batch * n_streams, n_turns, n_heads, bands_out); nobody is told of an enrolment here."""
+        return self.core(features)
 
     def expand(self, bands: Tensor) -> Heads:
         """Heads for every bin from those of the bands."""

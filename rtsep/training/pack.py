@@ -19,7 +19,7 @@ import numpy as np
 import soundfile as sf
 
 from rtsep.config import ConfigError
-from rtsep.training.corpus import SR, Clip
+from rtsep.training.corpus import SR, Clip, regrouped
 from rtsep.training.recipe import Corpus
 
 LONGEST_S = 600  # of a stream, unless one recording is longer
@@ -69,9 +69,11 @@ def read_pack(path: Path, corpora: Mapping[str, Sequence[Corpus]], jobs: int) ->
             decoded = list(pool.map(lambda stream: list(_clips(file.read(f"{stream[0]}.ogg"), stream[1])), streams))
     except (OSError, KeyError, ValueError, zipfile.BadZipFile, sf.LibsndfileError) as problem:
         raise ConfigError(f"{path} cannot be used as a packed corpus: {problem}") from None
+    by_name = {(kind, corpus.name): corpus for kind, some in corpora.items() for corpus in some}
     found: dict[tuple[str, str], list[Clip]] = {}
     for (_, entry), clips in zip(streams, decoded, strict=True):
-        found.setdefault((entry["kind"], entry["corpus"]), []).extend(clips)
+        groups = by_name[entry["kind"], entry["corpus"]]
+        found.setdefault((entry["kind"], entry["corpus"]), []).extend(regrouped(groups, clip) for clip in clips)
     if missing := sorted(name for _, name in wanted - set(found)):
         raise ConfigError(f"{path} has no {', '.join(missing)}")
     return {kind: [(corpus, found[kind, corpus.name]) for corpus in some] for kind, some in corpora.items()}

@@ -100,6 +100,8 @@ class Mixtures:
         Mixtures that are clipped; the distortion belongs to the residual.
     synthetic, babble, music : float
         Noises made by a generator, made of training speech, and taken from music.
+    others : float
+        Mixtures in which somebody else speaks, who belongs to the residual, as loud as `talkers_db` says.
     """
 
     talkers: int = 1
@@ -116,11 +118,12 @@ class Mixtures:
     synthetic: float = 0.2
     babble: float = 0.1
     music: float = 0.1
+    others: float = 0.0
 
     def __post_init__(self) -> None:
         if self.talkers not in (1, 2):
             raise ConfigError(f"talkers={self.talkers} is neither 1 nor 2")
-        for name in ("noise", "noise_only", "pauses", "rooms", "clipping", "synthetic", "babble", "music"):
+        for name in ("noise", "noise_only", "pauses", "rooms", "clipping", "synthetic", "babble", "music", "others"):
             _check(name, getattr(self, name), 0, 1)
         _check("speed", self.speed, 0, 0.2)
         _check("noise_speed", self.noise_speed, 1, 3)
@@ -136,6 +139,30 @@ class Mixtures:
     def sources(self) -> tuple[str, ...]:
         """Names of the sources: those of the estimator."""
         return (Speech if self.talkers == 1 else Talkers).sources
+
+
+@dataclass(frozen=True)
+class Enrolment:
+    """How a talker is made known (`rtsep.estimators.enrolment`): the network of `target` is told whom to listen to.
+
+    Parameters
+    ----------
+    voice : int
+        Numbers that a voice becomes.
+    channels : int
+        Of the network that finds them.
+    seconds : float
+        Of other recordings of the talker in training.
+    """
+
+    voice: int = 32
+    channels: int = 80
+    seconds: float = 5.0
+
+    def __post_init__(self) -> None:
+        _check("voice", self.voice, 1, 256)
+        _check("channels", self.channels, 1, 512)
+        _check("seconds", self.seconds, 0.5, 60)
 
 
 @dataclass(frozen=True)
@@ -213,6 +240,8 @@ class Recipe:
         before is not lost (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022, eq. 1).
     teacher : str
         A model file, or the name of a shipped one, of the same bands: what `distil` learns from.
+    enrolment : Enrolment, optional
+        Makes a network that is told whom to listen to, for one talker.
     """
 
     name: str
@@ -228,6 +257,7 @@ class Recipe:
     start: str = ""
     keep: float = 0.0
     teacher: str = ""
+    enrolment: Enrolment | None = None
 
     def __post_init__(self) -> None:
         if not self.stages:
@@ -244,6 +274,8 @@ class Recipe:
             raise ConfigError(f"keep={self.keep}, but there is no start")
         if bool(self.teacher) != any(stage.distil for stage in self.stages):
             raise ConfigError("a teacher and stages with distil need each other")
+        if self.enrolment and (self.mixtures.talkers != 1 or self.network.channels):
+            raise ConfigError("[enrolment] is for one talker, and networks of GRUs alone")
         _check("seed", self.seed, 0, 2**63 - 1)
         _check("epoch", self.epoch, 1, 1_000_000)
         _check("validation", self.validation, 1, 10_000)
@@ -286,6 +318,8 @@ def recipe_from(table: dict[str, Any]) -> Recipe:
         "mixtures": _build(Mixtures, table.pop("mixtures", {}), "[mixtures]"),
         "stages": _build_all(Stage, table.pop("stages", ()), "[[stages]]"),
     }
+    if table.get("enrolment") is not None:
+        parts["enrolment"] = _build(Enrolment, table.pop("enrolment"), "[enrolment]")
     return _build(Recipe, table | parts | {"corpora": corpora}, "the recipe")
 
 

@@ -21,6 +21,7 @@ from rtsep.estimators.model_file import Model
 from rtsep.training.checkpoint import read_checkpoint, write_checkpoint
 from rtsep.training.corpus import SR
 from rtsep.training.curves import draw_curves
+from rtsep.training.enrolment import ToldNetwork, export_told
 from rtsep.training.framing import framing
 from rtsep.training.losses import losses
 from rtsep.training.mixer import Mixer
@@ -115,7 +116,11 @@ class Training:
         self.start = start.sha256 if start else None
         self.taught_by = teacher.sha256 if teacher else None
         torch.manual_seed(recipe.seed)
-        network = with_weights(start.shape, start.weights) if start else self.network_class(recipe.network)
+        network: Network
+        if recipe.enrolment:
+            network = ToldNetwork(recipe.network, recipe.enrolment, start)
+        else:
+            network = with_weights(start.shape, start.weights) if start else self.network_class(recipe.network)
         self.network = network.to(self.device)
         self.average = deepcopy(self.network)
         self.before = deepcopy(self.network)  # what `keep` keeps
@@ -125,7 +130,9 @@ class Training:
         self._begun: tuple[tuple[Stage, int], list[Future[tuple[Tensor, ...]]]] | None = None
         n = round(recipe.validation_s * SR)
         # The same ones every time.
-        self.held_out = torch.from_numpy(validation.batch(0, recipe.validation, n)[0]).to(self.device)
+        sources, _, enrolments = validation.batch(0, recipe.validation, n)
+        self.held_out = torch.from_numpy(sources).to(self.device)
+        self.held_out_voices = self._enrolled(enrolments).to(self.device)
         if not self.held_out[:, :-1].any():
             raise ConfigError("all speech for validation is silent")
         if not of_mixtures(self.held_out.sum(1), self.held_out[:, :-1])[1].any():
@@ -218,7 +225,7 @@ class Training:
             report(entry | {"hours": done.elapsed_s / 3600})
 
         with ThreadPoolExecutor(self.jobs) as pool:
-            if self.start and not done.history:  # what is no better than this is not kept
+            if self.start and not done.history and not recipe.enrolment:  # what is no better than this is not kept
                 score({"step": 0, "stage": "before"})
             while done.step < recipe.steps and done.elapsed_s < seconds and not stopped():
                 stage, local = stage_at(recipe, done.step)
@@ -268,13 +275,19 @@ class Training:
         return value
 
     def _make(self, stage: Stage, first: int, size: int, n: int) -> tuple[Tensor, ...]:
-        """Mixtures: their sources, whether they are distinct, spectra and features."""
+        """Mixtures: sources, whether they are distinct, what enrols their talkers, spectra and features."""
         torch.set_num_threads(1)
         if not size:
             return ()
-        sources, distinct = (torch.from_numpy(part) for part in self.mixer.batch(first, size, n))
-        spectrum = framing(stage.hop_ms).stft(sources.sum(1))
-        return sources, distinct, spectrum, self.network.hear(spectrum, self._streams(stage))
+        sources, distinct, enrolments = self.mixer.batch(first, size, n)
+        made = torch.from_numpy(sources), torch.from_numpy(distinct)
+        spectrum = framing(stage.hop_ms).stft(made[0].sum(1))
+        return *made, self._enrolled(enrolments), spectrum, self.network.hear(spectrum, self._streams(stage))
+
+    def _enrolled(self, enrolments: np.ndarray) -> Tensor:
+        """Features of enrolments (batch, n_samples) with the hop of the network; of none, (batch, 0)."""
+        x = torch.from_numpy(enrolments)
+        return self.network.features(framing(self.recipe.network.hop_ms).stft(x)) if self.recipe.enrolment else x
 
     def _made(
         self, pool: ThreadPoolExecutor, stage: Stage, starts: Any, parts: list[int], n: int
@@ -302,15 +315,16 @@ class Training:
         parameters = list(self.network.parameters())
         if not made:
             return 0.0, [torch.zeros_like(p) for p in parameters]
-        sources, distinct, spectrum, features = made
+        sources, distinct, enrolled, spectrum, features = made
         n_streams, n_frames = self._streams(stage), spectrum.shape[1]
         # What a chunk needs fits into the cache. Recurrences with many weights want as many rows at once as there are.
         chunk = max(1, CHUNK // sources.shape[-1]) if self.device.type == "cpu" else len(sources)
         at_once = chunk if self.recipe.network.channels else len(sources)
         value, gradients = 0.0, [torch.zeros_like(p) for p in parameters]
-        inputs = (features.split(at_once * n_streams), *(of.split(at_once) for of in (spectrum, sources, distinct)))
-        for heard, *of in zip(*inputs, strict=True):
-            bands = self.network.say(heard, n_streams)[:, :n_frames]
+        each = (enrolled, spectrum, sources, distinct)
+        inputs = (features.split(at_once * n_streams), *(of.split(at_once) for of in each))
+        for heard, voices, *of in zip(*inputs, strict=True):
+            bands = self.network.say(heard, n_streams, voices if voices.numel() else None)[:, :n_frames]
             taught = self._taught(heard, n_streams)[:, :n_frames] if stage.distil else bands
             leaf = bands.detach().requires_grad_()
             chunks = (one.split(chunk) for one in (leaf, taught.detach(), *of))
@@ -344,13 +358,17 @@ class Training:
             with torch.no_grad():
                 for mean, value in zip(network.parameters(), self.before.parameters(), strict=True):
                     mean.lerp_(value, self.recipe.keep)
-        scores = validate(network, self.held_out, pool, self.recipe.select == "all")
+        voices = self.held_out_voices if self.recipe.enrolment else None
+        scores = validate(network, self.held_out, pool, self.recipe.select == "all", voices)
         entry.update(scores.measured)
         score = entry["score"] = getattr(scores, self.recipe.select)
         if score > self.progress.best:
             self.progress.best = score
             entry["best"] = True
-            export(network, self.output, self.manifest(entry), sources=self.recipe.mixtures.sources)
+            if isinstance(network, ToldNetwork):
+                export_told(network, self.output, self.manifest(entry))
+            else:
+                export(network, self.output, self.manifest(entry), sources=self.recipe.mixtures.sources)
         self.progress.history.append(dict(entry))
 
     def manifest(self, entry: dict[str, Any]) -> dict[str, Any]:

@@ -51,7 +51,13 @@ class Scores(NamedTuple):
         return {name: value for name, value in self._asdict().items() if value is not None}
 
 
-def validate(network: Network, sources: Tensor, pool: ThreadPoolExecutor, listening: bool = False) -> Scores:
+def validate(
+    network: Network,
+    sources: Tensor,
+    pool: ThreadPoolExecutor,
+    listening: bool = False,
+    enrolled: Tensor | None = None,
+) -> Scores:
     """Improvements on mixtures, each in its best order of the talkers.
 
     Parameters
@@ -62,8 +68,11 @@ def validate(network: Network, sources: Tensor, pool: ThreadPoolExecutor, listen
     pool : ThreadPoolExecutor
     listening : bool
         Whether PESQ and ESTOI are measured, too, which takes a second for three mixtures (extra ``eval``).
+    enrolled : Tensor, float32, (n_mixtures, n_frames, n_features), optional
+        What the talkers are known by.
     """
-    parts = list(pool.map(lambda part: _improvements(network, part), sources.split(4)))
+    voices = [None] * len(sources.split(4)) if enrolled is None else enrolled.split(4)
+    parts = list(pool.map(lambda part, voice: _improvements(network, part, voice), sources.split(4), voices))
     scores = [float(value) for value in torch.cat([part for part, _, _ in parts], 1).mean(1)]
     if not listening:
         return Scores(*scores)
@@ -82,7 +91,7 @@ def _gain(score: Callable[..., float], heard: np.ndarray, signals: np.ndarray) -
     return float(np.mean(gains)) if gains else 0.0
 
 
-def _improvements(network: Network, sources: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _improvements(network: Network, sources: Tensor, enrolled: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """In dB (4, n) of the talkers that count; what is heard of them by masks, and them with their mixtures."""
     torch.set_num_threads(1)
     with torch.no_grad():
@@ -90,7 +99,7 @@ def _improvements(network: Network, sources: Tensor) -> tuple[Tensor, Tensor, Te
         n = mixture.shape[-1]
         frames = framing(HOP_MS)
         spectrum = frames.stft(mixture)
-        heads = network(spectrum, network.shape.hop_ms // HOP_MS)
+        heads = network(spectrum, network.shape.hop_ms // HOP_MS, enrolled)
         size = magnitude_of(spectrum)[:, None]
         order = best_order((heads.masks * size).sqrt(), magnitude_of(frames.stft(sources)).sqrt())[:, :-1]
         talkers = talkers[torch.arange(len(order), device=order.device)[:, None], order]

@@ -1,0 +1,198 @@
+"""`rtsep enrol` and the estimator `target`: one person, told by recordings, in the weights of an ordinary network."""
+
+from dataclasses import replace
+
+import naive_network
+import numpy as np
+import pytest
+import soundfile as sf
+from models import random_voices, tiny
+from signals import voices as voice_signals
+
+import rtsep
+from rtsep import ConfigError, Separator, StreamConfig
+from rtsep.cli import main
+from rtsep.enrol import enrol
+from rtsep.errors import FileError
+from rtsep.estimators import Speech, Talkers, Target
+from rtsep.estimators.enrolment import CONTEXT, LEAST_DEVIATION, SHIPPED, STRIDE, read_voices, write_voices
+from rtsep.estimators.model_file import LEAK, read_model, write_model
+
+SR = 16_000
+
+
+@pytest.fixture(scope="module")
+def voices(tmp_path_factory):
+    return random_voices(tmp_path_factory.mktemp("voices") / "voices.npz")
+
+
+@pytest.fixture
+def anna():
+    return voice_signals(3 * SR, n_src=1, seed=1)[0]
+
+
+def test_a_voice_is_what_its_slow_twin_hears(voices):
+    known = read_voices(voices)
+    features = np.random.default_rng(3).normal(size=(23, known.shape.n_features)).astype(np.float32)
+
+    def layer(name, x):
+        weight, bias = known.weights[f"encoder_{name}_weight"], known.weights[f"encoder_{name}_bias"]
+        return np.array([sum(w * value for w, value in zip(row, x, strict=True)) for row in weight]) + bias
+
+    def leaky(x):
+        return np.array([value if value > 0 else LEAK * value for value in x])
+
+    near = [leaky(layer("near", frame)) for frame in features]
+    looks = []
+    for start in range(0, len(near) - CONTEXT + 1, STRIDE):
+        some = near[start : start + CONTEXT]
+        looks.append(leaky(layer("over", [frame[c] for c in range(known.channels) for frame in some])))
+    worth = np.exp([layer("worth", look)[0] for look in looks])
+    share = worth / worth.sum()
+    mean = sum(s * look for s, look in zip(share, looks, strict=True))
+    deviation = np.sqrt(sum(s * look**2 for s, look in zip(share, looks, strict=True)) - mean**2 + LEAST_DEVIATION)
+    expected = np.tanh(layer("voice", [*mean, *deviation]))
+    assert known.hear(features) == pytest.approx(expected, abs=1e-5)
+
+
+def test_what_is_told_is_in_the_weights(voices):
+    """Scales and shifts of what the layers say, layer by layer, by the naive network."""
+    known = read_voices(voices)
+    voice = np.random.default_rng(4).uniform(-1, 1, known.voice).astype(np.float32)
+    said = known.weights["modulation_weight"] @ voice + known.weights["modulation_bias"]
+    changed = known.told(voice)
+    n = known.shape.hidden
+    x = np.random.default_rng(5).normal(size=n)
+    for after, name in enumerate(("gru1_input", "heads"), 1):
+        scale, shift = 1 + said[2 * after * n :][:n], said[(2 * after + 1) * n :][:n]
+        before = known.weights[f"{name}_weight"] @ (scale * x + shift) + known.weights[f"{name}_bias"]
+        assert changed[f"{name}_weight"] @ x + changed[f"{name}_bias"] == pytest.approx(before, abs=1e-4)
+    heard = np.random.default_rng(6).normal(size=known.shape.n_features)
+    before = (1 + said[:n]) * (known.weights["dense_weight"] @ heard + known.weights["dense_bias"]) + said[n : 2 * n]
+    assert changed["dense_weight"] @ heard + changed["dense_bias"] == pytest.approx(before, abs=1e-4)
+    assert all(np.array_equal(changed[f"gru{i}_hidden_weight"], known.weights[f"gru{i}_hidden_weight"]) for i in (0, 1))
+
+
+def test_a_model_of_a_person_is_an_ordinary_one(voices, anna, tmp_path):
+    model = enrol([anna], "anna", voices=voices)
+    path = tmp_path / "anna.npz"
+    write_model(
+        path, model.shape, model.sources, model.manifest, model.weights, model.golden_spectra, model.golden_heads
+    )
+    read = read_model(path)
+    assert read.sources == ("anna", "rest")
+    assert read.manifest["enrolled"]["seconds"] == 3
+    assert all(np.array_equal(read.weights[name], value) for name, value in model.weights.items())
+    heads = naive_network.heads(model.golden_spectra, model, StreamConfig(SR, 256, 128))
+    assert model.golden_heads == pytest.approx(heads, abs=2e-5)
+    mixture = 0.1 * np.random.default_rng(0).normal(size=SR).astype(np.float32)
+    assert Separator(StreamConfig(SR), Target(model)).sources == ("anna", "rest")
+    heard = rtsep.separate(mixture, SR, Target(path))
+    assert heard.sum(0) == pytest.approx(mixture, abs=1e-5)
+
+
+def test_level_and_rate_of_the_recording_do_not_matter(voices, anna):
+    def voice(x, sr=SR):
+        return np.array(enrol([x], sr=sr, voices=voices).manifest["enrolled"]["voice"])
+
+    assert voice(1e-3 * anna) == pytest.approx(voice(anna), abs=1e-4)
+    from scipy.signal import resample_poly
+
+    assert voice(resample_poly(anna, 3, 1), 48_000) == pytest.approx(voice(anna), abs=0.05)
+    assert voice(np.stack([anna, anna])) == pytest.approx(voice(anna), abs=1e-6)
+
+
+def test_recordings_that_say_nothing_are_refused(voices, anna, tmp_path):
+    for x, said in (
+        (np.zeros(SR), "silent"),
+        (np.where(np.arange(3 * SR) == 7, np.nan, anna), "1 of its samples are not finite"),
+    ):
+        with pytest.raises(FileError, match=said):
+            enrol([x], voices=voices)
+    with pytest.raises(ConfigError, match=r"0\.. s of speech: at least 1 s"):
+        enrol([anna[: SR // 2]], voices=voices)
+    with pytest.raises(ConfigError, match="there are none"):
+        enrol([], voices=voices)
+    with pytest.raises(ConfigError, match="not all different"):
+        enrol([anna], "rest", voices=voices)
+    with pytest.raises(ConfigError, match="cannot be part of a file name"):
+        enrol([anna], "a/b", voices=voices)
+    (tmp_path / "no.wav").write_bytes(b"no")
+    with pytest.raises(FileError, match=r"no\.wav"):
+        enrol([tmp_path / "no.wav"], voices=voices)
+    with pytest.raises(ConfigError, match="its format is 'rtsep-gru'"):
+        enrol([anna], voices=tiny(Speech))
+
+
+def test_models_of_other_kinds_are_refused(voices, anna):
+    with pytest.raises(ConfigError, match="rtsep enrol makes one"):
+        Target()
+    with pytest.raises(ConfigError, match="knows nobody yet"):
+        Target(voices)
+    with pytest.raises(ConfigError, match="listens to nobody in particular"):
+        Target(tiny(Speech))
+    with pytest.raises(ConfigError, match="separates anna, rest; estimator='speech' is for speech, residual"):
+        Separator(StreamConfig(SR), Speech(enrol([anna], "anna", voices=voices)))
+
+
+def test_damaged_files_of_voices_are_refused(voices, tmp_path):
+    known = read_voices(voices)
+    for name, wrong, said in (
+        ("modulation_bias", np.zeros(3, np.float32), "modulation_bias has shape"),
+        ("encoder_near_weight", np.full(known.weights["encoder_near_weight"].shape, np.nan), "encoder_near_weight is"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            write_voices(tmp_path / "wrong.npz", replace(known, weights=known.weights | {name: wrong}))
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_command_enrols_and_the_others_listen(voices, anna, tmp_path, capsys, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sf.write("anna1.wav", anna, SR)
+    sf.write("mix.wav", 0.5 * anna, SR)
+    assert main(["enrol", "anna1.wav", "-o", "anna.npz", "--voices", str(voices)]) == 0
+    said = capsys.readouterr().out
+    assert "anna.npz: anna, from" in said
+    assert "5 s and more are better" in said
+    assert main(["separate", "mix.wav", "-o", "out", "--voice", "anna.npz"]) == 0
+    assert sorted(path.name for path in (tmp_path / "out").rglob("*.wav")) == ["mix.anna.wav", "mix.rest.wav"]
+    assert main(["separate", "mix.wav", "-o", "out2", "--estimator", "target", "--model", "anna.npz"]) == 0
+    capsys.readouterr()
+    for words, reason in (
+        (["anna1.wav", "-o", "anna.npz"], "anna.npz exists (--overwrite replaces it)"),
+        (["anna1.wav", "-o", "anna.wav"], "anna.wav does not end in .npz"),
+        (["nobody.wav", "-o", "b.npz"], "nobody.wav"),
+    ):
+        assert main(["enrol", *words, "--voices", str(voices)]) == 2
+        assert reason in capsys.readouterr().err
+    (tmp_path / "ben").mkdir()
+    sf.write("ben/a.flac", anna, SR)
+    (tmp_path / "ben" / "notes.wav").write_text("no")
+    assert main(["enrol", "ben", "--name", "Ben", "-o", "voices/b.npz", "--voices", str(voices), "--json"]) == 0
+    assert '"Ben"' in capsys.readouterr().out
+
+
+def test_a_model_says_its_estimator(voices, anna, tmp_path):
+    from rtsep.choose import choose
+
+    model = enrol([anna], "anna", voices=voices)
+    write_model(
+        tmp_path / "a.npz",
+        model.shape,
+        model.sources,
+        model.manifest,
+        model.weights,
+        model.golden_spectra,
+        model.golden_heads,
+    )
+    for path, name in ((tmp_path / "a.npz", "target"), (tiny(Talkers), "talkers"), (tiny(Speech), "speech")):
+        assert choose(None, None, 0.016, 0.004, estimator_options={"model": path}).estimator.name == name
+    with pytest.raises(ConfigError, match="knows nobody yet"):
+        choose(None, None, 0.016, 0.004, estimator_options={"model": voices})
+
+
+def test_the_shipped_file_hears_what_pytorch_heard():
+    known = read_voices(SHIPPED)
+    from rtsep.enrol import _features
+
+    assert known.hear(_features(known.shape, known.golden_spectra)) == pytest.approx(known.golden_voice, abs=1e-4)
