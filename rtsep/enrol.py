@@ -13,7 +13,7 @@ from rtsep.engine.registry import check_sources
 from rtsep.estimators.enrolment import SHIPPED, SOURCES, read_voices
 from rtsep.estimators.features import extract_all_features, prepare_features
 from rtsep.estimators.learned import prepare_network, run_network
-from rtsep.estimators.model_file import Model, Shape
+from rtsep.estimators.model_file import Model, Shape, write_model
 from rtsep.recordings import mono, read_mono
 
 SR = 16_000
@@ -48,7 +48,7 @@ def enrol(
     Returns
     -------
     Model
-        For `rtsep.estimators.Target(model)` or `write_model`; `manifest["enrolled"]` says by what.
+        For `rtsep.estimators.Target(model)` or `write_person`; `manifest["enrolled"]` says by what.
 
     Raises
     ------
@@ -88,6 +88,12 @@ def enrol(
     golden = known.golden_spectra
     unproven = Model(known.shape, sources, known.manifest | {"enrolled": enrolled}, weights, golden, golden, "")
     return replace(unproven, golden_heads=_heads(unproven, _features(known.shape, golden)))
+
+
+def write_person(path: Path, model: Model) -> None:
+    """Write what `enrol` made, with weights of 16 bits, which they have. Raises `ConfigError` for another suffix."""
+    weights = {name: value.astype(np.float16) for name, value in model.weights.items()}
+    write_model(path, model.shape, model.sources, model.manifest, weights, model.golden_spectra, model.golden_heads)
 
 
 def active_s(x: np.ndarray) -> float:

@@ -12,11 +12,11 @@ from signals import voices as voice_signals
 import rtsep
 from rtsep import ConfigError, Separator, StreamConfig
 from rtsep.cli import main
-from rtsep.enrol import enrol
+from rtsep.enrol import enrol, write_person
 from rtsep.errors import FileError
 from rtsep.estimators import Speech, Talkers, Target
 from rtsep.estimators.enrolment import CONTEXT, LEAST_DEVIATION, SHIPPED, STRIDE, read_voices, write_voices
-from rtsep.estimators.model_file import LEAK, read_model, write_model
+from rtsep.estimators.model_file import LEAK, read_model
 
 SR = 16_000
 
@@ -76,9 +76,7 @@ def test_what_is_told_is_in_the_weights(voices):
 def test_a_model_of_a_person_is_an_ordinary_one(voices, anna, tmp_path):
     model = enrol([anna], "anna", voices=voices)
     path = tmp_path / "anna.npz"
-    write_model(
-        path, model.shape, model.sources, model.manifest, model.weights, model.golden_spectra, model.golden_heads
-    )
+    write_person(path, model)
     read = read_model(path)
     assert read.sources == ("anna", "rest")
     assert read.manifest["enrolled"]["seconds"] == 3
@@ -176,15 +174,7 @@ def test_a_model_says_its_estimator(voices, anna, tmp_path):
     from rtsep.choose import choose
 
     model = enrol([anna], "anna", voices=voices)
-    write_model(
-        tmp_path / "a.npz",
-        model.shape,
-        model.sources,
-        model.manifest,
-        model.weights,
-        model.golden_spectra,
-        model.golden_heads,
-    )
+    write_person(tmp_path / "a.npz", model)
     for path, name in ((tmp_path / "a.npz", "target"), (tiny(Talkers), "talkers"), (tiny(Speech), "speech")):
         assert choose(None, None, 0.016, 0.004, estimator_options={"model": path}).estimator.name == name
     with pytest.raises(ConfigError, match="knows nobody yet"):

@@ -52,8 +52,7 @@ def add_parser(commands: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Find the recordings, enrol, write."""
     from rtsep.audio_files import FileError, make_folder
-    from rtsep.enrol import ENOUGH_S, enrol
-    from rtsep.estimators.model_file import write_model
+    from rtsep.enrol import ENOUGH_S, enrol, write_person
     from rtsep.recordings import find_recordings
 
     if args.output.suffix != ".npz":
@@ -66,9 +65,7 @@ def run(args: argparse.Namespace) -> int:
             files += [r.path for r in find_recordings(path, skipped)] if path.is_dir() else [path]
     model = enrol(files, args.name or args.output.stem, voices=args.voices)
     make_folder(args.output.parent)
-    write_model(
-        args.output, model.shape, model.sources, model.manifest, model.weights, model.golden_spectra, model.golden_heads
-    )
+    write_person(args.output, model)
     told = model.manifest["enrolled"]
     args.report = {"model": str(args.output), "sources": list(model.sources)}
     args.report |= {name: told[name] for name in ("files", "seconds", "speech_s")}
