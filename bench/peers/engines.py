@@ -34,10 +34,10 @@ class Unprocessed:
 class Rtsep:
     """This engine with its default phase recovery, one hop at a time."""
 
-    def __init__(self, estimator: str) -> None:
+    def __init__(self, estimator: str, latency_ms: float = 16) -> None:
         import rtsep
 
-        self.separator = rtsep.Separator(rtsep.StreamConfig(SR), estimator)
+        self.separator = rtsep.Separator(rtsep.StreamConfig.from_ms(SR, latency_ms=latency_ms), estimator)
         self.sr, self.block, self.least = SR, self.separator.config.hop, 1
         self.speech = self.separator.sources.index(SPEECH)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -62,28 +62,37 @@ def latency(make: Callable[[], Any], x: np.ndarray) -> dict[str, float | None]:
     }
 
 
-def quality(make: Callable[[], Any], reference: np.ndarray, mixture: np.ndarray, sr: int) -> dict[str, float]:
+SCORES: dict[str, Callable[[np.ndarray, np.ndarray, int], float]] = {
+    "si_sdr": lambda s, e, sr: si_sdr(s, e),
+    "sdr": lambda s, e, sr: sdr(s, e),
+    "stoi": stoi,
+    "estoi": estoi,
+    "pesq": pesq,
+    "dnsmos": lambda s, e, sr: dnsmos(e, sr).ovrl,
+}
+
+
+def quality(
+    make: Callable[[], Any], reference: np.ndarray, mixture: np.ndarray, sr: int, names: Sequence[str] = tuple(SCORES)
+) -> dict[str, float]:
     """Scores of the speech of one mixture at 16 kHz, the output aligned with the input by its delay."""
-    engine = make()
-    y = run(engine, to_rate(mixture, sr, engine.sr))
-    y = to_rate(y, engine.sr, sr)[: mixture.size]
-    late = round(delay(mixture, y, round(MAX_DELAY_S * sr)))
+    y, late = heard(make, mixture, sr)
     n = mixture.size - abs(late)
     y, reference = (y[late:], reference[:n]) if late >= 0 else (y[:n], reference[-n:])
     scores: dict[str, float] = {"delay": late}
-    for name, score in (
-        ("si_sdr", si_sdr),
-        ("sdr", sdr),
-        ("stoi", lambda s, e: stoi(s, e, sr)),
-        ("estoi", lambda s, e: estoi(s, e, sr)),
-        ("pesq", lambda s, e: pesq(s, e, sr)),
-        ("dnsmos", lambda s, e: dnsmos(e, sr).ovrl),
-    ):
+    for name in names:
         try:
-            scores[name] = score(reference, y)
+            scores[name] = SCORES[name](reference, y, sr)
         except ScoreError:
             scores[name] = float("nan")
     return scores
+
+
+def heard(make: Callable[[], Any], mixture: np.ndarray, sr: int) -> tuple[np.ndarray, int]:
+    """What an engine makes of a mixture at 16 kHz, as long as it, and by how many samples it is late."""
+    engine = make()
+    y = to_rate(run(engine, to_rate(mixture, sr, engine.sr)), engine.sr, sr)[: mixture.size]
+    return y, round(delay(mixture, y, round(MAX_DELAY_S * sr)))
 
 
 def to_rate(x: np.ndarray, sr: int, rate: int) -> np.ndarray:
