@@ -219,6 +219,8 @@ def measure(args: Namespace) -> None:
 def render(result: dict[str, Any]) -> str:
     """The page."""
     missing = result["cases"] - len(result["rows"])
+    adapted = {"talkers" if row["kind"] == "pair" else "speech": row["trained"]["model"] for row in result["rows"]}
+    models = ", ".join(f"`{name}`, SHA-256 {sha256[:12]}" for name, sha256 in sorted(adapted.items()))
     lines = [
         "# Adaptation: what known noises and voices are worth",
         "",
@@ -227,7 +229,7 @@ def render(result: dict[str, Any]) -> str:
         "and with unknown voices in all the noises, or unknown pairs of a woman and a man. The voices are in the "
         "training of the shipped models, the noises are not. To one voice or noise `speech` is adapted, with "
         "`--general-speech` and `--general-noise`; to two voices `talkers`, with `--general-noise` alone. "
-        f"{f'Cases still missing: {missing}. ' if missing else ''}In brackets, for two talkers: the seconds in "
+        f"Models: {models}. {f'Cases still missing: {missing}. ' if missing else ''}In brackets, for two talkers: the seconds in "
         "which they are swapped, in percent of those in which both talk.",
         "",
     ]

@@ -12,11 +12,12 @@ from signals import voices as voice_signals
 import rtsep
 from rtsep import ConfigError, Separator, StreamConfig
 from rtsep.cli import main
-from rtsep.enrol import enrol, write_person
+from rtsep.enrol import _features, enrol, write_person
 from rtsep.errors import FileError
 from rtsep.estimators import Speech, Talkers, Target
 from rtsep.estimators.enrolment import CONTEXT, LEAST_DEVIATION, SHIPPED, STRIDE, read_voices, write_voices
 from rtsep.estimators.model_file import LEAK, read_model
+from rtsep.evaluation import si_sdr
 
 SR = 16_000
 
@@ -183,6 +184,18 @@ def test_a_model_says_its_estimator(voices, anna, tmp_path):
 
 def test_the_shipped_file_hears_what_pytorch_heard():
     known = read_voices(SHIPPED)
-    from rtsep.enrol import _features
-
     assert known.hear(_features(known.shape, known.golden_spectra)) == pytest.approx(known.golden_voice, abs=1e-4)
+
+
+def test_the_shipped_file_hears_who_is_enrolled():
+    assert SHIPPED.stat().st_size < 1_500_000
+    assert read_voices(SHIPPED).manifest["recipe"]["name"] == "target"
+    pair = voice_signals(4 * SR)
+    elsewhere = voice_signals(6 * SR, seed=3)
+    mixture = pair.sum(0)
+    for asked, other in ((0, 1), (1, 0)):
+        heard = rtsep.separate(mixture, SR, Target(enrol([elsewhere[asked]])))[0]
+        assert si_sdr(pair[asked], heard) > si_sdr(pair[asked], mixture) + 2
+        assert si_sdr(pair[other], heard) < -5
+        quiet = rtsep.separate(0.01 * mixture, SR, Target(enrol([0.01 * elsewhere[asked]])))[0]
+        assert si_sdr(heard, quiet) > 60
