@@ -229,8 +229,8 @@ def render(result: dict[str, Any]) -> str:
         "and with unknown voices in all the noises, or unknown pairs of a woman and a man. The voices are in the "
         "training of the shipped models, the noises are not. To one voice or noise `speech` is adapted, with "
         "`--general-speech` and `--general-noise`; to two voices `talkers`, with `--general-noise` alone. "
-        f"Models: {models}. {f'Cases still missing: {missing}. ' if missing else ''}In brackets, for two talkers: the seconds in "
-        "which they are swapped, in percent of those in which both talk.",
+        f"Models: {models}. {f'Cases still missing: {missing}. ' if missing else ''}In brackets, for two talkers: the "
+        "seconds in which they are swapped, in percent of those in which both talk.",
         "",
     ]
     rows = []
