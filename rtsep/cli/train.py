@@ -136,9 +136,10 @@ def run(args: argparse.Namespace) -> int:
     else:
         recipe = _with_own(args, read_recipe(args.recipe))
         start = _model_to_start_from(Path(recipe.start)) if recipe.start else None
-        told = bool(recipe.enrolment)
-        same = start and (told or start.sources == recipe.mixtures.sources)
-        if start and not (same and replace(start.shape, n_src=2 if told else start.shape.n_src) == recipe.network):
+        expected = (recipe.network, recipe.mixtures.sources)
+        if start and recipe.enrolment:  # of however many talkers, one is made
+            expected = (replace(recipe.network, n_src=start.shape.n_src), start.sources)
+        if start and (start.shape, start.sources) != expected:
             raise ConfigError(f"recipe {recipe.name!r}: the network is not that of its start, {recipe.start}")
         teacher = _model_to_start_from(Path(recipe.teacher)) if recipe.teacher else None
         if teacher and not teacher.shape.hears_and_says_as(recipe.network):

@@ -2,7 +2,7 @@
 
 What is heard of the recordings becomes a few numbers, the voice; these scale and shift what the layers of an ordinary
 network say (Perez et al., FiLM: visual reasoning with a general conditioning layer, AAAI 2018). For a voice that is
-known all of it is in the weights of that network (`rtsep.estimators.enrolment.told`), so that nothing else runs later.
+known all of it is in the weights of that network (`rtsep.estimators.enrolment.Voices.told`): nothing else runs later.
 """
 
 from __future__ import annotations
@@ -45,10 +45,8 @@ class Encoder(nn.Module):
 class Told(Recurrent):
     """The recurrent network, with scales and shifts (batch, n_modulations) of what its layers say."""
 
-    def forward(self, features: Tensor, modulations: Tensor | None = None) -> Tensor:
+    def forward(self, features: Tensor, modulations: Tensor) -> Tensor:  # type: ignore[override]
         """As `Recurrent`."""
-        if modulations is None:
-            return super().forward(features)
         n = self.shape.hidden
         parts = iter(modulations[:, None].split(n, -1))
 
@@ -104,7 +102,7 @@ class ToldNetwork(Network):
 
 def export_told(network: ToldNetwork, path: Path, manifest: dict[str, Any], dtype: Any = np.float16) -> None:
     """Write a file that enrols talkers. Raises `ConfigError` for weights that are not finite."""
-    stored = deepcopy(network).eval()
+    stored = deepcopy(network).cpu().eval()
     with torch.no_grad():
         for parameter in stored.parameters():  # the golden vector is that of the weights as they are stored
             parameter.copy_(torch.from_numpy(parameter.numpy().astype(dtype).astype(np.float32)))
