@@ -24,7 +24,7 @@ from rtsep.estimators import Speech
 from rtsep.export.web import write_page
 from rtsep.phase import OMISI
 
-BOUND = 1e-6  # of the peak: no fused multiply-add in WebAssembly
+BOUND = 5e-6  # of the peak: no fused multiply-add in WebAssembly, and networks remember what it changes
 SIZES = (1, 1000, 64, 7, 333, 160, 2, 481)
 pytestmark = pytest.mark.skipif(not importlib.util.find_spec("ziglang"), reason="no linker (pip install ziglang)")
 
