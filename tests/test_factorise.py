@@ -1,11 +1,12 @@
 """Factorisations against reference arrays, other packages, what theory promises, and input that cannot work.
 
-What the reference has and this package does not compute, on purpose: complex NMF with repetition in the form of 2016, an
-atom for each source (ours is the later form of several atoms, and finds the delays of the onsets); median HPSS around a frame (`hpss` hears the past alone; librosa has the other); REPET-SIM
-online by the order of its ring (by age here, and the mask of that is compared); phase unwrapping and anisotropic Wiener
-filters by regions with hard edges (`pu_iter`, `anisotropic_wiener`: other regions, no expectation at onsets); SIR and SAR
-by one projection each, and the frequency-weighted form for reports (`si_sdr_parts` projects on both, `weighted_sdr` is the
-form that was trained with).
+What the reference has and this package does not compute, on purpose: complex NMF with repetition in the form of 2016,
+an atom for each source (ours is the later form of several atoms, and finds the delays of the onsets); median HPSS
+around a frame (`hpss` hears the past alone; librosa has the other); REPET-SIM online by the order of its ring (by age
+here, and the mask of that is compared); phase unwrapping and anisotropic Wiener filters by regions with hard edges
+(`pu_iter`, `anisotropic_wiener`: other regions, no expectation at onsets); SIR and SAR by one projection each, and
+the frequency-weighted form for reports (`si_sdr_parts` projects on both, `weighted_sdr` is the form that was trained
+with).
 """
 
 from __future__ import annotations
