@@ -8,25 +8,29 @@ from pathlib import Path
 
 import numpy as np
 
-from rtsep.config import ConfigError, StreamConfig
+from rtsep.config import MAX_SR, MIN_SR, ConfigError, StreamConfig, check_int
 from rtsep.engine.registry import check_sources
+from rtsep.errors import FileError
 from rtsep.estimators.enrolment import SHIPPED, SOURCES, read_voices
 from rtsep.estimators.features import extract_all_features, prepare_features
 from rtsep.estimators.learned import prepare_network, run_network
 from rtsep.estimators.model_file import Model, Shape, write_model
 from rtsep.recordings import mono, read_mono
+from rtsep.separator import check_audio
+from rtsep.staging import writing
 
 SR = 16_000
 WINDOW_MS = 16
-GAP_S = 0.3  # between recordings
 FRAME_S = 0.02
-ACTIVE_DB = 35.0  # frames so far below the loudest are pauses
-SHORTEST_S, LONGEST_S = 1.0, 120.0  # of speech; what is beyond tells no more
+ACTIVE_DB = 35.0  # frames so far below the loudest are pauses,
+PAUSE_S = 0.3  # of which this much stays
+SHORTEST_S, LONGEST_S = 1.0, 120.0  # of speech; recordings share the longest, what is beyond tells no more
 ENOUGH_S = 5.0
+TINY = 1e-30
 
 
 def enrol(
-    recordings: Sequence[Path | str | np.ndarray],
+    recordings: Path | str | np.ndarray | Sequence[Path | str | np.ndarray],
     name: str = SOURCES[0],
     *,
     sr: int = SR,
@@ -36,8 +40,9 @@ def enrol(
 
     Parameters
     ----------
-    recordings : sequence of path or ndarray, real, (n_samples,) or (n_channels, n_samples)
-        Of this person alone, 5 to 30 s together, in any room and at any level.
+    recordings : path or ndarray, or a sequence of them
+        Audio files, or signals, real, (n_samples,) or (n_channels, n_samples): of this person alone, 5 to 30 s
+        together, at any level.
     name : str
         Of the source; the other one is `rest`.
     sr : int
@@ -55,33 +60,39 @@ def enrol(
     ConfigError
         For a name that cannot be one, a file that is none of voices, and less than a second of speech.
     FileError
-        If a recording cannot be read, is silent or not finite.
+        If a recording cannot be read, is silent, not finite or at a rate that no stream has.
+    TypeError, ValueError
+        For signals of other types and shapes.
 
     Notes
     -----
     Not real-time safe: seconds of work. Nothing else runs later than with `speech`: the voice is in the weights
     (`rtsep.estimators.enrolment`).
     """
+    if isinstance(name, str) and name.casefold() == SOURCES[1]:
+        raise ConfigError(f"name={name!r} is the other source, whatever else is there: another name, please")
     sources = check_sources("a person", (name, SOURCES[1]))
-    if not recordings:
+    given = [recordings] if isinstance(recordings, (str, Path, np.ndarray)) else list(recordings)
+    if not given:
         raise ConfigError(f"recordings of {name!r}: there are none")
     known = read_voices(SHIPPED if voices is None else voices)
-    clips = [
-        mono(recording, sr, SR, f"recording {i}")
-        if isinstance(recording, np.ndarray)
-        else read_mono(Path(recording), SR)[0]
-        for i, recording in enumerate(recordings)
-    ]
-    spoken = sum(active_s(x) for x in clips)
-    if spoken < SHORTEST_S:
-        raise ConfigError(f"recordings of {name!r} have {spoken:.1f} s of speech: at least {SHORTEST_S:g} s are needed")
-    voice = known.hear(_features(known.shape, _spectra(known.shape, _in_a_row(clips))))
+    clips = [_signal(recording, sr, f"recording {i}") for i, recording in enumerate(given)]
+    spoken = [speech_of(x) for x in clips]
+    speech_s = sum(s for _, s in spoken)
+    if speech_s < SHORTEST_S:
+        raise ConfigError(
+            f"recordings of {name!r} have {speech_s:.1f} s of speech: at least {SHORTEST_S:g} s are needed"
+        )
+    longest = round(LONGEST_S * SR / len(clips))
+    row = np.concatenate([x[:longest] for x, _ in spoken]).astype(np.float32)
+    voice = known.hear(_features(known.shape, _spectra(known.shape, row)))
     # As they are in a file.
-    weights = {name: value.astype(np.float16).astype(np.float32) for name, value in known.told(voice).items()}
+    weights = {key: value.astype(np.float16).astype(np.float32) for key, value in known.told(voice).items()}
     enrolled = {
         "files": len(clips),
         "seconds": round(sum(x.size for x in clips) / SR, 3),
-        "speech_s": round(spoken, 3),
+        "speech_s": round(speech_s, 3),
+        "used_s": round(row.size / SR, 3),
         "voice": [round(float(value), 6) for value in voice],
         "voices": known.sha256,
     }
@@ -90,24 +101,45 @@ def enrol(
     return replace(unproven, golden_heads=_heads(unproven, _features(known.shape, golden)))
 
 
-def write_person(path: Path, model: Model) -> None:
-    """Write what `enrol` made, with weights of 16 bits, which they have. Raises `ConfigError` for another suffix."""
+def write_person(path: Path | str, model: Model) -> None:
+    """Write what `enrol` made, with weights of 16 bits, which they have.
+
+    Raises `ConfigError` for another suffix than .npz, `FileError` for what cannot be written.
+    """
     weights = {name: value.astype(np.float16) for name, value in model.weights.items()}
-    write_model(path, model.shape, model.sources, model.manifest, weights, model.golden_spectra, model.golden_heads)
+    with writing(Path(path)):
+        write_model(
+            Path(path), model.shape, model.sources, model.manifest, weights, model.golden_spectra, model.golden_heads
+        )
 
 
-def active_s(x: np.ndarray) -> float:
-    """Seconds of a signal (n_samples,) at 16 kHz that are not pauses."""
+def _signal(recording: Path | str | np.ndarray, sr: int, label: str) -> np.ndarray:
+    """Mean of the channels at 16 kHz, without its own mean; float64 (n_samples,)."""
+    if isinstance(recording, np.ndarray):
+        n_channels = len(recording) if recording.ndim == 2 else 1
+        if recording.ndim == 2 and n_channels > recording.shape[1] > 0:
+            raise ValueError(
+                f"audio has shape {recording.shape}; if that is (n_samples, n_channels), pass its transpose"
+            )
+        x = check_audio(recording, n_channels)
+        x = mono(x, check_int("sr", sr, MIN_SR, MAX_SR, " Hz"), SR, label)
+    else:
+        x = read_mono(Path(recording), SR)[0]
+        label = str(recording)
+    x = x - x.mean()
+    if np.abs(x).max() < TINY:
+        raise FileError(f"{label}: it is silent")
+    return x
+
+
+def speech_of(x: np.ndarray) -> tuple[np.ndarray, float]:
+    """A signal (n_samples,) at 16 kHz with short pauses, as loud as 1 between them; and its seconds of speech."""
     size = round(FRAME_S * SR)
-    power = np.square(x[: x.size // size * size].reshape(-1, size)).mean(1)
-    return FRAME_S * float(np.count_nonzero(power > power.max(initial=0) * 10 ** (-ACTIVE_DB / 10)))
-
-
-def _in_a_row(clips: list[np.ndarray]) -> np.ndarray:
-    """Recordings one after the other, all as loud, with pauses between them; at most `LONGEST_S`."""
-    pause = np.zeros(round(GAP_S * SR))
-    row = [part for x in clips for part in (x / np.sqrt(np.mean(x**2)), pause)]
-    return np.concatenate(row)[: round(LONGEST_S * SR)].astype(np.float32)
+    frames = np.pad(x, (0, -x.size % size)).reshape(-1, size)
+    power = np.square(frames / np.abs(x).max()).mean(1)
+    active = power > power.max() * 10 ** (-ACTIVE_DB / 10)
+    near = np.convolve(active, np.ones(1 + round(PAUSE_S / FRAME_S)), "same") > 0
+    return (frames[near] / np.sqrt(np.square(frames[active]).mean())).ravel(), FRAME_S * float(active.sum())
 
 
 def _framing(shape: Shape) -> StreamConfig:

@@ -11,6 +11,7 @@ import numpy as np
 from scipy.signal import resample_poly
 
 from rtsep.audio_files import FileError, find_audio, open_audio, read_audio
+from rtsep.config import MAX_SR, MIN_SR
 from rtsep.errors import ConfigError
 
 
@@ -84,6 +85,8 @@ def mono(x: np.ndarray, rate: int, sr: int, label: Path | str) -> np.ndarray:
 
     `x` is (n_channels, n_samples) or (n_samples,). Raises `FileError`, about `label`, if it is silent or not finite.
     """
+    if not MIN_SR <= rate <= MAX_SR:
+        raise FileError(f"{label}: its rate is {rate} Hz, not {MIN_SR} to {MAX_SR} Hz")
     x = np.atleast_2d(x)
     if not np.isfinite(x).all():
         raise FileError(f"{label}: {np.count_nonzero(~np.isfinite(x))} of its samples are not finite")

@@ -112,7 +112,7 @@ def test_recordings_that_say_nothing_are_refused(voices, anna, tmp_path):
         enrol([anna[: SR // 2]], voices=voices)
     with pytest.raises(ConfigError, match="there are none"):
         enrol([], voices=voices)
-    with pytest.raises(ConfigError, match="not all different"):
+    with pytest.raises(ConfigError, match="the other source"):
         enrol([anna], "rest", voices=voices)
     with pytest.raises(ConfigError, match="cannot be part of a file name"):
         enrol([anna], "a/b", voices=voices)
@@ -121,6 +121,37 @@ def test_recordings_that_say_nothing_are_refused(voices, anna, tmp_path):
         enrol([tmp_path / "no.wav"], voices=voices)
     with pytest.raises(ConfigError, match="its format is 'rtsep-gru'"):
         enrol([anna], voices=tiny(Speech))
+    with pytest.raises(FileError, match="silent"):
+        enrol(np.full(6 * SR, 0.5), voices=voices)  # DC
+    with pytest.raises(ConfigError, match="sr=7 is"):
+        enrol(anna, sr=7, voices=voices)
+    sf.write(tmp_path / "slow.wav", anna, 4000)
+    with pytest.raises(FileError, match=r"slow\.wav: its rate is 4000 Hz"):
+        enrol(tmp_path / "slow.wav", voices=voices)
+    for x, kind, said in (
+        (np.zeros((SR, 2)), ValueError, "pass its transpose"),
+        ((1000 * anna).astype(np.int16), TypeError, "from_pcm"),
+        (anna * 1j, TypeError, "not real"),
+    ):
+        with pytest.raises(kind, match=said):
+            enrol(x, voices=voices)
+
+
+def test_pauses_do_not_count_and_recordings_share_what_is_heard(voices, anna):
+    def told(*recordings):
+        return enrol(list(recordings), voices=voices).manifest["enrolled"]
+
+    hiss = 1e-5 * np.random.default_rng(0).normal(size=130 * SR).astype(np.float32)
+    alone = told(anna)
+    late = told(np.concatenate([hiss, anna]))
+    assert late["speech_s"] == pytest.approx(alone["speech_s"], abs=0.1)
+    assert late["used_s"] < 4
+    assert late["voice"] == pytest.approx(alone["voice"], abs=0.1)
+    long, other = np.tile(anna, 50), voice_signals(3 * SR, n_src=2, seed=2)[1]
+    assert told(long, other)["voice"] != told(long)["voice"]
+    assert told(long)["used_s"] <= 120
+    assert told(long, other)["used_s"] <= 63
+    assert told(10 * anna + 0.2)["voice"] == pytest.approx(alone["voice"], abs=1e-3)
 
 
 def test_models_of_other_kinds_are_refused(voices, anna):

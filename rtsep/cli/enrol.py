@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from shlex import quote
 from typing import Any
 
 from rtsep.cli.inputs import given_path
@@ -12,7 +13,7 @@ from rtsep.cli.skipped import saying_skipped
 from rtsep.errors import ConfigError
 
 DESCRIPTION = """\
-Make a model that listens to one person, from 5 to 30 s of this person alone, in any room, in a few seconds. The
+Make a model that listens to one person, from 5 to 30 s of this person alone, in a few seconds. The
 estimator `target` then gives two sources, this person and the rest: whatever else is there, other voices as well.
 """
 EPILOG = """\
@@ -22,8 +23,7 @@ examples:
   rtsep separate meeting.wav -o separated --voice anna.npz      # meeting.anna.wav, meeting.rest.wav
   rtsep enrol recordings/of/ben/ --name ben -o voices/b.npz
 
-Several recordings, of other days and rooms, say more than a long one. Voices that are alike are hard to tell apart:
-docs/learned.md says how well that goes.
+Voices that are alike are hard to tell apart: docs/target.md says how well that goes.
 """
 
 
@@ -57,20 +57,24 @@ def run(args: argparse.Namespace) -> int:
 
     if args.output.suffix != ".npz":
         raise ConfigError(f"{args.output} does not end in .npz")
+    if args.output.is_dir():
+        raise FileError(f"{args.output} is a folder")
     if args.output.exists() and not args.overwrite:
         raise FileError(f"{args.output} exists (--overwrite replaces it)")
     files: list[Path] = []
     for path in args.recordings:
+        if str(path) == "-":
+            raise ConfigError("enrol reads files and folders, not a pipe: -")
         with saying_skipped() as skipped:
             files += [r.path for r in find_recordings(path, skipped)] if path.is_dir() else [path]
-    model = enrol(files, args.name or args.output.stem, voices=args.voices)
+    model = enrol(files, args.output.stem if args.name is None else args.name, voices=args.voices)
     make_folder(args.output.parent)
     write_person(args.output, model)
     told = model.manifest["enrolled"]
     args.report = {"model": str(args.output), "sources": list(model.sources)}
     args.report |= {name: told[name] for name in ("files", "seconds", "speech_s")}
     name, speech_s = model.sources[0], told["speech_s"]
-    print(f"{args.output}: {name}, from {speech_s:.1f} s of speech; try: rtsep live --voice {args.output}")
-    if speech_s < ENOUGH_S:
+    print(f"{args.output}: {name}, from {speech_s:.1f} s of speech; try: rtsep live --voice {quote(str(args.output))}")
+    if speech_s < ENOUGH_S - 0.05:
         print(f"{ENOUGH_S:g} s and more are better")
     return 0

@@ -169,17 +169,17 @@ def run(args: argparse.Namespace) -> int:
         return 0
     splits: dict[str, Split] = {}
     for kind, corpora in loaded.items():
-        splits[kind] = split_corpora(corpora, recipe.mixtures.talkers if kind == "speech" else 1)
+        splits[kind] = split_corpora(corpora, recipe.mixtures.speakers if kind == "speech" else 1)
         for side in ("training", "validation"):
             if corpora:
                 _say(f"{kind}, {side}: {_describe(splits[kind], side)}")
     mixers = {}
     for side in ("training", "validation"):
         speech, noise, music = (getattr(splits[kind], side) for kind in KINDS)
-        if len(speech) < recipe.mixtures.talkers:
+        if len(speech) < recipe.mixtures.speakers:
             more = ", or longer recordings" if args.adapt else "; both sides have others"
             raise ConfigError(
-                f"speakers for {side}: {len(speech)}, of {recipe.mixtures.talkers} that a mixture needs: "
+                f"speakers for {side}: {len(speech)}, of {recipe.mixtures.speakers} that a mixture needs: "
                 f"give more, each in a subfolder{more}"
             )
         enrol_s = recipe.enrolment.seconds if recipe.enrolment else 0.0
@@ -243,9 +243,13 @@ def _check(args: argparse.Namespace) -> None:
 
 
 def _model_to_start_from(given: Path) -> Model:
+    from rtsep.estimators.enrolment import FORMAT as VOICES
     from rtsep.estimators.learned import Speech, Talkers
     from rtsep.estimators.model_file import read_model
+    from rtsep.models import header_of
 
+    if str(given) == "target" or (given.is_file() and header_of(given)["format"] == VOICES):
+        raise ConfigError(f"{given} is fitted to people by rtsep enrol, and learns from many by rtsep train target")
     shipped = {"speech": Speech(), "talkers": Talkers()}
     return shipped[str(given)].load() if str(given) in shipped and not given.is_file() else read_model(given)
 

@@ -245,7 +245,7 @@ class _Learned(CompiledEstimator):
 
     def __post_init__(self) -> None:
         if self.model is not None and not isinstance(self.model, (str, Path, Model)):
-            raise ConfigError(f"model={self.model!r} is not the path of a model file")
+            raise ConfigError(f"model={self.model!r} is neither the path of a model file nor a Model")
         if self.target is not None:
             check_choice("target", self.target, ("mask", "magnitudes"))
         check_choice("weights", self.weights, ("float32", "int8"))
@@ -282,7 +282,7 @@ class _Learned(CompiledEstimator):
         """Raise `ConfigError` unless the model separates these sources."""
         if model.sources != self.sources:
             raise ConfigError(
-                f"{self.model} separates {', '.join(model.sources)}; "
+                f"{SHIPPED / self.shipped if self.model is None else self.model} separates {', '.join(model.sources)}; "
                 f"estimator={self.name!r} is for {', '.join(self.sources)}"
             )
 
@@ -370,7 +370,9 @@ class Target(_Learned):
             )
         super().__post_init__()
         if not isinstance(self.model, Model) and header_of(self.model)["format"] == VOICES:
-            raise ConfigError(f"{self.model} can enrol people, and knows nobody yet: rtsep enrol --voices {self.model}")
+            raise ConfigError(
+                f"{self.model} can enrol people, and knows nobody yet: rtsep enrol PERSON.wav -o PERSON.npz"
+            )
         object.__setattr__(self, "sources", self.load().sources)
 
     def check(self, model: Model) -> None:

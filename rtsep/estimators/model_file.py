@@ -142,7 +142,7 @@ class Shape:
         return sum(int(np.prod(shape)) for shape in self.weights.values())
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Model:
     """What a model file holds.
 
@@ -170,6 +170,9 @@ class Model:
     golden_spectra: np.ndarray
     golden_heads: np.ndarray
     sha256: str
+
+    def __repr__(self) -> str:
+        return f"Model({', '.join(self.sources)})"
 
 
 def write_model(

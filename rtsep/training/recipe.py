@@ -136,6 +136,11 @@ class Mixtures:
             raise ConfigError("synthetic, babble and music are together more than 1")
 
     @property
+    def speakers(self) -> int:
+        """That a mixture needs."""
+        return self.talkers + (self.others > 0)
+
+    @property
     def sources(self) -> tuple[str, ...]:
         """Names of the sources: those of the estimator."""
         return (Speech if self.talkers == 1 else Talkers).sources
