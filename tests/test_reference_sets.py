@@ -29,7 +29,7 @@ from test_factorise import BETAS, DATA, assert_close, naive_kam, spectrogram
 from rtsep import StreamConfig, factorise
 from rtsep.estimators.hpss import HPSSState, estimate_hpss
 from rtsep.evaluation import si_sdr
-from rtsep.factorise.nmf import multiplicative_step
+from rtsep.factorise.nmf import beta_divergence, multiplicative_step
 from rtsep.factorise.repetition import repeating_mask, similar_frames, similarity
 from rtsep.phase import AnisotropicWiener, PUIter
 
@@ -108,6 +108,8 @@ def test_isnmf_equals_the_reference_in_every_iteration(golden, inputs, n_iter):
             size = np.sqrt((w**2).sum(0))
             w, h = w / size, h * size[:, None]
         found[name] = w, h
+        cost = beta_divergence(power, w @ h, 0).sum()
+        assert cost == pytest.approx(golden[f"em_isnmf/{name}_cost"][n_iter], rel=1e-6)
     for name, (w, h) in found.items():
         check(golden, f"em_isnmf/{name}_H_it{n_iter}", h)
         if n_iter > 1:
