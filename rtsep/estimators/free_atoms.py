@@ -13,12 +13,12 @@ The sums are taken in every hop, and one atom is renewed in every hop, in turn: 
 *Why p.* Without it atoms become narrow, and narrow atoms are a basis of anything: partials of the known sounds go to
 them, and nothing brings them back, though no free atom is like a known one. With p, which is `PULL` of what an
 activation is like, an atom that is little used becomes wide again, so that an hour is like its first minute
-(docs/known_soak.md, which is KL). Atoms of powers are so far from flat that more than a trace of the first shape does
-harm: with IS and Levy NMF the rest is free of drift no more than before.
+(docs/known_soak.md). Atoms of powers are so far from flat that more than a trace of the first shape does harm; with
+that trace IS and Levy NMF do not drift in an hour, and move less from round to round than KL, which gains more.
 
-Memory and pull were chosen on mixtures of training recordings, by a simulation that was not kept. Restarts of atoms in
-turn or of those that are like a known one, a penalty where the known ones are loud, one on the activations of the free
-ones, and other numbers of atoms gained nothing more there.
+Memory and pull were chosen on mixtures of training recordings, by a simulation that was not kept; on two others they
+are not the best (docs/free_atoms.md). Restarts of atoms in turn or of those that are like a known one, a penalty where
+the known ones are loud, one on the activations of the free ones, and other numbers of atoms gained nothing more there.
 
 Source: A. Lefevre, F. Bach, C. Fevotte, "Online algorithms for nonnegative matrix factorization with the Itakura-Saito
 divergence", WASPAA 2011; there for g = 1/2, p = 0 and batches of frames.
