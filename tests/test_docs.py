@@ -77,6 +77,12 @@ def test_the_table_of_peers_is_the_one_that_was_measured():
     assert (DOCS / "peers.md").read_text() == peers.page(json.loads((DOCS / "peers.json").read_text()))
 
 
+def test_the_page_of_engines_by_kind_is_the_one_that_was_measured(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "bench" / "peers")
+    kinds = importlib.import_module("kinds")
+    assert (DOCS / "peers_kinds.md").read_text() == kinds.render(json.loads((DOCS / "peers_kinds.json").read_text()))
+
+
 @pytest.mark.parametrize(
     ("page", "names"),
     [

@@ -160,7 +160,11 @@ def render(result: dict[str, Any]) -> str:
     def field(found: dict[str, float], places: int) -> str:
         return f"{found['mean']:.{places}f} ± {found['half']:.{places}f}"
 
-    lines = ["# Engines by kind of sound", "", f"{measured(result)}. {result['count']} pieces of 5 s of each kind.", ""]
+    about = (
+        f"{measured(result)}. {result['count']} pieces of 5 s of each kind; intervals are those of the mean, 95 %. The "
+        f"rooms are simulated ({T60_S:g} s), by the generator that `speech` was trained with: that favours it there."
+    )
+    lines = ["# Engines by kind of sound", "", about, ""]
     for score, title, places in (("si_sdr", "Gain in SI-SDR, dB", 1), ("pesq", "PESQ", 2), ("estoi", "ESTOI", 3)):
         lines += [f"## {title}", ""]
         rows = []
