@@ -436,7 +436,7 @@ def test_models_that_do_not_fit_are_refused(monkeypatch, tmp_path):
         ConfigError, match=r"separates speech, residual; estimator='talkers' is for talker1, talker2, res"
     ):
         Separator(CONFIG, Talkers(models.tiny(Speech)))
-    with pytest.raises(ConfigError, match="model=3 is not the path of a model file"):
+    with pytest.raises(ConfigError, match="model=3 is neither the path of a model file nor a Model"):
         Speech(3)
     with pytest.raises(ConfigError, match="target='masks' is not one of mask, magnitudes"):
         Speech(target="masks")
