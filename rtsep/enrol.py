@@ -77,7 +77,7 @@ def enrol(
         raise ConfigError(f"recordings of {name!r}: there are none")
     known = read_voices(SHIPPED if voices is None else voices)
     clips = [_signal(recording, sr, f"recording {i}") for i, recording in enumerate(given)]
-    spoken = [speech_of(x) for x in clips]
+    spoken = [_speech_of(x) for x in clips]
     speech_s = sum(s for _, s in spoken)
     if speech_s < SHORTEST_S:
         raise ConfigError(
@@ -132,7 +132,7 @@ def _signal(recording: Path | str | np.ndarray, sr: int, label: str) -> np.ndarr
     return x
 
 
-def speech_of(x: np.ndarray) -> tuple[np.ndarray, float]:
+def _speech_of(x: np.ndarray) -> tuple[np.ndarray, float]:
     """A signal (n_samples,) at 16 kHz with short pauses, as loud as 1 between them; and its seconds of speech."""
     size = round(FRAME_S * SR)
     frames = np.pad(x, (0, -x.size % size)).reshape(-1, size)

@@ -110,7 +110,7 @@ class Voices:
         return {name: value.astype(np.float32) for name, value in weights.items()}
 
 
-def example() -> Model:
+def nobody() -> Model:
     """A model of nobody, by the shipped file."""
     voices = read_voices(SHIPPED)
     golden = voices.golden_spectra
