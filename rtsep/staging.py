@@ -72,24 +72,24 @@ class StagedFiles:
 
         From the first call on, other runs are refused. Raises `FileError`.
         """
-        if path not in self._locks:
+        if self._locks.get(path, -1) < 0:
             with writing(path):
-                fd = self._begin(path)
-            if fd is None:
+                begun = self._begin(path)
+            if not begun:
                 raise FileError(f"{path} is being written by another run")
-            self._locks[path] = fd
             if path.exists() and not self._overwrite:  # which has just ended
                 raise FileError(f"{path} exists (--overwrite replaces it)")
         return _hidden(path, PART)
 
-    def _begin(self, path: Path) -> int | None:
+    def _begin(self, path: Path) -> bool:
+        self._locks[path] = -1  # a signal may come at any moment from here on
         make_folder(path.parent)
         _remove_stale(path.parent)
         try:
-            return _lock(_hidden(path, PART))
+            return _lock(_hidden(path, PART), self._locks, path)
         except FileNotFoundError:  # another run has just removed a folder that it had made
             make_folder(path.parent)
-            return _lock(_hidden(path, PART))
+            return _lock(_hidden(path, PART), self._locks, path)
 
     def write(self, path: Path, content: bytes) -> None:
         """Write all of what will be `path`. Raises `FileError`, also where the disk is full."""
@@ -139,9 +139,12 @@ class StagedFiles:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
-        for path in self._locks:
-            with suppress(OSError):
-                _hidden(path, PART).unlink()
+        for path, fd in self._locks.items():
+            if fd >= 0 or fcntl is None:
+                with suppress(OSError):
+                    _hidden(path, PART).unlink()
+            else:  # of another run, or begun when a signal came
+                _remove_unless_locked(_hidden(path, PART))
         self._close()
         with _folders:
             for path in self.paths:
@@ -168,13 +171,13 @@ def _finish(paths: list[Path]) -> None:
     """
     if not any(_hidden(path, OLD).exists() for path in paths):
         return
-    with suppress(OSError), ExitStack() as locks:
+    locks: dict[Path, int] = {}
+    with suppress(OSError), ExitStack() as closing:
         parts = {path: _hidden(path, PART) for path in paths if _hidden(path, PART).exists()}
         for part in parts.values():
-            fd = _lock(part, new=False)
-            if fd is None:  # it is at work
+            if not _lock(part, locks, part, new=False):  # it is at work
                 return
-            locks.callback(os.close, fd)
+            closing.callback(os.close, locks[part])
         for path, part in parts.items():
             os.replace(part, path)
         for path in paths:
@@ -184,11 +187,15 @@ def _finish(paths: list[Path]) -> None:
             old.unlink(missing_ok=True)
 
 
-def _lock(path: Path, new: bool = True) -> int | None:
-    """Make or take over a part, empty, or one that is there as it is; None if another run has it. Raises `OSError`."""
+def _lock(part: Path, locks: dict[Path, int], path: Path, new: bool = True) -> bool:
+    """Make or take over a part, empty, or one that is there as it is; False if another run has it. Raises `OSError`.
+
+    What it is locked by is put into `locks` under `path` in here: between a return and what is done with it a signal
+    may come.
+    """
     asked = 0
     while True:
-        fd = os.open(path, os.O_RDWR | (os.O_CREAT if new else 0) | getattr(os, "O_BINARY", 0), 0o666)
+        fd = os.open(part, os.O_RDWR | (os.O_CREAT if new else 0) | getattr(os, "O_BINARY", 0), 0o666)
         try:
             if fcntl is not None:
                 try:
@@ -197,17 +204,19 @@ def _lock(path: Path, new: bool = True) -> int | None:
                     os.close(fd)
                     asked += 1
                     if asked == ASKS:
-                        return None
+                        return False
                     time.sleep(0.02)
                     continue
                 except OSError:  # a file system without locks
                     pass
             with suppress(FileNotFoundError):
-                if os.path.samestat(os.fstat(fd), os.stat(path)):  # else it was removed in between
+                if os.path.samestat(os.fstat(fd), os.stat(part)):  # else it was removed in between
                     if new:
                         os.ftruncate(fd, 0)
-                    return fd
+                    locks[path] = fd
+                    return True
         except BaseException:
+            locks[path] = -1
             with suppress(OSError):
                 os.close(fd)
             raise
@@ -223,14 +232,19 @@ def _remove_stale(folder: Path) -> None:
         if any(folder.glob(f"{PREFIX}*{OLD}")):  # the next run with these names goes on with them
             return
         for part in folder.glob(f"{PREFIX}*{PART}"):
-            with suppress(OSError):
-                fd = os.open(part, os.O_RDWR)
-                try:
-                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    if os.path.samestat(os.fstat(fd), os.stat(part)):
-                        part.unlink()
-                finally:
-                    os.close(fd)
+            _remove_unless_locked(part)
+
+
+def _remove_unless_locked(part: Path) -> None:
+    assert fcntl is not None
+    with suppress(OSError):
+        fd = os.open(part, os.O_RDWR)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(os.fstat(fd), os.stat(part)):
+                part.unlink()
+        finally:
+            os.close(fd)
 
 
 def make_folder(folder: Path) -> None:
@@ -238,9 +252,11 @@ def make_folder(folder: Path) -> None:
     for last in (False, True):
         with _folders:
             new = [place for place in (folder, *folder.parents) if not place.exists()]
+            _made.update(new)  # before they are there: a signal may come in between
             try:
                 folder.mkdir(parents=True, exist_ok=True)
             except OSError as problem:
+                _made.difference_update(new)
                 for place in new:
                     with suppress(OSError):
                         place.rmdir()
@@ -248,5 +264,4 @@ def make_folder(folder: Path) -> None:
                 if last or not isinstance(problem, FileNotFoundError):
                     raise FileError(f"{folder} cannot be made: {problem.strerror}") from None
             else:
-                _made.update(new)
                 return
