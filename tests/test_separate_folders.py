@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dis
 import json
 import os
 import signal
@@ -10,6 +11,7 @@ import sys
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ import soundfile as sf
 from test_cli import PLAIN, rtsep, separate
 from test_files import posix, read, recording, sparse_wav, write
 
+from rtsep import staging
 from rtsep.audio_files import FileError, StagedFiles
 from rtsep.cli import main
 from rtsep.cli.jobs import run_jobs
@@ -222,6 +225,41 @@ def test_files_of_a_run_that_was_killed_are_all_old_or_all_new(n, tmp_path):
 
 
 @posix
+@posix
+def test_a_signal_at_any_moment_leaves_nothing(tmp_path):
+    # A Ctrl-C 0.1 ms after the file was made left it. Signals are handled after calls and jumps back.
+    output = tmp_path / "new" / "out.wav"
+    left, n_instructions, last = [], 0, 0
+    before = {}
+
+    def trace(frame, event, arg):
+        nonlocal n_instructions
+        if frame.f_code.co_filename != staging.__file__ or frame.f_code.co_name in ("__exit__", "__init__"):
+            return None
+        frame.f_trace_opcodes = True
+        if event == "opcode":
+            n_instructions += before.get(frame, "").startswith(("CALL", "RESUME", "JUMP_"))
+            before[frame] = dis.opname[frame.f_code.co_code[frame.f_lasti]]
+            if n_instructions == last:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+        return trace
+
+    while n_instructions == last:
+        last, n_instructions = last + 1, 0
+        before.clear()
+        staging._looked_at.clear()
+        tracer = sys.gettrace()
+        with suppress(KeyboardInterrupt), StagedFiles([output], overwrite=False) as staged:
+            sys.settrace(trace)
+            try:
+                staged.part(output)
+            finally:
+                sys.settrace(tracer)
+        left += [last] * any(tmp_path.iterdir())
+    assert (last > 10, left) == (True, [])
+
+
 def test_who_looks_does_not_disturb_who_writes(tmp_path):
     paths = [tmp_path / name for name in ("a", "b", "c", "d")]
     done = threading.Event()
