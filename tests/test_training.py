@@ -345,10 +345,10 @@ def pools(first):
     )
 
 
-def make_training(output, steps=8, jobs=2, stages=None, models=(), **changes):
+def make_training(output, steps=8, jobs=2, stages=None, models=(), network=SMALL, **changes):
     mixtures = Mixtures(rooms=0.1, babble=0.0, music=0.0, noise=1.0)
     stages = stages or (Stage("a", steps // 2, 4, 0.5, lr=3e-3), Stage("b", steps - steps // 2, 2, 0.5, misi=0.05))
-    recipe = Recipe("tiny", SMALL, mixtures, stages, CORPORA, epoch=5, validation=4, validation_s=1.0, **changes)
+    recipe = Recipe("tiny", network, mixtures, stages, CORPORA, epoch=5, validation=4, validation_s=1.0, **changes)
     enrol_s = recipe.enrolment.seconds if recipe.enrolment else 0.0
     mixers = Mixer(mixtures, *pools(0), 0, enrol_s), Mixer(mixtures, *pools(10), 1, enrol_s)
     return Training(recipe, *mixers, output, {"speech": 1}, jobs, *models)
@@ -704,17 +704,19 @@ def test_a_resumed_training_whose_model_is_gone_writes_the_next_one_however_good
     assert read_model(tmp_path / "m.npz").manifest["step"] > 1
 
 
-def test_a_network_is_told_whom_to_listen_to(tmp_path):
+@pytest.mark.parametrize("channels", [0, 16])
+def test_a_network_is_told_whom_to_listen_to(channels, tmp_path):
     """Weights of one person, as `rtsep enrol` makes them, say what the told network says; it goes on exactly."""
-    talkers = replace(SMALL, n_src=3)
-    start = read_model(random_model(tmp_path / "start.npz", talkers, Talkers.sources))
-    told = {"models": (start,), "enrolment": Enrolment(4, 8, 1.0), "start": "talkers"}
+    both = {"bands_out": SMALL.bands_in, "advance_cue": True, "channels": channels} if channels else {}
+    shape = replace(SMALL, **both)
+    start = read_model(random_model(tmp_path / "start.npz", replace(shape, n_src=3), Talkers.sources))
+    told = {"models": (start,), "enrolment": Enrolment(4, 8, 1.0), "start": "talkers", "network": shape}
     whole = make_training(tmp_path / "whole.npz", **told)
-    mean = (
-        start.weights["heads_bias"][: SMALL.bands_out]
-        + start.weights["heads_bias"][SMALL.bands_out :][: SMALL.bands_out]
-    ) / 2
-    np.testing.assert_allclose(weights_of(whole.network)["heads_bias"][: SMALL.bands_out], mean, atol=1e-6)
+    heads = start.weights["heads_place" if channels else "heads_bias"].reshape(7, -1, order="F" if channels else "C")
+    merged = weights_of(whole.network)["heads_place" if channels else "heads_bias"]
+    merged = merged.reshape(5, -1, order="F" if channels else "C")
+    np.testing.assert_allclose(merged[0], (heads[0] + heads[1]) / 2, atol=1e-6)
+    np.testing.assert_allclose(merged[[1, 3, 4]], heads[[2, 5, 6]], atol=1e-6)
     assert whole.run()
     cut = make_training(tmp_path / "cut.npz", **told)
     cut.run(seconds=1e-9)
@@ -733,10 +735,19 @@ def test_a_network_is_told_whom_to_listen_to(tmp_path):
     with torch.no_grad():
         for one, heard in zip(enrolled, features, strict=True):
             expected = network.say(heard[None], 1, one[None])
-            found = with_weights(SMALL, known.told(known.hear(one.numpy()))).say(heard[None])
+            found = with_weights(shape, known.told(known.hear(one.numpy()))).say(heard[None])
             torch.testing.assert_close(found, expected, atol=1e-4, rtol=0)
+            # Whoever else is told of, is not said the same.
+            assert (
+                network.say(heard[None], 1, enrolled[:1]) - network.say(heard[None], 1, enrolled[1:])
+            ).abs().max() > 0.01
     with pytest.raises(ValueError, match="whom"):
         network.say(features)
+    # What was trained is gone on with, and scored first.
+    further = make_training(tmp_path / "further.npz", **told | {"models": (known,), "start": "voices.npz"})
+    assert all(torch.equal(value, further.network.state_dict()[name]) for name, value in network.state_dict().items())
+    assert further.run()
+    assert further.progress.history[0]["step"] == 0
 
 
 def test_a_complete_training_whose_model_is_gone_gives_it_again(recordings, capsys):
@@ -754,7 +765,7 @@ def test_a_complete_training_whose_model_is_gone_gives_it_again(recordings, caps
 
 def test_validation_needs_something_to_improve(tmp_path):
     mixtures = Mixtures(noise=0.0, noise_only=0.0, rooms=0.0, clipping=0.0, pauses=0.0)
-    recipe = Recipe("tiny", SMALL, mixtures, (STAGE,), CORPORA, validation=2, validation_s=1.0)
+    recipe = Recipe("tiny", network, mixtures, (STAGE,), CORPORA, validation=2, validation_s=1.0)
     with pytest.raises(ConfigError, match="nothing can be improved"):
         Training(recipe, Mixer(mixtures, *pools(0), 0), Mixer(mixtures, *pools(10), 1), tmp_path / "m.npz", {}, 1)
 

@@ -16,6 +16,7 @@ from rtsep.cli.skipped import saying_skipped
 from rtsep.errors import ConfigError
 
 if TYPE_CHECKING:
+    from rtsep.estimators.enrolment import Voices
     from rtsep.estimators.model_file import Model
     from rtsep.training.corpus import Split
     from rtsep.training.recipe import Recipe
@@ -125,9 +126,10 @@ def run(args: argparse.Namespace) -> int:
             pass
     except OSError as problem:
         raise ConfigError(f"{args.output} cannot be written: {problem.strerror}") from None
-    start = _model_to_start_from(args.adapt) if args.adapt else None
     teacher = None
-    if start:
+    start: Model | Voices | None
+    if args.adapt:
+        start = _model_to_start_from(args.adapt)
         own = tuple(kind for kind in ("speech", "noise") if getattr(args, kind))
         general = tuple(kind for kind in ("speech", "noise") if getattr(args, f"general_{kind}"))
         recipe = adapt_recipe(start, own, general)
@@ -135,12 +137,7 @@ def run(args: argparse.Namespace) -> int:
             _say("without --noise or --general-noise, noise is synthetic")
     else:
         recipe = _with_own(args, read_recipe(args.recipe))
-        start = _model_to_start_from(Path(recipe.start)) if recipe.start else None
-        expected = (recipe.network, recipe.mixtures.sources)
-        if start and recipe.enrolment:  # of however many talkers, one is made
-            expected = (replace(recipe.network, n_src=start.shape.n_src), start.sources)
-        if start and (start.shape, start.sources) != expected:
-            raise ConfigError(f"recipe {recipe.name!r}: the network is not that of its start, {recipe.start}")
+        start = _start_of(recipe)
         teacher = _model_to_start_from(Path(recipe.teacher)) if recipe.teacher else None
         if teacher and not teacher.shape.hears_and_says_as(recipe.network):
             raise ConfigError(f"recipe {recipe.name!r}: the bands are not those of its teacher, {recipe.teacher}")
@@ -242,13 +239,45 @@ def _check(args: argparse.Namespace) -> None:
         raise ConfigError("--general-speech and --general-noise are for --adapt")
 
 
-def _model_to_start_from(given: Path) -> Model:
-    from rtsep.estimators.enrolment import FORMAT as VOICES
-    from rtsep.estimators.learned import Speech, Talkers
-    from rtsep.estimators.model_file import read_model
+def _start_of(recipe: Recipe) -> Model | Voices | None:
+    from rtsep.estimators.enrolment import SHIPPED, Voices, read_voices
+
+    if not recipe.start:
+        return None
+    given = Path(recipe.start)
+    start: Model | Voices
+    if recipe.enrolment and _is_target(given):
+        start = read_voices(given if given.is_file() else SHIPPED)
+    else:
+        start = _model_to_start_from(given)
+    of_start: tuple[Any, ...] = (start.shape,)
+    expected: tuple[Any, ...] = (recipe.network,)
+    if isinstance(start, Voices):
+        assert recipe.enrolment
+        of_start += (start.voice, start.channels)
+        expected += (recipe.enrolment.voice, recipe.enrolment.channels)
+    elif recipe.enrolment:  # of however many talkers, one is made
+        expected = (replace(recipe.network, n_src=start.shape.n_src),)
+    else:
+        of_start += (start.sources,)
+        expected += (recipe.mixtures.sources,)
+    if of_start != expected:
+        raise ConfigError(f"recipe {recipe.name!r}: the network is not that of its start, {recipe.start}")
+    return start
+
+
+def _is_target(given: Path) -> bool:
+    from rtsep.estimators.enrolment import FORMAT
     from rtsep.models import header_of
 
-    if str(given) == "target" or (given.is_file() and header_of(given)["format"] == VOICES):
+    return header_of(given)["format"] == FORMAT if given.is_file() else str(given) == "target"
+
+
+def _model_to_start_from(given: Path) -> Model:
+    from rtsep.estimators.learned import Speech, Talkers
+    from rtsep.estimators.model_file import read_model
+
+    if _is_target(given):
         raise ConfigError(f"{given} is fitted to people by rtsep enrol, and learns from many by rtsep train target")
     shipped = {"speech": Speech(), "talkers": Talkers()}
     return shipped[str(given)].load() if str(given) in shipped and not given.is_file() else read_model(given)

@@ -14,12 +14,12 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from rtsep.config import ConfigError
-from rtsep.estimators.model_file import LEAK, Model, Shape
+from rtsep.estimators.model_file import LEAK, SUMMARY, Model, Shape
 from rtsep.models import checked_arrays, one_line, read_container, refusal, write_container
 
 SHIPPED = Path(__file__).resolve().parents[1] / "data" / "target.npz"
@@ -95,18 +95,18 @@ class Voices:
 
     def told(self, voice: np.ndarray) -> dict[str, np.ndarray]:
         """Weights of the ordinary network that listens to `voice` (voice,) alone."""
-        n, n_layers = self.shape.hidden, self.shape.n_layers
         said = self.weights["modulation_weight"] @ voice + self.weights["modulation_bias"]
-        scales, shifts = 1 + said.reshape(-1, 2, n)[:, 0], said.reshape(-1, 2, n)[:, 1]
         weights = {name: self.weights[name] for name in self.shape.weights}
-        # scale * (W x + b) + shift
-        weights["dense_weight"] = weights["dense_weight"] * scales[0][:, None]
-        weights["dense_bias"] = weights["dense_bias"] * scales[0] + shifts[0]
-        # W (scale * x + shift) + b
-        after = [*(f"gru{i}_input" for i in range(1, n_layers)), "heads"]
-        for name, scale, shift in zip(after, scales[1:], shifts[1:], strict=True):
-            weights[f"{name}_bias"] = weights[f"{name}_bias"] + weights[f"{name}_weight"] @ shift
-            weights[f"{name}_weight"] = weights[f"{name}_weight"] * scale
+        at = 0
+        for weight, bias, hears, n in modulations(self.shape):
+            scale, shift = 1 + said[at : at + n], said[at + n : at + 2 * n]
+            at += 2 * n
+            if hears:  # W (scale * x + shift) + b
+                weights[bias] = weights[bias] + weights[weight] @ shift
+                weights[weight] = weights[weight] * scale
+            else:  # scale * (W x + b) + shift
+                weights[weight] = weights[weight] * scale[:, None]
+                weights[bias] = weights[bias] * scale + shift
         return {name: value.astype(np.float32) for name, value in weights.items()}
 
 
@@ -118,9 +118,34 @@ def nobody() -> Model:
     return Model(voices.shape, SOURCES, {"enrolled": {}}, told, golden, golden, "")
 
 
-def n_modulations(shape: Shape) -> int:
-    """Scales and shifts after the dense layer, after all GRUs but the last, and before the heads."""
-    return 2 * shape.hidden * (shape.n_layers + 1)
+class Modulation(NamedTuple):
+    """What is scaled and shifted: of all that a layer hears, or says."""
+
+    weight: str  # names of the layer's weights
+    bias: str
+    hears: bool
+    n: int
+
+
+def modulations(shape: Shape) -> list[Modulation]:
+    """In the order of the network.
+
+    With GRUs alone: what the dense layer says, and what all GRUs but the first, and the heads, hear. In the dual-path
+    network, block by block: what the convolution says, and what the two recurrences hear.
+    """
+    n = shape.hidden
+    if not shape.channels:
+        heard = [*(f"gru{i}_input" for i in range(1, shape.n_layers)), "heads"]
+        return [
+            Modulation("dense_weight", "dense_bias", False, n),
+            *(Modulation(f"{name}_weight", f"{name}_bias", True, n) for name in heard),
+        ]
+    found = []
+    for block in (f"blocks.{i}" for i in range(shape.n_layers)):
+        found.append(Modulation(f"{block}.near.weight", f"{block}.near.bias", False, shape.channels))
+        for name, n in (("wide", shape.bands_in // 2 * SUMMARY), ("each", shape.channels)):
+            found.append(Modulation(f"{block}.{name}.weight_ih_l0", f"{block}.{name}.bias_ih_l0", True, n))
+    return found
 
 
 def encoder_weights(shape: Shape, voice: int, channels: int) -> dict[str, tuple[int, ...]]:
@@ -130,7 +155,7 @@ def encoder_weights(shape: Shape, voice: int, channels: int) -> dict[str, tuple[
         "encoder_over": (channels, CONTEXT * channels),
         "encoder_worth": (1, channels),
         "encoder_voice": (voice, 2 * channels),
-        "modulation": (n_modulations(shape), voice),
+        "modulation": (sum(2 * one.n for one in modulations(shape)), voice),
     }
     return {f"{name}_weight": size for name, size in layers.items()} | {
         f"{name}_bias": size[:1] for name, size in layers.items()

@@ -9,6 +9,8 @@ Tensors are (n_frames, batch, places, channels), so that nothing is rearranged b
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor, nn
@@ -16,6 +18,13 @@ from torch import Tensor, nn
 from rtsep.estimators.dual_path import advance_bands
 from rtsep.estimators.model_file import CUES, ENCODER, LEAK, N_ADVANCES, NEIGHBOURS, SUMMARY, Shape
 from rtsep.training.gru import GRU
+
+Told = Callable[[Tensor], Tensor]  # what becomes of that which a layer hears or says (`rtsep.estimators.enrolment`)
+
+
+def as_it_is(x: Tensor) -> Tensor:
+    """Nothing is told."""
+    return x
 
 
 class Convolution(nn.Linear):
@@ -47,11 +56,11 @@ class Block(nn.Module):
         self.lift = nn.Linear(SUMMARY, n)
         self.each = remembering(n, n)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor, told: Told) -> Tensor:
         """As `x`, (n_frames, batch, places, channels)."""
-        near = nn.functional.leaky_relu(self.near(x), LEAK)
-        wide = run(self.wide, self.summary(near).flatten(2))
-        near = near + self.lift(self.back(wide).unflatten(-1, (-1, SUMMARY)))
+        near = nn.functional.leaky_relu(told(self.near(x)), LEAK)
+        wide = run(self.wide, told(self.summary(near).flatten(2)))
+        near = told(near + self.lift(self.back(wide).unflatten(-1, (-1, SUMMARY))))
         return x + run(self.each, near.flatten(1, 2)).view_as(x)
 
 
@@ -79,8 +88,8 @@ class DualPath(nn.Module):
                 nn.init.kaiming_normal_(module.weight, LEAK)
                 nn.init.zeros_(module.bias)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """As the class says."""
+    def forward(self, features: Tensor, told: Told = as_it_is) -> Tensor:
+        """As the class says; `told` changes (n_frames, batch, n) or (n_frames, batch, places, n)."""
         n_bands = self.in_bands.shape[1]
         levels, cosines, sines = features.transpose(0, 1).split([2 * n_bands, N_ADVANCES, N_ADVANCES], -1)
         x = torch.stack(
@@ -89,7 +98,7 @@ class DualPath(nn.Module):
         x = self.encoder(x) + self.encoder_place.view(n_bands // 2, -1)
         x = nn.functional.leaky_relu(x, LEAK)
         for block in self.blocks:
-            x = block(x)
+            x = block(x, told)
         y = nn.functional.leaky_relu(self.decoder(x), LEAK)
         raw = self.heads(y).flatten(2) + self.heads_place  # band by band
         return raw.unflatten(-1, (n_bands, -1)).permute(1, 0, 3, 2)

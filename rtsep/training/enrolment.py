@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from rtsep.estimators.enrolment import CONTEXT, LEAST_DEVIATION, STRIDE, Voices, n_modulations, write_voices
+from rtsep.estimators.enrolment import CONTEXT, LEAST_DEVIATION, STRIDE, Voices, modulations, write_voices
 from rtsep.estimators.model_file import LEAK, Model, Shape
-from rtsep.training.network import Network, Recurrent, complex_frames, golden_spectra, weights_of, with_weights
+from rtsep.training.network import Network, complex_frames, golden_spectra, set_weights, weights_of
 from rtsep.training.recipe import Enrolment
 
 
@@ -42,62 +42,70 @@ class Encoder(nn.Module):
         return self.voice(torch.cat([mean, deviation], 1)).tanh()
 
 
-class Told(Recurrent):
-    """The recurrent network, with scales and shifts (batch, n_modulations) of what its layers say."""
-
-    def forward(self, features: Tensor, modulations: Tensor) -> Tensor:  # type: ignore[override]
-        """As `Recurrent`."""
-        n = self.shape.hidden
-        parts = iter(modulations[:, None].split(n, -1))
-
-        def modulated(x: Tensor) -> Tensor:
-            return x * (1 + next(parts)) + next(parts)
-
-        first = x = nn.functional.leaky_relu(modulated(self.dense(features)), LEAK)
-        for layer in range(self.shape.n_layers):
-            x = self.gru.layer(x if not layer else modulated(x), layer)
-        return self.heads(modulated(x + first)).unflatten(-1, (self.shape.n_heads, self.shape.bands_out))
-
-
 class ToldNetwork(Network):
     """A `Network` that is told whom to listen to.
 
+    Parameters
+    ----------
+    shape : Shape
+    enrolment : Enrolment
+    start : Voices or Model, optional
+        Weights to begin with: all of them, or those of a network of the same layers, which is told nothing yet.
+
     Attributes
     ----------
-    core : Told
     encoder : Encoder
     modulation : nn.Linear
         From a voice to scales and shifts.
     """
 
-    core: Told
-
-    def __init__(self, shape: Shape, enrolment: Enrolment, start: Model | None = None) -> None:
+    def __init__(self, shape: Shape, enrolment: Enrolment, start: Voices | Model | None = None) -> None:
         super().__init__(shape)
-        self.core = Told(shape)
         self.encoder = Encoder(shape.n_features, enrolment)
-        self.modulation = nn.Linear(enrolment.voice, n_modulations(shape))
+        self.sizes = [one.n for one in modulations(shape) for _ in ("scale", "shift")]
+        self.modulation = nn.Linear(enrolment.voice, sum(self.sizes))
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
         if start:
-            self._begin_with(start)
+            set_weights(self, start.weights if isinstance(start, Voices) else for_one_talker(start))
+        if isinstance(start, Voices):
+            others = {name: start.weights[_stored(name)] for name in self.state_dict() if not name.startswith("core.")}
+            self.load_state_dict({name: torch.from_numpy(value) for name, value in others.items()}, strict=False)
 
     def run_core(self, features: Tensor, n_streams: int, enrolment: Tensor | None) -> Tensor:
         """Raw heads; `enrolment` are features (batch, n_frames, n_features) of the talker."""
         if enrolment is None:
             raise ValueError("whom shall it listen to?")
-        return self.core(features, self.modulation(self.encoder(enrolment)).repeat_interleave(n_streams, 0))
+        said = self.modulation(self.encoder(enrolment)).repeat_interleave(n_streams, 0)
+        parts = iter(said.split(self.sizes, -1))
+        before = 1 if self.shape.channels else 0  # axes before that of the batch
 
-    def _begin_with(self, model: Model) -> None:
-        """The weights of a network of the same layers; what is said of its talkers, on average, is said of one."""
-        weights, n_src, n_bands = dict(model.weights), model.shape.n_src, model.shape.bands_out
-        for part in ("weight", "bias"):
-            heads = weights[f"heads_{part}"].reshape(model.shape.n_heads, n_bands, -1)
-            masks, ratios, confidence = np.split(heads, (n_src, 2 * n_src))
-            rows = [[of[:-1].mean(0), of[-1]] for of in (masks, ratios)]
-            merged = np.stack([*rows[0], *rows[1], confidence[0]]).reshape(self.shape.n_heads * n_bands, -1)
-            weights[f"heads_{part}"] = merged if part == "weight" else merged[:, 0]
-        self.core.load_state_dict(with_weights(self.shape, weights).core.state_dict())
+        def told(x: Tensor) -> Tensor:
+            between = (1,) * (x.ndim - 2 - before)
+            scale, shift = (next(parts).view(len(said), *between, -1) for _ in ("scale", "shift"))
+            return x * (1 + scale) + shift
+
+        return self.core(features, told)
+
+
+def for_one_talker(model: Model) -> dict[str, np.ndarray]:
+    """Weights of a network whose heads say of one talker what those of `model` say of theirs on average."""
+    shape, weights = model.shape, dict(model.weights)
+
+    def merged(heads: np.ndarray) -> np.ndarray:
+        """(n_heads, ...) of all sources, of two."""
+        masks, ratios, confidence = np.split(heads, (shape.n_src, 2 * shape.n_src))
+        return np.stack([of for some in (masks, ratios) for of in (some[:-1].mean(0), some[-1])] + [confidence[0]])
+
+    if not shape.channels:
+        for name in ("heads_weight", "heads_bias"):
+            heads = merged(weights[name].reshape(shape.n_heads, shape.bands_out, -1))
+            weights[name] = heads.reshape(-1, *weights[name].shape[1:])
+        return weights
+    for name in ("heads.weight", "heads.bias", "heads_place"):  # band by band
+        heads = weights[name].reshape(-1, shape.n_heads, *weights[name].shape[1:]).swapaxes(0, 1)
+        weights[name] = merged(heads).swapaxes(0, 1).reshape(-1, *weights[name].shape[1:])
+    return weights
 
 
 def export_told(network: ToldNetwork, path: Path, manifest: dict[str, Any], dtype: Any = np.float16) -> None:
@@ -108,7 +116,7 @@ def export_told(network: ToldNetwork, path: Path, manifest: dict[str, Any], dtyp
             parameter.copy_(torch.from_numpy(parameter.numpy().astype(dtype).astype(np.float32)))
         spectra = golden_spectra()
         voice = stored.encoder(stored.features(complex_frames(spectra)[None]))[0].numpy()
-    state = {name.replace(".", "_"): value.numpy().astype(dtype) for name, value in stored.state_dict().items()}
+    state = {_stored(name): value.numpy().astype(dtype) for name, value in stored.state_dict().items()}
     others = {name: value for name, value in state.items() if name.startswith(("encoder", "modulation"))}
     encoder = stored.encoder
     write_voices(
@@ -123,3 +131,8 @@ def export_told(network: ToldNetwork, path: Path, manifest: dict[str, Any], dtyp
             voice,
         ),
     )
+
+
+def _stored(name: str) -> str:
+    """A name of PyTorch in the file."""
+    return name.replace(".", "_")

@@ -51,14 +51,15 @@ class _Layer(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor, w_in: Tensor, w_hid: Tensor, b_in: Tensor, b_hid: Tensor) -> Tensor:
         n_steps, n_batch, _ = x.shape
         n = w_hid.shape[-1]
-        gates = torch.addmm(b_in, x.flatten(0, 1), w_in.t()).view(n_steps, n_batch, 3 * n)
+        gates = (x.flatten(0, 1) @ w_in.t()).view(n_steps, n_batch, 3 * n)
+        biases = torch.cat([(b_in + b_hid)[: 2 * n], b_in[2 * n :], b_hid[2 * n :]])
         hidden = torch.empty(n_steps + 1, n_batch, n)
         hidden[0] = 0
         recalled, within = torch.empty(n_steps, n_batch, n), torch.empty(n_batch, 3 * n)
         transposed = w_hid.t().contiguous()
-        arrays = gates.numpy(), recalled.numpy(), hidden.numpy(), within.numpy()
+        arrays = gates.numpy(), recalled.numpy(), hidden.numpy(), within.numpy(), biases.numpy()
         for t, before in enumerate(hidden[:-1].unbind()):
-            torch.addmm(b_hid, before, transposed, out=within)
+            torch.mm(before, transposed, out=within)
             gates_forward(*arrays, t)
         ctx.kept = x, w_in, w_hid, gates, recalled, hidden
         return hidden[1:]
@@ -74,31 +75,34 @@ class _Layer(torch.autograd.Function):
         for t in reversed(range(n_steps)):
             gates_backward(*arrays, t)
             carry.addmm_(gates[t], w_hid)
-        within, new = gates.flatten(0, 1), recalled.flatten(0, 1)
-        into = torch.cat([within[:, : 2 * n], new], 1)
+        within, new, x = gates.flatten(0, 1), recalled.flatten(0, 1), x.flatten(0, 1)
+        both = within[:, : 2 * n]
+        sums = within.sum(0)
         return (
-            (into @ w_in).view_as(x),
-            into.t() @ x.flatten(0, 1),
+            (both @ w_in[: 2 * n]).addmm_(new, w_in[2 * n :]).view(n_steps, n_batch, -1),
+            torch.cat([both.t() @ x, new.t() @ x]),
             within.t() @ hidden[:-1].flatten(0, 1),
-            into.sum(0),
-            within.sum(0),
+            torch.cat([sums[: 2 * n], new.sum(0)]),
+            sums,
         )
 
 
 @kernel
-def gates_forward(gates, recalled, hidden, within, t):
+def gates_forward(gates, recalled, hidden, within, biases, t):
     """One step of a layer.
 
     Parameters
     ----------
     gates : ndarray, float32, (n_steps, batch, 3 * n)
-        What comes from the input, in the order reset, update, new; at `t` replaced by the gates.
+        What comes from the input without biases, in the order reset, update, new; at `t` replaced by the gates.
     recalled : ndarray, float32, (n_steps, batch, n)
         Overwritten at `t` by what the reset gate is applied to.
     hidden : ndarray, float32, (n_steps + 1, batch, n)
         Read at `t`, overwritten at `t + 1`.
     within : ndarray, float32, (batch, 3 * n)
-        What comes from the hidden state. Read only.
+        What comes from the hidden state, without biases, too. Read only.
+    biases : ndarray, float32, (4 * n,)
+        Of reset, update, new and of what is recalled. Read only.
     t : int
     """
     n_batch, n = recalled.shape[1:]
@@ -106,10 +110,10 @@ def gates_forward(gates, recalled, hidden, within, t):
         row = t * n_batch + b
         g, h, w = row * 3 * n, row * n, b * 3 * n
         for i in range(0, n, LANES):
-            reset = sigmoid(load(gates, g + i) + load(within, w + i))
-            update = sigmoid(load(gates, g + n + i) + load(within, w + n + i))
-            memory = load(within, w + 2 * n + i)
-            new = tanh(multiply_add(reset, memory, load(gates, g + 2 * n + i)))
+            reset = sigmoid(load(gates, g + i) + load(within, w + i) + load(biases, i))
+            update = sigmoid(load(gates, g + n + i) + load(within, w + n + i) + load(biases, n + i))
+            memory = load(within, w + 2 * n + i) + load(biases, 3 * n + i)
+            new = tanh(multiply_add(reset, memory, load(gates, g + 2 * n + i) + load(biases, 2 * n + i)))
             store(gates, g + i, reset)
             store(gates, g + n + i, update)
             store(gates, g + 2 * n + i, new)

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from rtsep.config import StreamConfig
 from rtsep.estimators.features import extract_all_features, prepare_features
 from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, Shape, write_model
-from rtsep.training.dual_path import DualPath
+from rtsep.training.dual_path import DualPath, Told, as_it_is
 from rtsep.training.expansion import CONFIG, to_bins
 from rtsep.training.gru import GRU
 
@@ -43,10 +43,12 @@ class Recurrent(nn.Module):
                     nn.init.orthogonal_(gate)
                 getattr(self.gru, f"bias_hh_l{layer}")[shape.hidden : 2 * shape.hidden] = 1.0
 
-    def forward(self, features: Tensor) -> Tensor:
-        """Of features (batch, n_frames, n_features)."""
-        x = nn.functional.leaky_relu(self.dense(features), LEAK)
-        return self.heads(self.gru(x) + x).unflatten(-1, (self.shape.n_heads, self.shape.bands_out))
+    def forward(self, features: Tensor, told: Told = as_it_is) -> Tensor:
+        """Of features (batch, n_frames, n_features); `told` changes (batch, n_frames, hidden)."""
+        first = x = nn.functional.leaky_relu(told(self.dense(features)), LEAK)
+        for layer in range(self.shape.n_layers):
+            x = self.gru.layer(told(x) if layer else x, layer)
+        return self.heads(told(x + first)).unflatten(-1, (self.shape.n_heads, self.shape.bands_out))
 
 
 class Network(nn.Module):
@@ -138,10 +140,15 @@ def weights_of(network: Network, dtype: Any = np.float32) -> dict[str, np.ndarra
 def with_weights(shape: Shape, weights: dict[str, np.ndarray]) -> Network:
     """A network with weights named as in the model file."""
     network = Network(shape)
-    names = names_of(shape)
-    state = {names[name]: torch.from_numpy(value.astype(np.float32)) for name, value in weights.items()}
-    network.core.load_state_dict(state)
+    set_weights(network, weights)
     return network
+
+
+def set_weights(network: Network, weights: dict[str, np.ndarray]) -> None:
+    """Give a network all of its weights, named as in the model file; others are not looked at."""
+    names = names_of(network.shape)
+    state = {names[name]: torch.from_numpy(weights[name].astype(np.float32)) for name in names}
+    network.core.load_state_dict(state)
 
 
 def names_of(shape: Shape) -> dict[str, str]:

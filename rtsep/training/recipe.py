@@ -239,7 +239,8 @@ class Recipe:
         Which score makes the best model; "heard": that of the masks or that after online MISI, whichever is better;
         "all": the masks by SI-SDR, PESQ and ESTOI together (`rtsep.training.train.Scores`).
     start : str
-        A model file, or the name of a shipped one, whose weights the training begins with; by default random ones.
+        A model file, or the name of a shipped one, whose weights the training begins with; by default random ones. With
+        `enrolment` also a file of voices.
     keep : float
         Share of the weights of `start` in those that are validated and written: what is new is learned, what was known
         before is not lost (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022, eq. 1).
@@ -279,8 +280,8 @@ class Recipe:
             raise ConfigError(f"keep={self.keep}, but there is no start")
         if bool(self.teacher) != any(stage.distil for stage in self.stages):
             raise ConfigError("a teacher and stages with distil need each other")
-        if self.enrolment and (self.mixtures.talkers != 1 or self.network.channels):
-            raise ConfigError("[enrolment] is for one talker, and networks of GRUs alone")
+        if self.enrolment and self.mixtures.talkers != 1:
+            raise ConfigError("[enrolment] is for one talker")
         _check("seed", self.seed, 0, 2**63 - 1)
         _check("epoch", self.epoch, 1, 1_000_000)
         _check("validation", self.validation, 1, 10_000)

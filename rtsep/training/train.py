@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rtsep import __version__
 from rtsep.config import ConfigError
+from rtsep.estimators.enrolment import Voices
 from rtsep.estimators.model_file import Model
 from rtsep.training.checkpoint import read_checkpoint, write_checkpoint
 from rtsep.training.corpus import SR
@@ -80,7 +81,7 @@ class Training:
         Threads. On the CPU batches are split among them, so that another number gives other roundings; a resumed
         training keeps that of its start.
     start, teacher : Model, optional
-        Weights to start from, and a network to learn from.
+        Weights to start from, `Voices` if the recipe has an enrolment, and a network to learn from.
 
     Raises
     ------
@@ -107,19 +108,21 @@ class Training:
         output: Path,
         data: dict[str, Any],
         jobs: int = 2,
-        start: Model | None = None,
+        start: Model | Voices | None = None,
         teacher: Model | None = None,
     ) -> None:
         torch.set_num_threads(1)
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.recipe, self.mixer, self.output, self.data, self.jobs = recipe, mixer, output, data, jobs
         self.start = start.sha256 if start else None
+        self.goes_on = isinstance(start, Voices if recipe.enrolment else Model)
         self.taught_by = teacher.sha256 if teacher else None
         torch.manual_seed(recipe.seed)
         network: Network
         if recipe.enrolment:
             network = ToldNetwork(recipe.network, recipe.enrolment, start)
         else:
+            assert not isinstance(start, Voices)
             network = with_weights(start.shape, start.weights) if start else self.network_class(recipe.network)
         self.network = network.to(self.device)
         self.average = deepcopy(self.network)
@@ -225,7 +228,7 @@ class Training:
             report(entry | {"hours": done.elapsed_s / 3600})
 
         with ThreadPoolExecutor(self.jobs) as pool:
-            if self.start and not done.history and not recipe.enrolment:  # what is no better than this is not kept
+            if self.goes_on and not done.history:  # what is no better than this is not kept
                 score({"step": 0, "stage": "before"})
             while done.step < recipe.steps and done.elapsed_s < seconds and not stopped():
                 stage, local = stage_at(recipe, done.step)
