@@ -41,7 +41,7 @@ from rtsep.kernels.network import (
     sigmoid,
     tanh,
 )
-from rtsep.kernels.rows import affine_rows, narrow_panels
+from rtsep.kernels.rows import affine_rows, affine_rows_int8, narrow_panels
 from rtsep.kernels.simd import limit, load, store
 from rtsep.phase import MISI, OMISI
 
@@ -102,10 +102,10 @@ def features_of(shape: Shape, frames: np.ndarray, config: StreamConfig = CONFIG)
     return features
 
 
-def heads(model, frames: np.ndarray) -> np.ndarray:
+def heads(model, frames: np.ndarray, weights: str = "float32") -> np.ndarray:
     """What the kernels make of consecutive frames, (n_frames, n_heads, bands_out)."""
     out = np.zeros((len(frames), model.shape.n_heads, model.shape.bands_out), np.float32)
-    run_all(prepare_network(model), features_of(model.shape, frames), out)
+    run_all(prepare_network(model, 1, weights), features_of(model.shape, frames), out)
     return out
 
 
@@ -189,6 +189,17 @@ def test_tanh_and_sigmoid_are_exact_to_2e_7_and_know_no_nan():
     assert np.array_equal(c, np.clip(exact, -1, 2).astype(np.float32))
 
 
+def test_int8_is_the_network_of_weights_that_were_rounded(model):
+    frames = spectra(scene(4_000), CONFIG)
+    rounded = {}
+    for name, weight in model.weights.items():
+        scale = np.abs(weight).max(-1, keepdims=True) / np.float32(127)
+        rounded[name] = np.rint(weight / scale) * scale if weight.ndim == 2 else weight
+    expected = heads(replace(model, weights=rounded), frames)
+    assert np.abs(heads(model, frames, "int8") - expected).max() < 1e-5
+    assert np.abs(heads(model, frames) - expected).max() > 1e-4
+
+
 @pytest.mark.parametrize(("n_in", "n_out"), [(1, 1), (7, 64), (33, 65), (128, 384)])
 def test_layers_equal_their_twins(n_in, n_out):
     rng = np.random.default_rng(n_in)
@@ -220,14 +231,17 @@ def test_layers_equal_their_twins(n_in, n_out):
 def test_layers_of_rows_equal_their_twins_whether_rows_overlap_or_not(n_in, n_out, step):
     rng = np.random.default_rng(n_in)
     weight, bias, x = rng.normal(size=(n_out, n_in)), rng.normal(size=n_out), rng.normal(size=2 + 7 * step + n_in)
-    packed = narrow_panels(weight, bias)
-    width = packed.shape[0] * 16
-    out = np.full((8, width + 8), np.nan, np.float32)
-    affine_rows(packed, x.astype(np.float32), 2, step, 8, out, width + 8)
-    exact = np.stack([weight @ x[2 + row * step :][:n_in] + bias for row in range(8)])
-    assert np.abs(out[:, :n_out] - exact).max() < 1e-5 * max(1, np.abs(exact).max())
-    assert (out[:, n_out:width] == 0).all()
-    assert np.isnan(out[:, width:]).all()
+    packed = np.stack([np.zeros_like(narrow_panels(weight, bias)), narrow_panels(weight, bias)])
+    width = packed.shape[1] * 16
+    scale = np.abs(weight).max(1, keepdims=True) / 127
+    rounded = scale * np.rint((weight / scale).astype(np.float32))
+    for layers, run, kept in ((packed, affine_rows, weight), (quantised(packed), affine_rows_int8, rounded)):
+        out = np.full((8, width + 8), np.nan, np.float32)
+        run(layers, 1, x.astype(np.float32), 2, step, 8, out, width + 8)
+        exact = np.stack([kept @ x[2 + row * step :][:n_in] + bias for row in range(8)])
+        assert np.abs(out[:, :n_out] - exact).max() < 1e-5 * max(1, np.abs(exact).max())
+        assert (out[:, n_out:width] == 0).all()
+        assert np.isnan(out[:, width:]).all()
 
 
 @pytest.mark.parametrize("model", [shape for shape in SHAPES if not shape.channels], ids=str, indirect=True)

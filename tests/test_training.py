@@ -765,7 +765,7 @@ def test_a_complete_training_whose_model_is_gone_gives_it_again(recordings, caps
 
 def test_validation_needs_something_to_improve(tmp_path):
     mixtures = Mixtures(noise=0.0, noise_only=0.0, rooms=0.0, clipping=0.0, pauses=0.0)
-    recipe = Recipe("tiny", network, mixtures, (STAGE,), CORPORA, validation=2, validation_s=1.0)
+    recipe = Recipe("tiny", SMALL, mixtures, (STAGE,), CORPORA, validation=2, validation_s=1.0)
     with pytest.raises(ConfigError, match="nothing can be improved"):
         Training(recipe, Mixer(mixtures, *pools(0), 0), Mixer(mixtures, *pools(10), 1), tmp_path / "m.npz", {}, 1)
 

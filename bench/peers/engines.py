@@ -34,7 +34,7 @@ class Unprocessed:
 class Rtsep:
     """This engine with its default phase recovery, one hop at a time."""
 
-    def __init__(self, estimator: str, latency_ms: float = 16) -> None:
+    def __init__(self, estimator: Any, latency_ms: float = 16) -> None:
         import rtsep
 
         self.separator = rtsep.Separator(rtsep.StreamConfig.from_ms(SR, latency_ms=latency_ms), estimator)

@@ -1,6 +1,7 @@
 """The engines of `bench/peers` by kind of sound: what each is good at, and where each fails.
 
     python bench/peers/kinds.py -o docs --speech DIR --noise DIR --music DIR [--gtcrn FILE] [--dtln FILE FILE]
+        [--model FILE ...]
 
 Writes peers_kinds.json and peers_kinds.md. 16 kHz, pieces of 5 s, the same for all engines. Steady noises: those whose
 level changes least, by the deviation of their frames of 20 ms; events those whose level changes most. Rooms: a
@@ -23,6 +24,7 @@ import measure
 from engines import SR, Rtsep, Unprocessed, find_engines
 from study import measured, parser, publish, table
 
+from rtsep.estimators import Speech
 from rtsep.evaluation.report import provenance
 from rtsep.recordings import find_recordings, read_mono
 from rtsep.training.rooms import draw_response, in_room
@@ -125,6 +127,7 @@ def measure_all(args: Any) -> dict[str, Any]:
         "unprocessed": Unprocessed,
         "rtsep speech, 16 ms": partial(Rtsep, "speech"),
         "rtsep speech, 8 ms": partial(Rtsep, "speech", 8),
+        **{f"{path.name}, {ms} ms": partial(Rtsep, Speech(path), ms) for path in args.model for ms in (16, 8)},
         **{name: make for name, make in engines.items() if name != "unprocessed" and name[:5] != "rtsep"},
     }
     engines = {name: make for name, make in engines.items() if name not in LEFT_OUT}
@@ -204,6 +207,7 @@ def main() -> None:
     for name in ("speech", "noise", "music"):
         options.add_argument(f"--{name}", type=Path, required=True, help=f"recordings of {name}")
     options.add_argument("--count", type=int, default=24, help="pieces of each kind (default: 24)")
+    options.add_argument("--model", action="append", type=Path, default=[], help="another file for speech, to compare")
     options.add_argument("--gtcrn", nargs=1, default=[], metavar="FILE", help="ONNX of streaming GTCRN")
     options.add_argument("--dtln", nargs=2, default=[], metavar="FILE", help="ONNX of both networks of DTLN, in order")
     args = options.parse_args()

@@ -22,8 +22,8 @@ from rtsep.estimators.features import ADVANCE_HZ
 from rtsep.estimators.model_file import CUES, ENCODER, LEAK, N_ADVANCES, NEIGHBOURS, SUMMARY, Model
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import constant, zeros
-from rtsep.kernels.network import PANEL, affine, gru_step, leaky_relu, panels
-from rtsep.kernels.rows import NARROW, affine_rows, gru_rows, narrow_panels
+from rtsep.kernels.network import PANEL, Quantised, affine_layer, gru_step, leaky_relu, panels, quantised
+from rtsep.kernels.rows import NARROW, gru_rows, narrow_panels, rows_layer
 from rtsep.kernels.simd import LANES, load, store
 
 Pack = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -47,23 +47,23 @@ def advance_bands(n_bands: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 class DualPathWeights(NamedTuple):
-    """In panels; float32 unless said. The first axis of what every block has is the block."""
+    """In panels; float32 unless said. The first axis of layers is the block; there is one where blocks have none."""
 
     lower: np.ndarray  # int64 (n_bands,)
     share: np.ndarray  # (n_bands,)
     heard: np.ndarray  # (n_bands,)
-    encoder: np.ndarray
+    encoder: np.ndarray | Quantised
     encoder_place: np.ndarray  # (places, channels)
-    near: np.ndarray
-    summary: np.ndarray
-    wide_into: np.ndarray
-    wide_within: np.ndarray
-    back: np.ndarray
-    lift: np.ndarray
-    each_into: np.ndarray
-    each_within: np.ndarray
-    decoder: np.ndarray
-    heads: np.ndarray
+    near: np.ndarray | Quantised
+    summary: np.ndarray | Quantised
+    wide_into: np.ndarray | Quantised
+    wide_within: np.ndarray | Quantised
+    back: np.ndarray | Quantised
+    lift: np.ndarray | Quantised
+    each_into: np.ndarray | Quantised
+    each_within: np.ndarray | Quantised
+    decoder: np.ndarray | Quantised
+    heads: np.ndarray | Quantised
     heads_place: np.ndarray  # (n_bands, n_heads)
 
 
@@ -85,8 +85,8 @@ class DualPathState(NamedTuple):
     said: np.ndarray  # scratch: the heads, n_bands values each: n_src masks, n_src ratios, confidence
 
 
-def prepare_dual_path(model: Model, n_streams: int = 1) -> DualPathState:
-    """Fresh state with the weights of a model. Not real-time safe."""
+def prepare_dual_path(model: Model, n_streams: int = 1, weights_as: str = "float32") -> DualPathState:
+    """Fresh state with the weights of a model, "float32" or "int8". Not real-time safe."""
     shape, weights = model.shape, model.weights
     n_places, n, blocks = shape.bands_in // 2, shape.channels, range(shape.n_layers)
 
@@ -96,9 +96,12 @@ def prepare_dual_path(model: Model, n_streams: int = 1) -> DualPathState:
     def gru(name: str, part: str, pack: Pack = narrow_panels) -> np.ndarray:
         return pack(weights[f"{name}.weight_{part}_l0"], weights[f"{name}.bias_{part}_l0"])
 
+    def kept(layers: list[np.ndarray]) -> np.ndarray | Quantised:
+        return quantised(np.stack(layers)) if weights_as == "int8" else constant(layers)
+
     heads = layer("heads")
-    wide_into = constant([gru(f"blocks.{i}.wide", "ih", panels) for i in blocks])
-    back = constant([layer(f"blocks.{i}.back", panels) for i in blocks])
+    wide_into = [gru(f"blocks.{i}.wide", "ih", panels) for i in blocks]
+    back = [layer(f"blocks.{i}.back", panels) for i in blocks]
     width = max(3 * n, heads.shape[0] * NARROW)
     lower, share, heard = advance_bands(shape.bands_in)
     return DualPathState(
@@ -106,18 +109,18 @@ def prepare_dual_path(model: Model, n_streams: int = 1) -> DualPathState:
             lower=constant(lower, np.int64),
             share=constant(share),
             heard=constant(heard),
-            encoder=layer("encoder"),
+            encoder=kept([layer("encoder")]),
             encoder_place=constant(weights["encoder_place"].reshape(n_places, n)),
-            near=constant([layer(f"blocks.{i}.near") for i in blocks]),
-            summary=constant([layer(f"blocks.{i}.summary") for i in blocks]),
-            wide_into=wide_into,
-            wide_within=constant([gru(f"blocks.{i}.wide", "hh", panels) for i in blocks]),
-            back=back,
-            lift=constant([layer(f"blocks.{i}.lift") for i in blocks]),
-            each_into=constant([gru(f"blocks.{i}.each", "ih") for i in blocks]),
-            each_within=constant([gru(f"blocks.{i}.each", "hh") for i in blocks]),
-            decoder=layer("decoder"),
-            heads=heads,
+            near=kept([layer(f"blocks.{i}.near") for i in blocks]),
+            summary=kept([layer(f"blocks.{i}.summary") for i in blocks]),
+            wide_into=kept(wide_into),
+            wide_within=kept([gru(f"blocks.{i}.wide", "hh", panels) for i in blocks]),
+            back=kept(back),
+            lift=kept([layer(f"blocks.{i}.lift") for i in blocks]),
+            each_into=kept([gru(f"blocks.{i}.each", "ih") for i in blocks]),
+            each_within=kept([gru(f"blocks.{i}.each", "hh") for i in blocks]),
+            decoder=kept([layer("decoder")]),
+            heads=kept([heads]),
             heads_place=constant(weights["heads_place"].reshape(shape.bands_in, shape.n_heads)),
         ),
         hidden=zeros((n_streams, shape.n_layers, shape.hidden)),
@@ -128,9 +131,9 @@ def prepare_dual_path(model: Model, n_streams: int = 1) -> DualPathState:
         near=zeros((n_places, n)),
         rows=zeros((n_places, width)),
         more=zeros((n_places, width)),
-        summary=zeros(back.shape[1] * PANEL),
-        a=zeros(wide_into.shape[1] * PANEL),
-        b=zeros(wide_into.shape[1] * PANEL),
+        summary=zeros(back[0].shape[0] * PANEL),
+        a=zeros(wide_into[0].shape[0] * PANEL),
+        b=zeros(wide_into[0].shape[0] * PANEL),
         said=zeros(shape.n_heads * shape.bands_out),
     )
 
@@ -164,15 +167,15 @@ def run_dual_path(network, stream):
             below, above = features[low + part * N_ADVANCES], features[low + part * N_ADVANCES + 1]
             cues[edge + band, 2 + part] = scale * (below + up * (above - below))
     inner = frame.reshape(frame.size)[n:]  # without the zeros before the first place
-    affine_rows(weights.encoder, cues, 0, 2 * CUES, n_places, inner, n)
+    rows_layer(weights.encoder, 0, cues, 0, 2 * CUES, n_places, inner, n)
     for i in range(0, n_places * n, LANES):
         store(inner, i, load(inner, i) + load(weights.encoder_place, i))
     leaky_relu(inner, n_places * n, slope)
     line, summary = near.reshape(near.size), network.summary
     for block in range(wide.shape[0]):
-        affine_rows(weights.near[block], frame, 0, n, n_places, near, n)
+        rows_layer(weights.near, block, frame, 0, n, n_places, near, n)
         leaky_relu(line, near.size, slope)
-        affine_rows(weights.summary[block], near, 0, n, n_places, rows, NARROW)
+        rows_layer(weights.summary, block, near, 0, n, n_places, rows, NARROW)
         flat = rows.reshape(rows.size)
         for place in range(n_places):
             for i in range(SUMMARY):
@@ -188,17 +191,17 @@ def run_dual_path(network, stream):
             network.a,
             network.b,
         )
-        affine(weights.back, block, wide, block * wide.shape[1], wide.shape[1], summary)
-        affine_rows(weights.lift[block], summary, 0, SUMMARY, n_places, rows, n)
+        affine_layer(weights.back, block, wide, block * wide.shape[1], wide.shape[1], summary)
+        rows_layer(weights.lift, block, summary, 0, SUMMARY, n_places, rows, n)
         for i in range(0, near.size, LANES):
             store(near, i, load(near, i) + load(rows, i))
-        gru_rows(weights.each_into[block], weights.each_within[block], near, 0, n, each[block], rows, more)
+        gru_rows(weights.each_into, weights.each_within, block, near, 0, n, each[block], rows, more)
         for i in range(0, near.size, LANES):
             store(inner, i, load(inner, i) + load(each[block], i))
-    affine_rows(weights.decoder, frame, 0, n, n_places, near, n)
+    rows_layer(weights.decoder, 0, frame, 0, n, n_places, near, n)
     leaky_relu(line, near.size, slope)
-    width = weights.heads.shape[0] * NARROW
-    affine_rows(weights.heads, near, 0, n, n_places, rows, width)
+    width = -(-2 * n_heads // NARROW) * NARROW
+    rows_layer(weights.heads, 0, near, 0, n, n_places, rows, width)
     flat = rows.reshape(rows.size)
     for band in range(n_bands):
         at = band // 2 * width + band % 2 * n_heads

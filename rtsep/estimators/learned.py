@@ -97,9 +97,7 @@ def trained_for(window_s: float, hop_s: float, model_hop_ms: int = SHIPPED_HOP_M
 def prepare_network(model: Model, n_streams: int = 1, weights_as: str = "float32") -> NetworkState | DualPathState:
     """Fresh state with the weights of a model. Not real-time safe."""
     if model.shape.channels:
-        if weights_as != "float32":
-            raise ConfigError(f"weights={weights_as!r} is for networks of one recurrence; this one has two paths")
-        return prepare_dual_path(model, n_streams)
+        return prepare_dual_path(model, n_streams, weights_as)
     shape, weights = model.shape, model.weights
 
     def layer(name: str) -> np.ndarray:
