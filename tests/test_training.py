@@ -44,7 +44,7 @@ from rtsep.training.expansion import expansion_matrix
 from rtsep.training.framing import framing, magnitude_of
 from rtsep.training.loudness import disturbance
 from rtsep.training.mixer import Mixer
-from rtsep.training.network import CONFIG, Heads, Network, export, weights_of, with_weights
+from rtsep.training.network import CONFIG, Heads, Network, export, weights_for, weights_of, with_weights
 from rtsep.training.recipe import SHIPPED, Corpus, Enrolment, Mixtures, Recipe, Stage
 from rtsep.training.spectral_loss import plain_spectral_losses, spectral_losses
 from rtsep.training.train import MOST_MIXTURES, Training, checkpoint_of, learning_rate
@@ -702,6 +702,19 @@ def test_a_resumed_training_whose_model_is_gone_writes_the_next_one_however_good
     again.resume()
     again.run()
     assert read_model(tmp_path / "m.npz").manifest["step"] > 1
+
+
+@pytest.mark.parametrize("channels", [0, 16])
+def test_what_a_start_says_of_one_talker_is_said_of_two(channels, tmp_path):
+    both = {"bands_out": SMALL.bands_in, "advance_cue": True, "channels": channels} if channels else {}
+    shape = replace(SMALL, **both)
+    start = read_model(random_model(tmp_path / "start.npz", shape, Speech.sources))
+    two = with_weights(replace(shape, n_src=3), weights_for(start, 3))
+    features = torch.randn(2, 5, shape.n_features)
+    with torch.no_grad():
+        mask, rest, ratio, rest_ratio, confidence = with_weights(shape, start.weights).say(features).unbind(2)
+        expected = torch.stack([mask, mask, rest, ratio, ratio, rest_ratio, confidence], 2)
+        torch.testing.assert_close(two.say(features), expected)
 
 
 @pytest.mark.parametrize("channels", [0, 16])

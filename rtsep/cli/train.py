@@ -256,11 +256,8 @@ def _start_of(recipe: Recipe) -> Model | Voices | None:
         assert recipe.enrolment
         of_start += (start.voice, start.channels)
         expected += (recipe.enrolment.voice, recipe.enrolment.channels)
-    elif recipe.enrolment:  # of however many talkers, one is made
+    else:  # of however many talkers
         expected = (replace(recipe.network, n_src=start.shape.n_src),)
-    else:
-        of_start += (start.sources,)
-        expected += (recipe.mixtures.sources,)
     if of_start != expected:
         raise ConfigError(f"recipe {recipe.name!r}: the network is not that of its start, {recipe.start}")
     return start

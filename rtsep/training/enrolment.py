@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from rtsep.estimators.enrolment import CONTEXT, LEAST_DEVIATION, STRIDE, Voices, modulations, write_voices
 from rtsep.estimators.model_file import LEAK, Model, Shape
-from rtsep.training.network import Network, complex_frames, golden_spectra, set_weights, weights_of
+from rtsep.training.network import Network, complex_frames, golden_spectra, set_weights, weights_for, weights_of
 from rtsep.training.recipe import Enrolment
 
 
@@ -67,7 +67,7 @@ class ToldNetwork(Network):
         nn.init.zeros_(self.modulation.weight)
         nn.init.zeros_(self.modulation.bias)
         if start:
-            set_weights(self, start.weights if isinstance(start, Voices) else for_one_talker(start))
+            set_weights(self, start.weights if isinstance(start, Voices) else weights_for(start, shape.n_src))
         if isinstance(start, Voices):
             others = {name: start.weights[_stored(name)] for name in self.state_dict() if not name.startswith("core.")}
             self.load_state_dict({name: torch.from_numpy(value) for name, value in others.items()}, strict=False)
@@ -86,26 +86,6 @@ class ToldNetwork(Network):
             return x * (1 + scale) + shift
 
         return self.core(features, told)
-
-
-def for_one_talker(model: Model) -> dict[str, np.ndarray]:
-    """Weights of a network whose heads say of one talker what those of `model` say of theirs on average."""
-    shape, weights = model.shape, dict(model.weights)
-
-    def merged(heads: np.ndarray) -> np.ndarray:
-        """(n_heads, ...) of all sources, of two."""
-        masks, ratios, confidence = np.split(heads, (shape.n_src, 2 * shape.n_src))
-        return np.stack([of for some in (masks, ratios) for of in (some[:-1].mean(0), some[-1])] + [confidence[0]])
-
-    if not shape.channels:
-        for name in ("heads_weight", "heads_bias"):
-            heads = merged(weights[name].reshape(shape.n_heads, shape.bands_out, -1))
-            weights[name] = heads.reshape(-1, *weights[name].shape[1:])
-        return weights
-    for name in ("heads.weight", "heads.bias", "heads_place"):  # band by band
-        heads = weights[name].reshape(-1, shape.n_heads, *weights[name].shape[1:]).swapaxes(0, 1)
-        weights[name] = merged(heads).swapaxes(0, 1).reshape(-1, *weights[name].shape[1:])
-    return weights
 
 
 def export_told(network: ToldNetwork, path: Path, manifest: dict[str, Any], dtype: Any = np.float16) -> None:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from rtsep.config import StreamConfig
 from rtsep.estimators.features import extract_all_features, prepare_features
-from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, Shape, write_model
+from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, Model, Shape, write_model
 from rtsep.training.dual_path import DualPath, Told, as_it_is
 from rtsep.training.expansion import CONFIG, to_bins
 from rtsep.training.gru import GRU
@@ -149,6 +149,24 @@ def set_weights(network: Network, weights: dict[str, np.ndarray]) -> None:
     names = names_of(network.shape)
     state = {names[name]: torch.from_numpy(weights[name].astype(np.float32)) for name in names}
     network.core.load_state_dict(state)
+
+
+def weights_for(model: Model, n_src: int) -> dict[str, np.ndarray]:
+    """Weights of a network of `n_src` sources, whose heads say of each talker what `model` says of its on average."""
+    shape, weights = model.shape, dict(model.weights)
+    if n_src == shape.n_src:
+        return weights
+    # Where the heads of a band, or the bands of a head, lie together.
+    axis = 1 if shape.channels else 0
+    for name in ("heads.weight", "heads.bias", "heads_place") if shape.channels else ("heads_weight", "heads_bias"):
+        weight = weights[name]
+        of_heads = (-1, shape.n_heads) if shape.channels else (shape.n_heads, -1)
+        masks, ratios, confidence = np.split(
+            np.moveaxis(weight.reshape(*of_heads, *weight.shape[1:]), axis, 0), (shape.n_src, 2 * shape.n_src)
+        )
+        said = [x for of in (masks, ratios) for x in (*(n_src - 1) * [of[:-1].mean(0)], of[-1])]
+        weights[name] = np.moveaxis(np.stack([*said, *confidence]), 0, axis).reshape(-1, *weight.shape[1:])
+    return weights
 
 
 def names_of(shape: Shape) -> dict[str, str]:

@@ -239,8 +239,9 @@ class Recipe:
         Which score makes the best model; "heard": that of the masks or that after online MISI, whichever is better;
         "all": the masks by SI-SDR, PESQ and ESTOI together (`rtsep.training.train.Scores`).
     start : str
-        A model file, or the name of a shipped one, whose weights the training begins with; by default random ones. With
-        `enrolment` also a file of voices.
+        A model file, or the name of a shipped one, whose weights the training begins with; by default random ones.
+        Its layers are those of `network`; where its talkers are more or fewer, what it says of them on average is said
+        of each. With `enrolment` also a file of voices.
     keep : float
         Share of the weights of `start` in those that are validated and written: what is new is learned, what was known
         before is not lost (Wortsman et al., Robust fine-tuning of zero-shot models, CVPR 2022, eq. 1).

@@ -26,7 +26,7 @@ from rtsep.training.enrolment import ToldNetwork, export_told
 from rtsep.training.framing import framing
 from rtsep.training.losses import losses
 from rtsep.training.mixer import Mixer
-from rtsep.training.network import Network, export, with_weights
+from rtsep.training.network import Network, export, set_weights, weights_for, with_weights
 from rtsep.training.optimizer import optimizers_of, set_learning_rate
 from rtsep.training.recipe import Recipe, Stage
 from rtsep.training.validation import Scores, of_mixtures, validate
@@ -123,7 +123,9 @@ class Training:
             network = ToldNetwork(recipe.network, recipe.enrolment, start)
         else:
             assert not isinstance(start, Voices)
-            network = with_weights(start.shape, start.weights) if start else self.network_class(recipe.network)
+            network = self.network_class(recipe.network)
+            if start:
+                set_weights(network, weights_for(start, recipe.network.n_src))
         self.network = network.to(self.device)
         self.average = deepcopy(self.network)
         self.before = deepcopy(self.network)  # what `keep` keeps
