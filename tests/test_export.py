@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from models import tiny_dual_path
 from signals import voices
 
 import rtsep
@@ -85,6 +86,8 @@ NATIVE = [
     ("denoise", OMISI(n_iter=2, lookahead=1), 48000, 2),
     ("speech", None, 16000, 1),
     (Speech(weights="int8"), None, 16000, 1),
+    (Speech(tiny_dual_path(Speech)), None, 16000, 1),
+    (Speech(tiny_dual_path(Speech), weights="int8"), None, 16000, 1),
     ("talkers", None, 48000, 1),
     ("hpss", None, 48000, 1),
 ]

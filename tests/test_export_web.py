@@ -16,6 +16,7 @@ import pytest
 import soundfile as sf
 from browser import browser, require_browser
 from jackd import needs
+from models import tiny_dual_path
 from signals import voices
 
 import rtsep
@@ -49,6 +50,7 @@ CASES = [
     ("denoise", OMISI(n_iter=5), 16000, 2),
     ("speech", None, 48000, 1),
     (Speech(weights="int8"), None, 16000, 1),
+    (Speech(tiny_dual_path(Speech)), None, 16000, 1),
     ("hpss", None, 44100, 1),
 ]
 

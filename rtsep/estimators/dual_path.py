@@ -75,9 +75,9 @@ class DualPathState(NamedTuple):
     each: np.ndarray  # (n_streams, n_layers, places, channels): of that which the places share
     features: np.ndarray  # (n_features,) scratch
     cues: np.ndarray  # (n_bands + ENCODER - 1, CUES) scratch: zeros beyond the ends
-    frame: np.ndarray  # (places + NEIGHBOURS - 1, channels) scratch: zeros beyond the ends
-    near: np.ndarray  # (places, channels) scratch
-    rows: np.ndarray  # (places, 3 * channels or the panels of the heads, whichever is more) scratch
+    frame: np.ndarray  # ((places + NEIGHBOURS - 1) * channels,) scratch: zeros beyond the ends
+    near: np.ndarray  # (places * channels,) scratch
+    rows: np.ndarray  # scratch: for each place 3 * channels or the panels of the heads, whichever is more
     more: np.ndarray  # as `rows`
     summary: np.ndarray  # (n_panels * PANEL,) scratch: SUMMARY values of every place
     a: np.ndarray  # scratch of the recurrence over all places
@@ -127,10 +127,10 @@ def prepare_dual_path(model: Model, n_streams: int = 1, weights_as: str = "float
         each=zeros((n_streams, shape.n_layers, n_places, n)),
         features=zeros(shape.n_features),
         cues=zeros((shape.bands_in + ENCODER - 1, CUES)),
-        frame=zeros((n_places + NEIGHBOURS - 1, n)),
-        near=zeros((n_places, n)),
-        rows=zeros((n_places, width)),
-        more=zeros((n_places, width)),
+        frame=zeros((n_places + NEIGHBOURS - 1) * n),
+        near=zeros(n_places * n),
+        rows=zeros(n_places * width),
+        more=zeros(n_places * width),
         summary=zeros(back[0].shape[0] * PANEL),
         a=zeros(wide_into[0].shape[0] * PANEL),
         b=zeros(wide_into[0].shape[0] * PANEL),
@@ -155,7 +155,7 @@ def run_dual_path(network, stream):
     """
     weights, features, said = network.weights, network.features, network.said
     cues, frame, near, rows, more = network.cues, network.frame, network.near, network.rows, network.more
-    n_places, n = near.shape
+    n_places, n = weights.encoder_place.shape
     n_bands, n_heads = weights.heads_place.shape
     wide, each = network.hidden[stream], network.each[stream]
     slope = np.float32(LEAK)
@@ -166,20 +166,19 @@ def run_dual_path(network, stream):
         for part in range(2):
             below, above = features[low + part * N_ADVANCES], features[low + part * N_ADVANCES + 1]
             cues[edge + band, 2 + part] = scale * (below + up * (above - below))
-    inner = frame.reshape(frame.size)[n:]  # without the zeros before the first place
+    inner = frame[n:]  # without the zeros before the first place
     rows_layer(weights.encoder, 0, cues, 0, 2 * CUES, n_places, inner, n)
     for i in range(0, n_places * n, LANES):
         store(inner, i, load(inner, i) + load(weights.encoder_place, i))
     leaky_relu(inner, n_places * n, slope)
-    line, summary = near.reshape(near.size), network.summary
+    summary = network.summary
     for block in range(wide.shape[0]):
         rows_layer(weights.near, block, frame, 0, n, n_places, near, n)
-        leaky_relu(line, near.size, slope)
+        leaky_relu(near, near.size, slope)
         rows_layer(weights.summary, block, near, 0, n, n_places, rows, NARROW)
-        flat = rows.reshape(rows.size)
         for place in range(n_places):
             for i in range(SUMMARY):
-                summary[place * SUMMARY + i] = flat[place * NARROW + i]
+                summary[place * SUMMARY + i] = rows[place * NARROW + i]
         gru_step(
             weights.wide_into,
             weights.wide_within,
@@ -199,11 +198,10 @@ def run_dual_path(network, stream):
         for i in range(0, near.size, LANES):
             store(inner, i, load(inner, i) + load(each[block], i))
     rows_layer(weights.decoder, 0, frame, 0, n, n_places, near, n)
-    leaky_relu(line, near.size, slope)
+    leaky_relu(near, near.size, slope)
     width = -(-2 * n_heads // NARROW) * NARROW
     rows_layer(weights.heads, 0, near, 0, n, n_places, rows, width)
-    flat = rows.reshape(rows.size)
     for band in range(n_bands):
         at = band // 2 * width + band % 2 * n_heads
         for head in range(n_heads):
-            said[head * n_bands + band] = flat[at + head] + weights.heads_place[band, head]
+            said[head * n_bands + band] = rows[at + head] + weights.heads_place[band, head]
