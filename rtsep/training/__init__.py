@@ -10,5 +10,5 @@ from rtsep.errors import ConfigError
 if find_spec("torch") is None:
     raise ConfigError("training needs PyTorch: pip install 'rtsep[train]'")
 
-# PyTorch asks once, when it is first used: with huge pages a step of the dual-path network takes two thirds.
+# PyTorch asks once, when it is first used: large tensors in huge pages cost fewer page faults.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
