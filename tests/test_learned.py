@@ -32,16 +32,15 @@ from rtsep.evaluation import si_sdr
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.network import (
     affine,
-    affine_int8,
     gru_step,
     leaky_relu,
     panels,
-    quantised,
     scaled_sigmoid,
     sigmoid,
+    stacked,
     tanh,
 )
-from rtsep.kernels.rows import affine_rows, affine_rows_int8, narrow_panels
+from rtsep.kernels.rows import affine_rows, narrow_panels
 from rtsep.kernels.simd import limit, load, store
 from rtsep.phase import MISI, OMISI
 
@@ -204,15 +203,15 @@ def test_int8_is_the_network_of_weights_that_were_rounded(model):
 def test_layers_equal_their_twins(n_in, n_out):
     rng = np.random.default_rng(n_in)
     weight, bias, x = rng.normal(size=(n_out, n_in)), rng.normal(size=n_out), rng.normal(size=n_in + 3)
-    packed = np.stack([np.zeros_like(panels(weight, bias)), panels(weight, bias)])
-    out = np.full(packed.shape[1] * 64, np.nan, np.float32)
-    affine(packed, 1, x.astype(np.float32), 3, n_in, out)
+    packed = panels(weight, bias)
+    layers = [np.zeros_like(packed), packed]
+    out = np.full(packed.shape[0] * 64, np.nan, np.float32)
+    affine(stacked(layers), 1, x.astype(np.float32), 3, n_in, out)
     exact = weight @ x[3:] + bias
     assert np.abs(out[:n_out] - exact).max() < 1e-5 * max(1, np.abs(exact).max())
     assert (out[n_out:] == 0).all()
-    small = quantised(packed)
     scale = np.abs(weight).max(1) / 127
-    affine_int8(small, 1, x.astype(np.float32), 3, n_in, y := np.full_like(out, np.nan))
+    affine(stacked(layers, "int8"), 1, x.astype(np.float32), 3, n_in, y := np.full_like(out, np.nan))
     rounded = scale[:, None] * np.rint((weight / scale[:, None]).astype(np.float32))
     exact = rounded @ x[3:] + bias
     assert np.abs(y[:n_out] - exact).max() < 1e-5 * max(1, np.abs(exact).max())
@@ -231,13 +230,14 @@ def test_layers_equal_their_twins(n_in, n_out):
 def test_layers_of_rows_equal_their_twins_whether_rows_overlap_or_not(n_in, n_out, step):
     rng = np.random.default_rng(n_in)
     weight, bias, x = rng.normal(size=(n_out, n_in)), rng.normal(size=n_out), rng.normal(size=2 + 7 * step + n_in)
-    packed = np.stack([np.zeros_like(narrow_panels(weight, bias)), narrow_panels(weight, bias)])
-    width = packed.shape[1] * 16
+    packed = narrow_panels(weight, bias)
+    width = packed.shape[0] * 16
     scale = np.abs(weight).max(1, keepdims=True) / 127
     rounded = scale * np.rint((weight / scale).astype(np.float32))
-    for layers, run, kept in ((packed, affine_rows, weight), (quantised(packed), affine_rows_int8, rounded)):
+    for kept_as, kept in (("float32", weight), ("int8", rounded)):
         out = np.full((8, width + 8), np.nan, np.float32)
-        run(layers, 1, x.astype(np.float32), 2, step, 8, out, width + 8)
+        layers = stacked([np.zeros_like(packed), packed], kept_as)
+        affine_rows(layers, 1, x.astype(np.float32), 2, step, 8, out, width + 8)
         exact = np.stack([kept @ x[2 + row * step :][:n_in] + bias for row in range(8)])
         assert np.abs(out[:, :n_out] - exact).max() < 1e-5 * max(1, np.abs(exact).max())
         assert (out[:, n_out:width] == 0).all()

@@ -157,7 +157,7 @@ def run(args: argparse.Namespace) -> int:
             check_unseen((clip for _, clips in corpora for clip in clips), args.test, skipped)
     if args.pack:
         with progress_bar("packing") as progress:
-            write_pack(args.output, loaded, progress)
+            write_pack(args.output, loaded, jobs, progress)
         hours = (
             sum(clip.samples.size for some in loaded.values() for _, clips in some for clip in clips) / 16_000 / 3600
         )

@@ -22,8 +22,8 @@ from rtsep.estimators.features import ADVANCE_HZ
 from rtsep.estimators.model_file import CUES, ENCODER, LEAK, N_ADVANCES, NEIGHBOURS, SUMMARY, Model
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import constant, zeros
-from rtsep.kernels.network import PANEL, Quantised, affine_layer, gru_step, leaky_relu, panels, quantised
-from rtsep.kernels.rows import NARROW, gru_rows, narrow_panels, rows_layer
+from rtsep.kernels.network import PANEL, Layers, affine, gru_step, leaky_relu, panels, stacked
+from rtsep.kernels.rows import NARROW, affine_rows, gru_rows, narrow_panels
 from rtsep.kernels.simd import LANES, load, store
 
 Pack = Callable[[np.ndarray, np.ndarray], np.ndarray]
@@ -52,18 +52,18 @@ class DualPathWeights(NamedTuple):
     lower: np.ndarray  # int64 (n_bands,)
     share: np.ndarray  # (n_bands,)
     heard: np.ndarray  # (n_bands,)
-    encoder: np.ndarray | Quantised
+    encoder: Layers
     encoder_place: np.ndarray  # (places, channels)
-    near: np.ndarray | Quantised
-    summary: np.ndarray | Quantised
-    wide_into: np.ndarray | Quantised
-    wide_within: np.ndarray | Quantised
-    back: np.ndarray | Quantised
-    lift: np.ndarray | Quantised
-    each_into: np.ndarray | Quantised
-    each_within: np.ndarray | Quantised
-    decoder: np.ndarray | Quantised
-    heads: np.ndarray | Quantised
+    near: Layers
+    summary: Layers
+    wide_into: Layers
+    wide_within: Layers
+    back: Layers
+    lift: Layers
+    each_into: Layers
+    each_within: Layers
+    decoder: Layers
+    heads: Layers
     heads_place: np.ndarray  # (n_bands, n_heads)
 
 
@@ -96,8 +96,8 @@ def prepare_dual_path(model: Model, n_streams: int = 1, weights_as: str = "float
     def gru(name: str, part: str, pack: Pack = narrow_panels) -> np.ndarray:
         return pack(weights[f"{name}.weight_{part}_l0"], weights[f"{name}.bias_{part}_l0"])
 
-    def kept(layers: list[np.ndarray]) -> np.ndarray | Quantised:
-        return quantised(np.stack(layers)) if weights_as == "int8" else constant(layers)
+    def kept(layers: list[np.ndarray]) -> Layers:
+        return stacked(layers, weights_as)
 
     heads = layer("heads")
     wide_into = [gru(f"blocks.{i}.wide", "ih", panels) for i in blocks]
@@ -167,15 +167,15 @@ def run_dual_path(network, stream):
             below, above = features[low + part * N_ADVANCES], features[low + part * N_ADVANCES + 1]
             cues[edge + band, 2 + part] = scale * (below + up * (above - below))
     inner = frame[n:]  # without the zeros before the first place
-    rows_layer(weights.encoder, 0, cues, 0, 2 * CUES, n_places, inner, n)
+    affine_rows(weights.encoder, 0, cues, 0, 2 * CUES, n_places, inner, n)
     for i in range(0, n_places * n, LANES):
         store(inner, i, load(inner, i) + load(weights.encoder_place, i))
     leaky_relu(inner, n_places * n, slope)
     summary = network.summary
     for block in range(wide.shape[0]):
-        rows_layer(weights.near, block, frame, 0, n, n_places, near, n)
+        affine_rows(weights.near, block, frame, 0, n, n_places, near, n)
         leaky_relu(near, near.size, slope)
-        rows_layer(weights.summary, block, near, 0, n, n_places, rows, NARROW)
+        affine_rows(weights.summary, block, near, 0, n, n_places, rows, NARROW)
         for place in range(n_places):
             for i in range(SUMMARY):
                 summary[place * SUMMARY + i] = rows[place * NARROW + i]
@@ -190,17 +190,17 @@ def run_dual_path(network, stream):
             network.a,
             network.b,
         )
-        affine_layer(weights.back, block, wide, block * wide.shape[1], wide.shape[1], summary)
-        rows_layer(weights.lift, block, summary, 0, SUMMARY, n_places, rows, n)
+        affine(weights.back, block, wide, block * wide.shape[1], wide.shape[1], summary)
+        affine_rows(weights.lift, block, summary, 0, SUMMARY, n_places, rows, n)
         for i in range(0, near.size, LANES):
             store(near, i, load(near, i) + load(rows, i))
         gru_rows(weights.each_into, weights.each_within, block, near, 0, n, each[block], rows, more)
         for i in range(0, near.size, LANES):
             store(inner, i, load(inner, i) + load(each[block], i))
-    rows_layer(weights.decoder, 0, frame, 0, n, n_places, near, n)
+    affine_rows(weights.decoder, 0, frame, 0, n, n_places, near, n)
     leaky_relu(near, near.size, slope)
     width = -(-2 * n_heads // NARROW) * NARROW
-    rows_layer(weights.heads, 0, near, 0, n, n_places, rows, width)
+    affine_rows(weights.heads, 0, near, 0, n, n_places, rows, width)
     for band in range(n_bands):
         at = band // 2 * width + band % 2 * n_heads
         for head in range(n_heads):

@@ -32,16 +32,16 @@ from rtsep.estimators.enrolment import nobody
 from rtsep.estimators.features import FeatureState, extract_features, prepare_features
 from rtsep.estimators.model_file import LEAK, MAX_RATIO, RATIO_OFFSET, TOP_BANDS, Model, read_model
 from rtsep.kernels.jit import kernel
-from rtsep.kernels.memory import constant, zeros
+from rtsep.kernels.memory import zeros
 from rtsep.kernels.network import (
     PANEL,
-    Quantised,
-    affine_layer,
+    Layers,
+    affine,
     gru_step,
     leaky_relu,
     panels,
-    quantised,
     scaled_sigmoid,
+    stacked,
 )
 from rtsep.models import header_of
 from rtsep.phase.omisi import OMISI
@@ -59,10 +59,10 @@ ZERO, ONE = np.float32(0), np.float32(1)
 class NetworkState(NamedTuple):
     """Weights in panels, and what the network remembers; float32."""
 
-    dense: np.ndarray | Quantised  # (1, n_panels, 1 + n_features, PANEL)
-    into: np.ndarray | Quantised  # (n_layers, n_panels, 1 + hidden, PANEL)
-    within: np.ndarray | Quantised  # (n_layers, n_panels, 1 + hidden, PANEL)
-    heads: np.ndarray | Quantised  # (1, n_panels, 1 + hidden, PANEL)
+    dense: Layers
+    into: Layers
+    within: Layers
+    heads: Layers
     hidden: np.ndarray  # (n_streams, n_layers, hidden)
     features: np.ndarray  # (n_features,) scratch
     first: np.ndarray  # scratch: output of the dense layer
@@ -104,21 +104,18 @@ def prepare_network(model: Model, n_streams: int = 1, weights_as: str = "float32
         return panels(weights[f"{name}_weight"], weights[f"{name}_bias"])
 
     layers = range(shape.n_layers)
-    dense, heads = constant(layer("dense")[None]), constant(layer("heads")[None])
-    into = constant([layer(f"gru{i}_input") for i in layers])
-    within = constant([layer(f"gru{i}_hidden") for i in layers])
-    kept = quantised if weights_as == "int8" else lambda layers: layers
+    dense, heads, into = layer("dense"), layer("heads"), [layer(f"gru{i}_input") for i in layers]
     return NetworkState(
-        dense=kept(dense),
-        into=kept(into),
-        within=kept(within),
-        heads=kept(heads),
+        dense=stacked([dense], weights_as),
+        into=stacked(into, weights_as),
+        within=stacked([layer(f"gru{i}_hidden") for i in layers], weights_as),
+        heads=stacked([heads], weights_as),
         hidden=zeros((n_streams, shape.n_layers, shape.hidden)),
         features=zeros(shape.n_features),
-        first=zeros(dense.shape[1] * PANEL),
-        a=zeros(into.shape[1] * PANEL),
-        b=zeros(into.shape[1] * PANEL),
-        said=zeros(heads.shape[1] * PANEL),
+        first=zeros(dense.shape[0] * PANEL),
+        a=zeros(into[0].shape[0] * PANEL),
+        b=zeros(into[0].shape[0] * PANEL),
+        said=zeros(heads.shape[0] * PANEL),
     )
 
 
@@ -139,14 +136,14 @@ def run_recurrent(network, stream):
     """
     first, hidden, said = network.first, network.hidden[stream], network.said
     n_layers, n = hidden.shape
-    affine_layer(network.dense, 0, network.features, 0, network.features.size, first)
+    affine(network.dense, 0, network.features, 0, network.features.size, first)
     leaky_relu(first, n, np.float32(LEAK))
     gru_step(network.into, network.within, 0, first, 0, n, hidden, network.a, network.b)
     for layer in range(1, n_layers):
         gru_step(network.into, network.within, layer, hidden, (layer - 1) * n, n, hidden, network.a, network.b)
     for i in range(n):
         first[i] += hidden[n_layers - 1, i]
-    affine_layer(network.heads, 0, first, 0, n, said)
+    affine(network.heads, 0, first, 0, n, said)
 
 
 def run_raw(network, stream):

@@ -6,11 +6,10 @@ while the inputs go by, and the weights are read once from front to back.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from rtsep.kernels.jit import inlined, kernel
 from rtsep.kernels.memory import constant
@@ -31,14 +30,34 @@ def panels(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     return constant(padded.reshape(n_panels, PANEL, 1 + n_in).transpose(0, 2, 1))
 
 
+class Layers(NamedTuple):
+    """Layers of `panels`, all of one size, with a scale for each output: 1 unless the weights are of eight bits."""
+
+    values: np.ndarray  # float32 or int8, constant (n_layers, n_panels, n_in, panel)
+    rows: np.ndarray  # float32, constant (n_layers, n_panels, 2, panel): bias over scale, and scale
+
+
+def stacked(layers: Sequence[np.ndarray], kept_as: str = "float32") -> Layers:
+    """Layers of `panels`, each float32 (n_panels, 1 + n_in, panel), with their weights as "float32" or "int8".
+
+    Weights of eight bits take a quarter of the memory: the largest of each output becomes 127. Not real-time safe.
+    """
+    bias, weights = np.stack(layers)[:, :, :1], np.stack(layers)[:, :, 1:]
+    if kept_as == "float32":
+        return Layers(constant(weights), constant(np.concatenate([bias, np.ones_like(bias)], 2)))
+    largest = np.abs(weights).max(2, keepdims=True)
+    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
+    return Layers(constant(np.rint(weights / scale), np.int8), constant(np.concatenate([bias / scale, scale], 2)))
+
+
 @kernel
-def affine(weights, layer, x, at, n_in, out):
+def affine(layers, layer, x, at, n_in, out):
     """`out = bias + weight @ x`.
 
     Parameters
     ----------
-    weights : ndarray, float32, (n_layers, n_panels, 1 + n_in, PANEL)
-        Layers of `panels`. Read only.
+    layers : Layers
+        Of `panels`. Read only.
     layer : int
         The one that counts.
     x : ndarray, float32
@@ -49,61 +68,10 @@ def affine(weights, layer, x, at, n_in, out):
 
     Notes
     -----
-    Real-time safe. The sums run in the order of the inputs.
+    Real-time safe. The sums are float32 and run in the order of the inputs; they are scaled at the end.
     """
-    n_panels = weights.shape[1]
-    w = layer * n_panels * (1 + n_in) * PANEL
-    for panel in range(n_panels):
-        s0, s1, s2, s3 = load(weights, w), load(weights, w + 8), load(weights, w + 16), load(weights, w + 24)
-        s4, s5, s6, s7 = load(weights, w + 32), load(weights, w + 40), load(weights, w + 48), load(weights, w + 56)
-        w += PANEL
-        for i in range(at, at + n_in):
-            v = get(x, i)
-            s0 = multiply_add(v, load(weights, w), s0)
-            s1 = multiply_add(v, load(weights, w + 8), s1)
-            s2 = multiply_add(v, load(weights, w + 16), s2)
-            s3 = multiply_add(v, load(weights, w + 24), s3)
-            s4 = multiply_add(v, load(weights, w + 32), s4)
-            s5 = multiply_add(v, load(weights, w + 40), s5)
-            s6 = multiply_add(v, load(weights, w + 48), s6)
-            s7 = multiply_add(v, load(weights, w + 56), s7)
-            w += PANEL
-        at_out = panel * PANEL
-        store(out, at_out, s0)
-        store(out, at_out + 8, s1)
-        store(out, at_out + 16, s2)
-        store(out, at_out + 24, s3)
-        store(out, at_out + 32, s4)
-        store(out, at_out + 40, s5)
-        store(out, at_out + 48, s6)
-        store(out, at_out + 56, s7)
-
-
-class Quantised(NamedTuple):
-    """Layers of `panels` with weights of eight bits, and a scale for each output."""
-
-    values: np.ndarray  # int8, constant (n_layers, n_panels, n_in, PANEL): -127 to 127
-    rows: np.ndarray  # float32, constant (n_layers, n_panels, 2, PANEL): bias over scale, and scale
-
-
-def quantised(layers: np.ndarray) -> Quantised:
-    """Layers of `panels`, float32 (n_layers, n_panels, 1 + n_in, PANEL), in a quarter of the memory.
-
-    Each output has its own scale: its largest weight becomes 127. Not real-time safe.
-    """
-    bias, weights = layers[:, :, :1], layers[:, :, 1:]
-    largest = np.abs(weights).max(2, keepdims=True)
-    scale = np.where(largest > 0, largest / 127, 1).astype(np.float32)
-    return Quantised(
-        values=constant(np.rint(weights / scale), np.int8), rows=constant(np.concatenate([bias / scale, scale], 2))
-    )
-
-
-@kernel
-def affine_int8(weights, layer, x, at, n_in, out):
-    """`affine` for `Quantised` weights: the sums are float32, and are scaled at the end."""
-    n_panels = weights.values.shape[1]
-    values, rows = weights.values, weights.rows
+    values, rows = layers.values, layers.rows
+    n_panels = values.shape[1]
     w = layer * n_panels * n_in * PANEL
     for panel in range(n_panels):
         b = (layer * n_panels + panel) * 2 * PANEL
@@ -129,18 +97,6 @@ def affine_int8(weights, layer, x, at, n_in, out):
         store(out, o + 40, s5 * load(rows, b + 40))
         store(out, o + 48, s6 * load(rows, b + 48))
         store(out, o + 56, s7 * load(rows, b + 56))
-
-
-def affine_layer(weights, layer, x, at, n_in, out):
-    """`affine` or `affine_int8`: inside compiled code the type of the weights chooses."""
-    raise NotImplementedError("compiled code alone")
-
-
-@overload(affine_layer, inline="always")
-def _affine_layer(weights, layer, x, at, n_in, out):
-    if isinstance(weights, types.Array):
-        return lambda weights, layer, x, at, n_in, out: affine(weights, layer, x, at, n_in, out)
-    return lambda weights, layer, x, at, n_in, out: affine_int8(weights, layer, x, at, n_in, out)
 
 
 @inlined
@@ -186,9 +142,9 @@ def gru_step(into, within, layer, x, at, n_in, hidden, a, b):
 
     Parameters
     ----------
-    into : ndarray, float32, (n_layers, n_panels, 1 + n_in, PANEL), or Quantised
-        Weights and bias from the input, by `panels`. Read only.
-    within : ndarray, float32, (n_layers, n_panels, 1 + n, PANEL), or Quantised
+    into : Layers
+        Weights and bias from the input, of `panels`. Read only.
+    within : Layers
         The same from the hidden state of n units, a multiple of eight. Read only.
     layer : int
         Its row of the weights and of `hidden`.
@@ -210,8 +166,8 @@ def gru_step(into, within, layer, x, at, n_in, hidden, a, b):
     """
     n = hidden.shape[1]
     h = layer * n
-    affine_layer(into, layer, x, at, n_in, a)
-    affine_layer(within, layer, hidden, h, n, b)
+    affine(into, layer, x, at, n_in, a)
+    affine(within, layer, hidden, h, n, b)
     for i in range(0, n, LANES):
         reset = sigmoid(load(a, i) + load(b, i))
         update = sigmoid(load(a, n + i) + load(b, n + i))

@@ -8,8 +8,6 @@ one, so that each weight that is read serves four of them.
 from __future__ import annotations
 
 import numpy as np
-from numba import types
-from numba.extending import overload
 
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import constant
@@ -30,13 +28,13 @@ def narrow_panels(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
 
 
 @kernel
-def affine_rows(weights, layer, x, at, step, n_rows, out, out_step):
+def affine_rows(layers, layer, x, at, step, n_rows, out, out_step):
     """`out[r] = bias + weight @ x[r]` for each row.
 
     Parameters
     ----------
-    weights : ndarray, float32, (n_layers, n_panels, 1 + n_in, NARROW)
-        Layers of `narrow_panels`. Read only.
+    layers : rtsep.kernels.network.Layers
+        Of `narrow_panels`. Read only.
     layer : int
         The one that counts.
     x : ndarray, float32
@@ -52,42 +50,9 @@ def affine_rows(weights, layer, x, at, step, n_rows, out, out_step):
 
     Notes
     -----
-    Real-time safe. The sums run in the order of the inputs.
+    Real-time safe. The sums are float32 and run in the order of the inputs; they are scaled at the end.
     """
-    n_panels, n_in = weights.shape[1], weights.shape[2] - 1
-    for panel in range(n_panels):
-        first = (layer * n_panels + panel) * (1 + n_in) * NARROW
-        b0, b1 = load(weights, first), load(weights, first + LANES)
-        for r in range(0, n_rows, ROWS):
-            p0 = at + r * step
-            p1 = p0 + step
-            p2 = p1 + step
-            p3 = p2 + step
-            s00, s01, s10, s11, s20, s21, s30, s31 = b0, b1, b0, b1, b0, b1, b0, b1
-            w = first
-            for i in range(n_in):
-                w += NARROW
-                w0, w1 = load(weights, w), load(weights, w + LANES)
-                v0, v1, v2, v3 = get(x, p0 + i), get(x, p1 + i), get(x, p2 + i), get(x, p3 + i)
-                s00, s01 = multiply_add(v0, w0, s00), multiply_add(v0, w1, s01)
-                s10, s11 = multiply_add(v1, w0, s10), multiply_add(v1, w1, s11)
-                s20, s21 = multiply_add(v2, w0, s20), multiply_add(v2, w1, s21)
-                s30, s31 = multiply_add(v3, w0, s30), multiply_add(v3, w1, s31)
-            o = r * out_step + panel * NARROW
-            store(out, o, s00)
-            store(out, o + LANES, s01)
-            store(out, o + out_step, s10)
-            store(out, o + out_step + LANES, s11)
-            store(out, o + 2 * out_step, s20)
-            store(out, o + 2 * out_step + LANES, s21)
-            store(out, o + 3 * out_step, s30)
-            store(out, o + 3 * out_step + LANES, s31)
-
-
-@kernel
-def affine_rows_int8(weights, layer, x, at, step, n_rows, out, out_step):
-    """`affine_rows` for `rtsep.kernels.network.Quantised` layers: the sums are float32, and are scaled at the end."""
-    values, scales = weights.values, weights.rows
+    values, scales = layers.values, layers.rows
     n_panels, n_in = values.shape[1], values.shape[2]
     for panel in range(n_panels):
         first = (layer * n_panels + panel) * n_in * NARROW
@@ -120,28 +85,15 @@ def affine_rows_int8(weights, layer, x, at, step, n_rows, out, out_step):
             store(out, o + 3 * out_step + LANES, c1 * s31)
 
 
-def rows_layer(weights, layer, x, at, step, n_rows, out, out_step):
-    """`affine_rows` or `affine_rows_int8`: inside compiled code the type of the weights chooses."""
-    raise NotImplementedError("compiled code alone")
-
-
-@overload(rows_layer, inline="always")
-def _rows_layer(weights, layer, x, at, step, n_rows, out, out_step):
-    chosen = affine_rows if isinstance(weights, types.Array) else affine_rows_int8
-    return lambda weights, layer, x, at, step, n_rows, out, out_step: chosen(
-        weights, layer, x, at, step, n_rows, out, out_step
-    )
-
-
 @kernel
 def gru_rows(into, within, layer, x, at, step, hidden, a, b):
     """One step of a gated recurrent unit for each row, all with the same weights (`rtsep.kernels.network.gru_step`).
 
     Parameters
     ----------
-    into : ndarray, float32, (n_layers, n_panels, 1 + n_in, NARROW), or Quantised
-        Weights and bias from the input, by `narrow_panels`. Read only.
-    within : ndarray, float32, (n_layers, n_panels, 1 + n, NARROW), or Quantised
+    into : rtsep.kernels.network.Layers
+        Weights and bias from the input, of `narrow_panels`. Read only.
+    within : rtsep.kernels.network.Layers
         The same from the hidden state of n units, a multiple of NARROW. Read only.
     layer : int
         The one that counts.
@@ -158,8 +110,8 @@ def gru_rows(into, within, layer, x, at, step, hidden, a, b):
     Real-time safe. Whatever comes in, the gates and hence the new states stay between -1 and 1.
     """
     n_rows, n = hidden.shape
-    rows_layer(into, layer, x, at, step, n_rows, a, 3 * n)
-    rows_layer(within, layer, hidden, 0, n, n_rows, b, 3 * n)
+    affine_rows(into, layer, x, at, step, n_rows, a, 3 * n)
+    affine_rows(within, layer, hidden, 0, n, n_rows, b, 3 * n)
     for r in range(n_rows):
         g, h = r * 3 * n, r * n
         for i in range(0, n, LANES):

@@ -29,8 +29,10 @@ INDEX = "index.json"
 Loaded = list[tuple[Corpus, list[Clip]]]
 
 
-def write_pack(path: Path, loaded: Mapping[str, Loaded], progress: Callable[[int, int], None] | None = None) -> None:
-    """Write all clips, by the kind of recording."""
+def write_pack(
+    path: Path, loaded: Mapping[str, Loaded], jobs: int, progress: Callable[[int, int], None] | None = None
+) -> None:
+    """Write all clips, by the kind of recording, encoded by `jobs` threads."""
     streams = [
         (kind, corpus.name, clips)
         for kind, corpora in loaded.items()
@@ -38,11 +40,13 @@ def write_pack(path: Path, loaded: Mapping[str, Loaded], progress: Callable[[int
         for clips in _streams(every)
     ]
     part = path.with_name(f".{path.name}.part")
+    pool = ThreadPoolExecutor(jobs)
     try:
         with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as file:
             index = []
-            for i, (kind, corpus, clips) in enumerate(streams):
-                file.writestr(f"{i}.ogg", _encoded(np.concatenate([clip.samples for clip in clips])))
+            encoded = pool.map(lambda stream: _encoded(stream[2]), streams)
+            for i, ((kind, corpus, clips), data) in enumerate(zip(streams, encoded, strict=True)):
+                file.writestr(f"{i}.ogg", data)
                 kept = [(clip.name, clip.digest, clip.samples.size) for clip in clips]
                 index.append({"kind": kind, "corpus": corpus, "group": clips[0].group, "clips": kept})
                 if progress:
@@ -50,6 +54,7 @@ def write_pack(path: Path, loaded: Mapping[str, Loaded], progress: Callable[[int
             file.writestr(INDEX, json.dumps(index), zipfile.ZIP_DEFLATED)
         part.replace(path)
     finally:
+        pool.shutdown(cancel_futures=True)
         part.unlink(missing_ok=True)
 
 
@@ -92,7 +97,8 @@ def _streams(clips: Sequence[Clip]) -> Iterator[list[Clip]]:
         yield stream
 
 
-def _encoded(samples: np.ndarray) -> bytes:
+def _encoded(clips: Sequence[Clip]) -> bytes:
+    samples = np.concatenate([clip.samples for clip in clips])
     buffer = io.BytesIO()
     with sf.SoundFile(
         buffer, "w", SR, 1, format="OGG", subtype="VORBIS", compression_level=COMPRESSION
