@@ -652,7 +652,7 @@ def test_what_is_no_file_or_no_npz_is_refused(tmp_path):
 def test_the_shipped_model_takes_noise_and_leaves_speech_at_any_level_and_rate():
     path = SHIPPED / Speech.shipped
     assert path.stat().st_size < 1_500_000
-    assert read_model(path).manifest["recipe"]["name"] == "speech_finish"
+    assert read_model(path).manifest["recipe"]["name"] == "speech"
     x, sr = sf.read(SHIPPED / "noisy_speech.flac", dtype="float32")
     speech = separate(x, sr)[0]
 

@@ -236,7 +236,8 @@ class Recipe:
     validation, validation_s : int, float
         Mixtures for validation, and the length of each.
     select : {"mask", "misi", "heard", "all"}
-        Which score makes the best model; "heard": that of the masks or that after online MISI, whichever is better;
+        Which score makes the best model of a stage, which the best of the next replaces (with a `start`, of all
+        stages); "heard": that of the masks or that after online MISI, whichever is better;
         "all": the masks by SI-SDR, PESQ and ESTOI together (`rtsep.training.train.Scores`).
     start : str
         A model file, or the name of a shipped one, whose weights the training begins with; by default random ones.

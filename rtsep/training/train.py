@@ -234,6 +234,8 @@ class Training:
                 score({"step": 0, "stage": "before"})
             while done.step < recipe.steps and done.elapsed_s < seconds and not stopped():
                 stage, local = stage_at(recipe, done.step)
+                if local == 0 and not self.goes_on:  # another loss has another best
+                    done.best = -math.inf
                 total.append(self._step(pool, stage, local))
                 done.step += 1
                 done.audio_s += stage.batch * stage.seconds
