@@ -847,6 +847,16 @@ def test_what_is_kept_or_taught_needs_a_model(lines, message, recordings, capsys
     assert message in capsys.readouterr().err
 
 
+def test_the_best_model_is_one_of_the_last_stage(recordings):
+    text = TOML.replace("steps = 4", "steps = 20\nlr = 1.0")
+    spoiling = '[[stages]]\nname = "b"\nsteps = 20\nbatch = 2\nseconds = 0.5\nlr = 1.0\nsi_sdr = 0.0\n[[speech]]'
+    (recordings / "two.toml").write_text(text.replace("[[speech]]", spoiling))
+    folders = ("--speech", recordings / "speech", "--noise", recordings / "noise")
+    assert train(recordings, recordings / "two.toml", *folders) == 0
+    history = read_checkpoint(checkpoint_of(recordings / "m.npz"))["progress"]["history"]
+    assert max((e for e in history if e["stage"] == "b"), key=lambda e: e["score"])["best"]
+
+
 def test_a_teacher_has_the_bands_of_the_network(recordings, capsys):
     text = TOML.replace("[[stages]]", "[[stages]]\ndistil = 1.0", 1)
     (recordings / "more.toml").write_text(f'teacher = "speech"\n{text}')
