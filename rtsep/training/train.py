@@ -74,7 +74,8 @@ class Training:
     mixer, validation : Mixer
         Of recordings for training, and of others.
     output : Path
-        The model file: after each validation, the best model so far. Beside it a picture of the validations, *.png.
+        The model file: after each validation, the best model so far (`Recipe.select`). Beside it a picture of
+        the validations, *.png.
     data : dict
         What the recordings are, for the manifest.
     jobs : int
