@@ -14,7 +14,7 @@ import soundfile as sf
 
 from rtsep.errors import FileError
 from rtsep.reading import BLOCK, UNKNOWN_LENGTH, check_readable, read_from, sound_name
-from rtsep.staging import StagedFiles, make_folder
+from rtsep.staging import StagedFiles, make_folder, writing
 
 __all__ = ["BLOCK", "FileError", "StagedFiles", "make_folder"]  # and what stands here
 
@@ -238,15 +238,13 @@ def write_sources(
 
 @contextmanager
 def _says_what_failed(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except sf.LibsndfileError as problem:
-        reason = "disk full?" if problem.code == 2 else problem.error_string  # 2: a system call failed
-        raise FileError(f"{path} cannot be written: {reason}") from None
-    except FileError:
-        raise
-    except OSError as problem:
-        raise FileError(f"{path} cannot be written: {problem.strerror}") from None
+    """As `writing`, with what libsndfile says."""
+    with writing(path):
+        try:
+            yield
+        except sf.LibsndfileError as problem:
+            reason = "disk full?" if problem.code == 2 else problem.error_string  # 2: a system call failed
+            raise FileError(f"{path} cannot be written: {reason}") from None
 
 
 def _check_complete(path: Path, n_samples: int) -> None:

@@ -92,5 +92,5 @@ def mono(x: np.ndarray, rate: int, sr: int, label: Path | str) -> np.ndarray:
         raise FileError(f"{label}: {np.count_nonzero(~np.isfinite(x))} of its samples are not finite")
     mean = x.mean(0, dtype=float)
     if not mean.any():
-        raise FileError(f"{label}: it is silent")
+        raise FileError(f"{label}: {'its channels cancel each other' if x.any() else 'it is silent'}")
     return resample_poly(mean, sr, rate) if rate != sr else mean

@@ -30,9 +30,10 @@ def random_model(path: Path, shape: Shape, sources: tuple[str, ...], seed: int =
     return path
 
 
-def random_voices(path: Path) -> Path:
-    """A small file of random weights that enrols."""
-    rng, shape, voice, channels = np.random.default_rng(0), Shape(16, 24, 2, 32, 2, advance_cue=True, hop_ms=8), 5, 6
+def random_voices(path: Path, channels: int = 0) -> Path:
+    """A small file of random weights that enrols; with `channels`, of a dual-path network."""
+    shape = Shape(16, 24, 2, 16 if channels else 32, 2, advance_cue=True, hop_ms=8, channels=channels)
+    rng, voice, channels = np.random.default_rng(0), 5, 6
     sizes = shape.weights | encoder_weights(shape, voice, channels)
     weights = {name: rng.normal(0, size[-1] ** -0.5, size).astype(np.float32) for name, size in sizes.items()}
     spectra = rng.normal(size=(20, 2, 257)).astype(np.float32)

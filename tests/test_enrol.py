@@ -20,6 +20,7 @@ from rtsep.estimators.model_file import LEAK, read_model
 from rtsep.evaluation import si_sdr
 
 SR = 16_000
+GRUS = ("wide", "each")
 
 
 @pytest.fixture(scope="module")
@@ -56,26 +57,50 @@ def test_a_voice_is_what_its_slow_twin_hears(voices):
     assert known.hear(features) == pytest.approx(expected, abs=1e-5)
 
 
-def test_what_is_told_is_in_the_weights(voices):
-    """Scales and shifts of what the layers say, layer by layer, by the naive network."""
-    known = read_voices(voices)
-    voice = np.random.default_rng(4).uniform(-1, 1, known.voice).astype(np.float32)
+@pytest.mark.parametrize(
+    ("channels", "says", "hear"),
+    [
+        (0, ["dense_{}"], [["gru1_input_{}", "heads_{}"]]),
+        (16, ["blocks.0.near.{}", "blocks.1.near.{}"], [[f"blocks.{i}.{g}.{{}}" for g in GRUS] for i in (0, 1)]),
+    ],
+)
+def test_what_is_told_is_in_the_weights(channels, says, hear, tmp_path):
+    """Scales and shifts, layer by layer: of what the first of a block says, and of what the others hear."""
+    known = read_voices(random_voices(tmp_path / "voices.npz", channels))
+    rng = np.random.default_rng(4)
+    voice = rng.uniform(-1, 1, known.voice).astype(np.float32)
     said = known.weights["modulation_weight"] @ voice + known.weights["modulation_bias"]
     changed = known.told(voice)
-    n = known.shape.hidden
-    x = np.random.default_rng(5).normal(size=n)
-    for after, name in enumerate(("gru1_input", "heads"), 1):
-        scale, shift = 1 + said[2 * after * n :][:n], said[(2 * after + 1) * n :][:n]
-        before = known.weights[f"{name}_weight"] @ (scale * x + shift) + known.weights[f"{name}_bias"]
-        assert changed[f"{name}_weight"] @ x + changed[f"{name}_bias"] == pytest.approx(before, abs=1e-4)
-    heard = np.random.default_rng(6).normal(size=known.shape.n_features)
-    before = (1 + said[:n]) * (known.weights["dense_weight"] @ heard + known.weights["dense_bias"]) + said[n : 2 * n]
-    assert changed["dense_weight"] @ heard + changed["dense_bias"] == pytest.approx(before, abs=1e-4)
-    assert all(np.array_equal(changed[f"gru{i}_hidden_weight"], known.weights[f"gru{i}_hidden_weight"]) for i in (0, 1))
+    at, untouched = 0, set(changed)
+
+    def layer(weights, name, x):
+        kinds = ("weight_ih_l0", "bias_ih_l0") if ".wide" in name or ".each" in name else ("weight", "bias")
+        names = [name.format(kind) for kind in kinds]
+        untouched.difference_update(names)
+        return weights[names[0]] @ x + weights[names[1]]
+
+    def next_two(n):
+        nonlocal at
+        at += 2 * n
+        return 1 + said[at - 2 * n : at - n], said[at - n : at]
+
+    for speaker, listeners in zip(says, hear, strict=True):
+        x = rng.normal(size=known.weights[speaker.format("weight")].shape[1])
+        before = layer(known.weights, speaker, x)
+        scale, shift = next_two(len(before))
+        assert layer(changed, speaker, x) == pytest.approx(scale * before + shift, abs=1e-4)
+        for name in listeners:
+            kind = "weight_ih_l0" if channels else "weight"
+            x = rng.normal(size=known.weights[name.format(kind)].shape[1])
+            scale, shift = next_two(len(x))
+            assert layer(changed, name, x) == pytest.approx(layer(known.weights, name, scale * x + shift), abs=1e-4)
+    assert at == len(said)
+    assert all(np.array_equal(changed[name], known.weights[name]) for name in untouched)
 
 
-def test_a_model_of_a_person_is_an_ordinary_one(voices, anna, tmp_path):
-    model = enrol([anna], "anna", voices=voices)
+@pytest.mark.parametrize("channels", [0, 16])
+def test_a_model_of_a_person_is_an_ordinary_one(channels, anna, tmp_path):
+    model = enrol([anna], "anna", voices=random_voices(tmp_path / "voices.npz", channels))
     path = tmp_path / "anna.npz"
     write_person(path, model)
     read = read_model(path)
@@ -104,6 +129,7 @@ def test_level_and_rate_of_the_recording_do_not_matter(voices, anna):
 def test_recordings_that_say_nothing_are_refused(voices, anna, tmp_path):
     for x, said in (
         (np.zeros(SR), "silent"),
+        (np.stack([anna, -anna]), "its channels cancel each other"),
         (np.where(np.arange(3 * SR) == 7, np.nan, anna), "1 of its samples are not finite"),
     ):
         with pytest.raises(FileError, match=said):

@@ -116,7 +116,7 @@ class Training:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
         self.recipe, self.mixer, self.output, self.data, self.jobs = recipe, mixer, output, data, jobs
         self.start = start.sha256 if start else None
-        self.goes_on = isinstance(start, Voices if recipe.enrolment else Model)
+        self._goes_on = isinstance(start, Voices if recipe.enrolment else Model)
         self.taught_by = teacher.sha256 if teacher else None
         torch.manual_seed(recipe.seed)
         network: Network
@@ -231,11 +231,11 @@ class Training:
             report(entry | {"hours": done.elapsed_s / 3600})
 
         with ThreadPoolExecutor(self.jobs) as pool:
-            if self.goes_on and not done.history:  # what is no better than this is not kept
+            if self._goes_on and not done.history:  # what is no better than this is not kept
                 score({"step": 0, "stage": "before"})
             while done.step < recipe.steps and done.elapsed_s < seconds and not stopped():
                 stage, local = stage_at(recipe, done.step)
-                if local == 0 and not self.goes_on:  # another loss has another best
+                if local == 0 and not self._goes_on:  # another loss has another best
                     done.best = -math.inf
                 total.append(self._step(pool, stage, local))
                 done.step += 1
