@@ -83,7 +83,8 @@ def read_mono(path: Path, sr: int | None) -> tuple[np.ndarray, int]:
 def mono(x: np.ndarray, rate: int, sr: int, label: Path | str) -> np.ndarray:
     """Mean of the channels of a signal at `rate`, float64 (n_samples,) at `sr`.
 
-    `x` is (n_channels, n_samples) or (n_samples,). Raises `FileError`, about `label`, if it is silent or not finite.
+    `x` is (n_channels, n_samples) or (n_samples,). Raises `FileError`, about `label`, if the mean
+    is silent or a sample is not finite.
     """
     if not MIN_SR <= rate <= MAX_SR:
         raise FileError(f"{label}: its rate is {rate} Hz, not {MIN_SR} to {MAX_SR} Hz")

@@ -61,7 +61,7 @@ def test_a_voice_is_what_its_slow_twin_hears(voices):
     ("channels", "says", "hear"),
     [
         (0, ["dense_{}"], [["gru1_input_{}", "heads_{}"]]),
-        (16, ["blocks.0.near.{}", "blocks.1.near.{}"], [[f"blocks.{i}.{g}.{{}}" for g in GRUS] for i in (0, 1)]),
+        (16, ["blocks.0.near.{}", "blocks.1.near.{}"], [[f"blocks.{i}.{g}.{{}}_ih_l0" for g in GRUS] for i in (0, 1)]),
     ],
 )
 def test_what_is_told_is_in_the_weights(channels, says, hear, tmp_path):
@@ -73,11 +73,13 @@ def test_what_is_told_is_in_the_weights(channels, says, hear, tmp_path):
     changed = known.told(voice)
     at, untouched = 0, set(changed)
 
+    def heard_by(name):
+        return rng.normal(size=known.weights[name.format("weight")].shape[1])
+
     def layer(weights, name, x):
-        kinds = ("weight_ih_l0", "bias_ih_l0") if ".wide" in name or ".each" in name else ("weight", "bias")
-        names = [name.format(kind) for kind in kinds]
-        untouched.difference_update(names)
-        return weights[names[0]] @ x + weights[names[1]]
+        weight, bias = name.format("weight"), name.format("bias")
+        untouched.difference_update((weight, bias))
+        return weights[weight] @ x + weights[bias]
 
     def next_two(n):
         nonlocal at
@@ -85,13 +87,12 @@ def test_what_is_told_is_in_the_weights(channels, says, hear, tmp_path):
         return 1 + said[at - 2 * n : at - n], said[at - n : at]
 
     for speaker, listeners in zip(says, hear, strict=True):
-        x = rng.normal(size=known.weights[speaker.format("weight")].shape[1])
+        x = heard_by(speaker)
         before = layer(known.weights, speaker, x)
         scale, shift = next_two(len(before))
         assert layer(changed, speaker, x) == pytest.approx(scale * before + shift, abs=1e-4)
         for name in listeners:
-            kind = "weight_ih_l0" if channels else "weight"
-            x = rng.normal(size=known.weights[name.format(kind)].shape[1])
+            x = heard_by(name)
             scale, shift = next_two(len(x))
             assert layer(changed, name, x) == pytest.approx(layer(known.weights, name, scale * x + shift), abs=1e-4)
     assert at == len(said)

@@ -39,9 +39,9 @@ examples:
 
 A recipe names its corpora with their licences, and where to get them; each is a folder below DIR. Folders of your own,
 with a subfolder for each speaker and for each kind of noise, take their place. Speakers and noises for validation are
-taken out of the training. The model is written after each validation in which it is the best of its stage so far,
-beside it a picture of all validations, FILE.png, and a checkpoint, from which --resume goes on exactly. Ctrl-C ends the
-training after the step under way; a second one ends it at once, and loses a minute at most.
+taken out of the training. The model is written after each validation in which it is the best so far, of its stage or,
+with a start, of all; beside it a picture of all validations, FILE.png, and a checkpoint, from which --resume goes on
+exactly. Ctrl-C ends the training after the step under way; a second one ends it at once, and loses a minute at most.
 """
 
 
