@@ -7,7 +7,7 @@ if TYPE_CHECKING:
     from rtsep import estimators, factorise, phase
     from rtsep.choose import list_estimators, list_phases
     from rtsep.config import StreamConfig
-    from rtsep.dds import dictionary_search
+    from rtsep.dds import dictionary_search as dictionary_search
     from rtsep.engine.gate import Gate
     from rtsep.engine.output import Output
     from rtsep.engine.protocols import CompiledEstimator, OfflinePhase, OnlinePhase, PythonEstimator, WholeEstimator
@@ -29,7 +29,6 @@ __all__ = [
     "Separator",
     "StreamConfig",
     "WholeEstimator",
-    "dictionary_search",
     "estimators",
     "factorise",
     "from_pcm",
@@ -56,7 +55,7 @@ _HOMES = {
     "Separator": "rtsep.separator",
     "StreamConfig": "rtsep.config",
     "WholeEstimator": "rtsep.engine.protocols",
-    "dictionary_search": "rtsep.dds",
+    "dictionary_search": "rtsep.dds",  # not for `import *`: it needs the extra `train`, and says so
     "from_pcm": "rtsep.pcm",
     "list_estimators": "rtsep.choose",
     "list_phases": "rtsep.choose",

@@ -78,6 +78,7 @@ def test_the_table_of_peers_is_the_one_that_was_measured():
 
 
 def test_the_page_of_engines_by_kind_is_the_one_that_was_measured(monkeypatch):
+    pytest.importorskip("torch", reason='the rooms of the training need pip install ".[train]"')
     monkeypatch.syspath_prepend(ROOT / "bench" / "peers")
     kinds = importlib.import_module("kinds")
     assert (DOCS / "peers_kinds.md").read_text() == kinds.render(json.loads((DOCS / "peers_kinds.json").read_text()))
