@@ -419,8 +419,28 @@ def test_validation_is_of_what_the_engine_makes_by_three_measures(tmp_path):
             continue
         heard = rtsep.separate(talker + rest, SR, Speech(tmp_path / "now.npz"), "mixture")[0]
         gains.append([score(talker, heard, SR) - score(talker, talker + rest, SR) for score in (pesq, estoi)])
-    np.testing.assert_allclose(found[4:], np.mean(gains, 0), atol=5e-3)
+    np.testing.assert_allclose(found[4:6], np.mean(gains, 0), atol=5e-3)
+    assert found.silence is None  # nobody is enrolled
     assert found.all == pytest.approx(found.mask + 10 * found.pesq + 60 * found.estoi)
+
+
+def test_validation_counts_what_is_left_where_who_is_enrolled_is_silent(tmp_path):
+    training = make_training(tmp_path / "voices.npz", enrolment=Enrolment(4, 8, 1.0))
+    sources, network = training.held_out, training.network
+    torch.nn.init.normal_(network.modulation.weight, 0, 0.5)
+    sources[1, 0] = 0
+    with ThreadPoolExecutor(2) as pool:
+        found = validate(network, sources, pool, enrolled=training.held_out_voices)
+    export_told(network, tmp_path / "voices.npz", {}, np.float32)
+    known, levels = read_voices(tmp_path / "voices.npz"), []
+    for (talker, rest), voice in zip(sources.numpy(), training.held_out_voices.numpy(), strict=True):
+        if not talker.any():
+            told = with_weights(known.shape, known.told(known.hear(voice)))
+            export(told, tmp_path / "anna.npz", {}, sources=Speech.sources)
+            heard = rtsep.separate(rest, SR, Speech(tmp_path / "anna.npz"), "mixture")[0]
+            levels.append(10 * np.log10(np.mean(heard**2) / np.mean(rest**2)))
+    assert found.silence == pytest.approx(np.mean(levels), abs=0.05)
+    assert found.told == pytest.approx(found.mask - 0.2 * found.silence)
 
 
 def test_pieces_of_a_batch_have_the_gradient_of_the_whole(tmp_path, monkeypatch):
@@ -837,10 +857,11 @@ def test_a_recipe_starts_from_a_model_of_its_network_alone(recordings, capsys):
     ("lines", "message"),
     [
         ("keep = 0.5", "keep=0.5, but there is no start"),
+        ('select = "told"', "select='told', but there is no [enrolment]"),
         ('teacher = "speech"', "a teacher and stages with distil need each other"),
     ],
 )
-def test_what_is_kept_or_taught_needs_a_model(lines, message, recordings, capsys):
+def test_what_is_kept_taught_or_told_needs_what_does_it(lines, message, recordings, capsys):
     (recordings / "more.toml").write_text(f"{lines}\n{TOML}")
     folders = ("--speech", recordings / "speech", "--noise", recordings / "noise")
     assert train(recordings, recordings / "more.toml", *folders) == 2

@@ -333,6 +333,8 @@ def _describe_best(training: Training) -> str:
 def _say_scores(entry: dict[str, Any]) -> None:
     scores = ", ".join(f"{name} {entry[name]:+.2f}" for name in ("mask", "magnitudes", "misi", "omisi"))
     others = "".join(f"; {name.upper()} {entry[name]:+.3f}" for name in ("pesq", "estoi") if name in entry)
+    if "silence" in entry:
+        others += f"; {-entry['silence']:.1f} dB less where the talker is silent"
     loss = f"loss {entry['loss']:.3f}; " if "loss" in entry else ""
     _say(
         f"step {entry['step']} ({entry['stage']}, {entry['audio_h']:.1f} h of mixtures in {entry['hours']:.2f} h): "

@@ -16,6 +16,7 @@ PANELS = (  # what is in each, top down, and its unit
     (("mask", "omisi"), "SI-SDR gain, dB"),
     (("pesq",), "PESQ gain"),
     (("estoi",), "ESTOI gain"),
+    (("silence",), "left in silences, dB"),
 )
 LABELS = {"mask": "masks", "omisi": "online MISI"}
 

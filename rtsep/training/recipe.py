@@ -235,10 +235,11 @@ class Recipe:
         Steps from one validation to the next.
     validation, validation_s : int, float
         Mixtures for validation, and the length of each.
-    select : {"mask", "misi", "heard", "all"}
+    select : {"mask", "misi", "heard", "all", "told"}
         Which score makes the best model of a stage, which the best of the next replaces (with a `start`, of all
         stages); "heard": that of the masks or that after online MISI, whichever is better;
-        "all": the masks by SI-SDR, PESQ and ESTOI together (`rtsep.training.train.Scores`).
+        "all": the masks by SI-SDR, PESQ and ESTOI together, "told": where who is enrolled speaks and where not
+        (`rtsep.training.validation.Scores`).
     start : str
         A model file, or the name of a shipped one, whose weights the training begins with; by default random ones.
         Its layers are those of `network`; where its talkers are more or fewer, what it says of them on average is said
@@ -284,11 +285,13 @@ class Recipe:
             raise ConfigError("a teacher and stages with distil need each other")
         if self.enrolment and self.mixtures.talkers != 1:
             raise ConfigError("[enrolment] is for one talker")
+        if self.select == "told" and not self.enrolment:
+            raise ConfigError("select='told', but there is no [enrolment]")
         _check("seed", self.seed, 0, 2**63 - 1)
         _check("epoch", self.epoch, 1, 1_000_000)
         _check("validation", self.validation, 1, 10_000)
         _check("validation_s", self.validation_s, 0.25, 600)
-        check_choice("select", self.select, ("mask", "misi", "heard", "all"))
+        check_choice("select", self.select, ("mask", "misi", "heard", "all", "told"))
 
     @property
     def steps(self) -> int:

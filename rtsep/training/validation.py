@@ -20,12 +20,14 @@ from rtsep.training.network import Network
 
 HOP_MS = 4  # of the engine
 PESQ_DB, ESTOI_DB = 10.0, 60.0  # of SI-SDR, for 1 of each: about what separates good estimators from each other
+SILENCE_DB = 0.2  # of SI-SDR, for 1 dB less of others where a talker is silent
+LEAST_DB = -40.0  # less of others is not heard
 
 
 class Scores(NamedTuple):
-    """Means over the validation mixtures: improvement of the talkers, SI-SDR in dB but for the last two.
+    """Means over the validation mixtures: improvement of the talkers, SI-SDR in dB but for the last three.
 
-    Those are of the masks, and None where they were not asked for.
+    Those are of the masks, and None where they were not asked for or, for the last, nobody is enrolled and silent.
     """
 
     mask: float  # masks, phase of the mixture
@@ -34,6 +36,7 @@ class Scores(NamedTuple):
     omisi: float  # magnitudes, after online MISI as the engine runs it, but for its gate
     pesq: float | None = None
     estoi: float | None = None
+    silence: float | None = None  # dB: what is left of the mixture where whom it listens to is silent
 
     @property
     def heard(self) -> float:
@@ -44,6 +47,11 @@ class Scores(NamedTuple):
     def all(self) -> float:
         """The masks by all three measures, in dB."""
         return self.mask + PESQ_DB * (self.pesq or 0) + ESTOI_DB * (self.estoi or 0)
+
+    @property
+    def told(self) -> float:
+        """The masks where the talker speaks and where not, in dB."""
+        return self.mask - SILENCE_DB * (self.silence or 0)
 
     @property
     def measured(self) -> dict[str, float]:
@@ -73,11 +81,14 @@ def validate(
     """
     voices = [None] * len(sources.split(4)) if enrolled is None else enrolled.split(4)
     parts = list(pool.map(lambda part, voice: _improvements(network, part, voice), sources.split(4), voices))
-    scores = [float(value) for value in torch.cat([part for part, _, _ in parts], 1).mean(1)]
-    if not listening:
-        return Scores(*scores)
-    heard, signals = (torch.cat([part[i] for part in parts]).cpu().numpy() for i in (1, 2))
-    return Scores(*scores, *(_gain(score, heard, signals) for score in (pesq, estoi)))
+    scores = Scores(*(float(value) for value in torch.cat([part[0] for part in parts], 1).mean(1)))
+    left = torch.cat([part[3] for part in parts])
+    if enrolled is not None and len(left):
+        scores = scores._replace(silence=float(left.mean()))
+    if listening:
+        heard, signals = (torch.cat([part[i] for part in parts]).cpu().numpy() for i in (1, 2))
+        scores = scores._replace(pesq=_gain(pesq, heard, signals), estoi=_gain(estoi, heard, signals))
+    return scores
 
 
 def _gain(score: Callable[..., float], heard: np.ndarray, signals: np.ndarray) -> float:
@@ -91,8 +102,11 @@ def _gain(score: Callable[..., float], heard: np.ndarray, signals: np.ndarray) -
     return float(np.mean(gains)) if gains else 0.0
 
 
-def _improvements(network: Network, sources: Tensor, enrolled: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
-    """In dB (4, n) of the talkers that count; what is heard of them by masks, and them with their mixtures."""
+def _improvements(network: Network, sources: Tensor, enrolled: Tensor | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """In dB (4, n) of the talkers that count; what is heard of them by masks, and them with their mixtures.
+
+    Last what is heard of silent ones by masks, in dB against their mixtures: (n_silent,).
+    """
     torch.set_num_threads(1)
     with torch.no_grad():
         mixture, talkers = sources.sum(1), sources[:, :-1]
@@ -113,7 +127,9 @@ def _improvements(network: Network, sources: Tensor, enrolled: Tensor | None) ->
         after = torch.stack([si_sdr(x[:, :-1] * scale, talkers * scale) for x in heard])
         first, counts = of_mixtures(mixture, talkers)
         signals = torch.stack([talkers, mixture[:, None].expand_as(talkers)], 2)
-        return (after - first)[:, counts], heard[0][:, :-1][counts], signals[counts]
+        masked, silent = heard[0][:, :-1], ~talkers.any(-1)
+        left = (masked * scale).square().mean(-1)[silent].log10().mul(10).clamp(min=LEAST_DB)
+        return (after - first)[:, counts], masked[counts], signals[counts], left
 
 
 def of_mixtures(mixture: Tensor, talkers: Tensor) -> tuple[Tensor, Tensor]:
