@@ -359,6 +359,22 @@ def test_the_lower_voice_comes_first_and_close_ones_are_not_distinct():
     assert not mixer(150, 165).batch(0, 12, 3 * SR)[1].any()
 
 
+def test_two_talkers_are_mostly_of_one_corpus(monkeypatch):
+    """Else it would learn to tell microphones apart."""
+    corpora = [(1.0, [Clip("c", f"{c}/{hz}", f"{c}{hz}", voice(hz, 3.0)) for hz in (100, 200)]) for c in "ab"]
+    mixer = Mixer(replace(PLAIN, talkers=2), Pool(corpora), Pool([]), Pool([]), seed=0)
+    talks, heard = mixer._talk, []
+    monkeypatch.setattr(mixer, "_talk", lambda *of: heard.append(of[2][0].group) or talks(*of))
+    same = []
+    for i in range(80):
+        heard.clear()
+        mixer.make(i, SR)
+        if len(heard) == 2:
+            assert heard[0] != heard[1]
+            same.append(heard[0][0] == heard[1][0])
+    assert np.mean(same) == pytest.approx(0.6 + 0.4 / 3, abs=0.15)
+
+
 def test_known_voices_keep_their_order_however_close():
     clips = [Clip(f"c/{hz}", f"c/{hz}", str(hz), voice(hz, 9.0), known=True) for hz in (165, 150)]
     mixtures = replace(PLAIN, talkers=2, speed=0.01)

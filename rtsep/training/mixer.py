@@ -35,7 +35,7 @@ PEAK = 0.99
 TRIES = 10
 DISTINCT = 1.2  # pitch of the higher over that of the lower of two talkers whose order is heard
 SECOND_VOICE = 0.15  # share of mixtures with another voice that have one more
-NEAR = 0.6  # share of other voices from the talker's own corpus: not its microphones are to tell them apart
+NEAR = 0.6  # share of voices from the corpus of the one before: not microphones are to tell them apart
 SHORTER = 0.3  # share of enrolments
 ENROLLED_DB = (10.0, 45.0)  # speech over noise in enrolments
 MEASURED = 4  # recordings of a speaker whose pitch is taken
@@ -102,7 +102,7 @@ class Mixer:
         for j in range(mixtures.talkers):
             if (noise_only and not self.n_enrol) or j == absent:
                 continue
-            group, speed = self._speaker(rng, heard)
+            group, speed = self._speaker(rng, heard, near=bool(heard) and rng.random() < NEAR)
             if self.n_enrol:
                 there, group = _occasions(rng, group, self.n_enrol)
                 enrolment = self._enrolment(rng, there, speed)
