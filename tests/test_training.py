@@ -35,7 +35,7 @@ torch = pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 
 from rtsep.evaluation.perceptual import estoi, pesq
 from rtsep.phase import MISI, OMISI
-from rtsep.training import adapt
+from rtsep.training import adapt, corpus
 from rtsep.training import losses as L
 from rtsep.training.checkpoint import MAGIC, read_checkpoint
 from rtsep.training.corpus import Clip, Pool
@@ -902,6 +902,16 @@ def test_two_talkers_need_two_speakers_on_each_side(recordings, capsys):
     assert "speakers for training: 1, of 2 that a mixture needs" in capsys.readouterr().err
 
 
+def test_no_recording_is_read_where_a_folder_of_another_kind_is_missing(recordings, capsys, monkeypatch):
+    text = (recordings / "tiny.toml").read_text()
+    (recordings / "tiny.toml").write_text(text.replace("[[noise]]", '[[noise]]\nfolder = "none"'))
+    monkeypatch.setattr(corpus, "read_audio", lambda *args, **kwargs: pytest.fail("a recording was read"))
+    assert train(recordings, recordings / "tiny.toml", "--speech", recordings / "speech", "--noise", recordings) == 2
+    assert f"{recordings / 'none'}: there is no such folder" in capsys.readouterr().err
+    assert train(recordings, recordings / "tiny.toml", "--speech", recordings / "speech") == 2
+    assert "recipe 'tiny' needs noise: --noise DIR" in capsys.readouterr().err
+
+
 def test_a_training_on_a_packed_corpus_needs_no_folders(recordings, capsys):
     folders = ("--speech", recordings / "speech", "--noise", recordings / "noise")
     pack = ["train", recordings / "tiny.toml", *folders, "--pack", "-o", recordings / "corpus.zip"]
@@ -928,7 +938,7 @@ def test_a_folder_that_is_missing_is_found_out_before_the_training(recordings, c
     [
         ((), "give either a RECIPE or --adapt MODEL"),
         (("tiny.toml",), "recipe 'tiny' needs speech: --speech DIR"),
-        (("tiny.toml", "--speech", "empty"), "no recordings that can be read"),
+        (("tiny.toml", "--speech", "empty", "--noise", "noise"), "no recordings that can be read"),
         (("tiny.toml", "--speech", "tiny.toml"), "tiny.toml: there is no such folder"),
         (("tiny.toml", "--speech", "speech", "--noise", "noise", "--test", "none"), "none: there is no such folder"),
         (("tiny.toml", "--speech", "speech", "--noise", "noise", "--test", "noise"), "is for testing, and in training"),

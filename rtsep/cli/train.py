@@ -101,7 +101,7 @@ def run(args: argparse.Namespace) -> int:
     from rtsep.training.adapt import adapt_recipe  # isort: skip
     from rtsep.evaluation.checks import require
     from rtsep.evaluation.workers import cores
-    from rtsep.training.corpus import check_unseen, load_corpora, split_corpora
+    from rtsep.training.corpus import check_folder, check_unseen, load_corpora, split_corpora
     from rtsep.training.mixer import Mixer
     from rtsep.training.pack import read_pack, write_pack
     from rtsep.training.recipe import KINDS, read_recipe
@@ -150,9 +150,13 @@ def run(args: argparse.Namespace) -> int:
             loaded = read_pack(args.packed, {kind: recipe.corpora.get(kind, ()) for kind in KINDS}, jobs)
         else:
             loaded = {}
+            places = {kind: _places(args, recipe, kind) for kind in KINDS}
+            for kind in KINDS:  # all of them, before one is read for minutes
+                for corpus, below in places[kind]:
+                    check_folder(corpus, below)
             for kind in KINDS:
                 with progress_bar(f"reading {kind}") as progress:
-                    loaded[kind] = load_corpora(_places(args, recipe, kind), kind, skipped, progress)
+                    loaded[kind] = load_corpora(places[kind], kind, skipped, progress)
         for corpora in loaded.values():
             check_unseen((clip for _, clips in corpora for clip in clips), args.test, skipped)
     if args.pack:

@@ -126,6 +126,12 @@ class Split:
         }
 
 
+def check_folder(corpus: Corpus, below: Path) -> None:
+    """Raise `ConfigError` unless the folder of a corpus is there."""
+    if not below.is_dir():
+        raise ConfigError(f"{below}: there is no such folder; {corpus.name!r} is from {corpus.source}")
+
+
 def load_corpora(
     corpora: Sequence[tuple[Corpus, Path]],
     kind: str,
@@ -156,8 +162,7 @@ def load_corpora(
     found: list[tuple[Corpus, list[Recording]]] = []
     contents: dict[str, Path] = {}
     for corpus, below in corpora:
-        if not below.is_dir():
-            raise ConfigError(f"{below}: there is no such folder; {corpus.name!r} is from {corpus.source}")
+        check_folder(corpus, below)
         recordings = [r for r in find_recordings(below, skipped) if not _excluded(corpus, r)]
         if not recordings:
             raise ConfigError(f"{below}: all recordings are excluded")
