@@ -232,3 +232,9 @@ def check_type(name: str, value: object, kind: type) -> None:
     """Raise `ConfigError` unless `value` is a `kind`."""
     if not isinstance(value, kind):
         raise ConfigError(f"{name}={value!r} is no {kind.__name__}")
+
+
+def check_axes(x: np.ndarray) -> None:
+    """Raise `ConfigError` for audio with more channels than samples, or than there can be: its axes are swapped."""
+    if x.ndim == 2 and (len(x) > MAX_CHANNELS or len(x) > x.shape[1] > 0):
+        raise ConfigError(f"audio has shape {x.shape}; if that is (n_samples, n_channels), pass its transpose")

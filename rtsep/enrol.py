@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rtsep.config import MAX_SR, MIN_SR, ConfigError, StreamConfig, check_int
+from rtsep.config import MAX_SR, MIN_SR, ConfigError, StreamConfig, check_axes, check_int
 from rtsep.engine.registry import check_sources
 from rtsep.errors import FileError
 from rtsep.estimators.enrolment import SHIPPED, SOURCES, read_voices
@@ -116,12 +116,8 @@ def write_person(path: Path | str, model: Model) -> None:
 def _signal(recording: Path | str | np.ndarray, sr: int, label: str) -> np.ndarray:
     """Mean of the channels at 16 kHz, without its own mean; float64 (n_samples,)."""
     if isinstance(recording, np.ndarray):
-        n_channels = len(recording) if recording.ndim == 2 else 1
-        if recording.ndim == 2 and n_channels > recording.shape[1] > 0:
-            raise ValueError(
-                f"audio has shape {recording.shape}; if that is (n_samples, n_channels), pass its transpose"
-            )
-        x = check_audio(recording, n_channels)
+        check_axes(recording)
+        x = check_audio(recording, len(recording) if recording.ndim == 2 else 1)
         x = mono(x, check_int("sr", sr, MIN_SR, MAX_SR, " Hz"), SR, label)
     else:
         x = read_mono(Path(recording), SR)[0]

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from rtsep.channels import check_channels, limit
 from rtsep.choose import Chosen, choose, usual_times
-from rtsep.config import MAX_CHANNELS, ConfigError, StreamConfig, check_type
+from rtsep.config import ConfigError, StreamConfig, check_axes, check_type
 from rtsep.engine.analysis import analyse, prepare_analysis
 from rtsep.engine.channels import share_of_channel
 from rtsep.engine.gate import Gate
@@ -95,12 +95,9 @@ def separate(
     >>> bool(np.allclose(speech + residual, x, atol=1e-6))
     True
     """
-    n_channels = np.shape(x)[0] if np.ndim(x) == 2 else 1
-    # Who gives a configuration has said how many channels there are.
-    reversed_axes = config is None and np.ndim(x) == 2 and n_channels > np.shape(x)[1] > 0
-    if n_channels > MAX_CHANNELS or reversed_axes:
-        raise ValueError(f"audio has shape {np.shape(x)}; if that is (n_samples, n_channels), pass its transpose")
-    if config is None:
+    n_channels = len(x) if np.ndim(x) == 2 else 1
+    if config is None:  # who gives one has said how many channels there are
+        check_axes(np.asarray(x))
         config = StreamConfig.from_ms(sr, n_channels=n_channels, **usual_times(estimator))
     check_type("config", config, StreamConfig)
     if (config.sr, config.n_channels) != (sr, n_channels):

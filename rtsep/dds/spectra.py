@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from rtsep.config import MAX_SR, MIN_SR, ConfigError, StreamConfig, check_int, check_real, nearest_fft_size
+from rtsep.config import MAX_SR, MIN_SR, ConfigError, StreamConfig, check_axes, check_int, check_real, nearest_fft_size
 from rtsep.offline import power_of
 
 RANGE = 1e4
@@ -68,8 +68,7 @@ class Spectra:
         if np.iscomplexobj(x) or x.ndim not in (1, 2) or x.size == 0:
             raise ConfigError(f"audio has shape {x.shape} of {x.dtype}, not (n_samples,) or (n_channels, n_samples)")
         x = np.atleast_2d(x)
-        if len(x) > x.shape[1]:
-            raise ConfigError(f"audio has shape {x.shape}; if that is (n_samples, n_channels), pass its transpose")
+        check_axes(x)
         if not np.isfinite(x).all():
             raise ConfigError(f"audio has {np.count_nonzero(~np.isfinite(x))} samples that are not finite")
         if not x.any():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from rtsep.config import MAX_CHANNELS, MAX_SR, MIN_SR, check_choice, check_int, check_real
+from rtsep.config import MAX_SR, MIN_SR, check_axes, check_choice, check_int, check_real
 from rtsep.errors import ConfigError
 from rtsep.restoration import autoregressive, clicks, unwrapping
 
@@ -20,8 +20,7 @@ def _channels(x: np.ndarray) -> np.ndarray:
         raise ConfigError(
             f"audio has shape {x.shape} and type {x.dtype}, not real (n_samples,) or (n_channels, n_samples)"
         )
-    if x.ndim == 2 and len(x) > MAX_CHANNELS:
-        raise ConfigError(f"audio has shape {x.shape}; if that is (n_samples, n_channels), pass its transpose")
+    check_axes(x)
     return np.atleast_2d(x).astype(float)
 
 
