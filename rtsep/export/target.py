@@ -15,6 +15,7 @@ import llvmlite.binding as llvm
 
 from rtsep.config import ConfigError
 from rtsep.export.program import Program
+from rtsep.kernels.simd import FEW_REGISTERS
 from rtsep.models import one_line
 
 # What is taken where no processor is named: by the start of the triple.
@@ -29,6 +30,7 @@ PROCESSORS = {
 }
 # As LLVM names them. It has code for others, which are no processors: graphics cards, filters of a system.
 FAMILIES = re.compile(r"x86|aarch64|arm|thumb|riscv|mips|ppc|loongarch|hexagon|wasm")
+FEW = re.compile(r"thumb|riscv")  # registers (`few_registers`): without vectors, or with eight short ones
 FEATURES = {"wasm32": "+simd128", "armv7": "+neon,+vfp3", "riscv64": "+m,+a,+f,+d,+c"}
 ABIS = {"riscv64": "lp64d"}  # as on Linux
 
@@ -125,6 +127,8 @@ class Target:
         modules = (interface, *program.modules)
         if "wasm" in self.triple:  # no fused multiply-add there; in software it takes ten times as long
             modules = tuple(text.replace("@llvm.fma.", "@llvm.fmuladd.") for text in modules)
+        few = f"@{FEW_REGISTERS} = internal constant i1 {str(bool(FEW.match(self.triple))).lower()}"
+        modules = tuple(re.sub(rf"^@{re.escape(FEW_REGISTERS)} = .*$", few, text, flags=re.M) for text in modules)
         if self.triple.startswith("thumbv8.1m"):
             modules = tuple(map(_in_halves, modules))
         whole, *others = map(llvm.parse_assembly, modules)

@@ -13,7 +13,7 @@ import numpy as np
 
 from rtsep.kernels.jit import inlined, kernel
 from rtsep.kernels.memory import constant
-from rtsep.kernels.simd import LANES, get, limit, load, multiply_add, store
+from rtsep.kernels.simd import LANES, few_registers, get, limit, load, multiply_add, store
 
 PANEL = 8 * LANES  # outputs
 
@@ -51,6 +51,25 @@ def stacked(layers: Sequence[np.ndarray], kept_as: str = "float32") -> Layers:
 
 
 @kernel
+def affine_few(layers, layer, x, at, n_in, out):
+    """As `affine`, with the same bits: a quarter of a panel at a time, for processors with few registers."""
+    values, rows = layers.values, layers.rows
+    n_panels = values.shape[1]
+    for quarter in range(4 * n_panels):
+        panel, lane = quarter // 4, quarter % 4 * 2 * LANES
+        w = (layer * n_panels + panel) * n_in * PANEL + lane
+        b = (layer * n_panels + panel) * 2 * PANEL + lane
+        s0, s1 = load(rows, b), load(rows, b + LANES)
+        for i in range(at, at + n_in):
+            v = get(x, i)
+            s0, s1 = multiply_add(v, load(values, w), s0), multiply_add(v, load(values, w + LANES), s1)
+            w += PANEL
+        o, b = panel * PANEL + lane, b + PANEL
+        store(out, o, s0 * load(rows, b))
+        store(out, o + LANES, s1 * load(rows, b + LANES))
+
+
+@kernel
 def affine(layers, layer, x, at, n_in, out):
     """`out = bias + weight @ x`.
 
@@ -70,6 +89,9 @@ def affine(layers, layer, x, at, n_in, out):
     -----
     Real-time safe. The sums are float32 and run in the order of the inputs; they are scaled at the end.
     """
+    if few_registers():
+        affine_few(layers, layer, x, at, n_in, out)
+        return
     values, rows = layers.values, layers.rows
     n_panels = values.shape[1]
     w = layer * n_panels * n_in * PANEL

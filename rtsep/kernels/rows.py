@@ -12,7 +12,7 @@ import numpy as np
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.memory import constant
 from rtsep.kernels.network import sigmoid, tanh
-from rtsep.kernels.simd import LANES, get, load, multiply_add, store
+from rtsep.kernels.simd import LANES, few_registers, get, load, multiply_add, store
 
 NARROW = 2 * LANES  # outputs of a panel
 ROWS = 4  # at a time: eight running sums, two weights and an input stay in registers
@@ -25,6 +25,27 @@ def narrow_panels(weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
     padded = np.zeros((n_panels * NARROW, 1 + n_in), np.float32)
     padded[:n_out, 0], padded[:n_out, 1:] = bias, weight
     return constant(padded.reshape(n_panels, NARROW, 1 + n_in).transpose(0, 2, 1))
+
+
+@kernel
+def affine_rows_few(layers, layer, x, at, step, n_rows, out, out_step):
+    """As `affine_rows`, with the same bits: half a panel and two rows at a time, for processors with few registers."""
+    values, scales = layers.values, layers.rows
+    n_panels, n_in = values.shape[1], values.shape[2]
+    for half in range(2 * n_panels):
+        panel, lane = half // 2, half % 2 * LANES
+        first = (layer * n_panels + panel) * n_in * NARROW + lane
+        b = (layer * n_panels + panel) * 2 * NARROW + lane
+        bias, scale = load(scales, b), load(scales, b + NARROW)
+        for r in range(0, n_rows, 2):
+            p, s0, s1, w = at + r * step, bias, bias, first
+            for i in range(p, p + n_in):
+                weights = load(values, w)
+                s0, s1 = multiply_add(get(x, i), weights, s0), multiply_add(get(x, i + step), weights, s1)
+                w += NARROW
+            o = r * out_step + panel * NARROW + lane
+            store(out, o, scale * s0)
+            store(out, o + out_step, scale * s1)
 
 
 @kernel
@@ -54,6 +75,9 @@ def affine_rows(layers, layer, x, at, step, n_rows, out, out_step):
     """
     values, scales = layers.values, layers.rows
     n_panels, n_in = values.shape[1], values.shape[2]
+    if few_registers():
+        affine_rows_few(layers, layer, x, at, step, n_rows, out, out_step)
+        return
     for panel in range(n_panels):
         first = (layer * n_panels + panel) * n_in * NARROW
         b = (layer * n_panels + panel) * 2 * NARROW

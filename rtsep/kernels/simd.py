@@ -31,6 +31,7 @@ from numba.extending import intrinsic, lower_builtin, register_model
 from rtsep.kernels.jit import inlined
 
 LANES = 8
+FEW_REGISTERS = "rtsep.few_registers"  # in LLVM code
 
 _LLVM = ir.VectorType(ir.FloatType(), LANES)
 _BYTES = ir.VectorType(ir.IntType(8), LANES)
@@ -181,6 +182,22 @@ def clear(typingctx, target, at, n):
         return context.get_dummy_value()
 
     return types.void(target, at, n), codegen
+
+
+@intrinsic
+def few_registers(typingctx):
+    """Whether the registers of the processor hold less than eight lanes and what goes into them: False here.
+
+    It is a weak constant, which LLVM must not take for granted: `rtsep.export` gives it another value for others.
+    """
+
+    def codegen(context, builder, sig, args):
+        if FEW_REGISTERS not in builder.module.globals:
+            few = ir.GlobalVariable(builder.module, ir.IntType(1), FEW_REGISTERS)
+            few.linkage, few.global_constant, few.initializer = "weak", True, ir.Constant(ir.IntType(1), 0)
+        return builder.load(builder.module.globals[FEW_REGISTERS])
+
+    return types.boolean(), codegen
 
 
 def _fused(negative: bool, doc: str) -> Any:
