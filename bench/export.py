@@ -16,7 +16,7 @@ import numpy as np
 from study import parser, publish
 
 from rtsep import Separator, StreamConfig
-from rtsep.estimators import Speech
+from rtsep.estimators import Speech, SpeechSmall
 from rtsep.phase import OMISI
 
 SR = 16_000
@@ -28,6 +28,9 @@ CASES: list[tuple[str, Any, Any, float]] = [
     ("`speech`", "speech", None, 4),
     ("`speech`", "speech", None, 8),
     ("`speech`, `--weights int8`", Speech(weights="int8"), None, 8),
+    ("`speech_small`", "speech_small", None, 4),
+    ("`speech_small`", "speech_small", None, 8),
+    ("`speech_small`, `--weights int8`", SpeechSmall(weights="int8"), None, 8),
 ]
 # Clock in MHz, flash and RAM in kB, of data sheets.
 PARTS = {

@@ -29,7 +29,8 @@ from study import medians, one_core, parser, publish
 
 from rtsep import Separator, StreamConfig, separate
 from rtsep.errors import ConfigError
-from rtsep.estimators import Speech, Talkers
+from rtsep.estimators import Speech, SpeechSmall, Talkers, Target
+from rtsep.estimators.enrolment import nobody
 from rtsep.estimators.learned import estimate_learned
 from rtsep.evaluation import match, si_sdr
 from rtsep.evaluation.mix import Mixer, Mixtures
@@ -65,9 +66,10 @@ def figures(kind: type, model: Path | None) -> Setups:
 
 
 def more_figures(model: Path | None) -> Setups:
-    """What else is heard in noise: the estimator that has learned nothing, and half as many frames."""
+    """What else is heard in noise: one that has learned nothing, the small network, and half as many frames."""
     return {
         "denoise": ("denoise", None, StreamConfig(SR)),
+        "small": ("speech_small", None, StreamConfig(SR)),
         "mask_8ms": (Speech(model, "mask"), "mixture", StreamConfig.from_ms(SR, hop_ms=8)),
     }
 
@@ -259,7 +261,7 @@ def tasks(args: Namespace, speech_setups: Setups, talkers_setups: Setups | None)
 
 
 def measure_all(args: Namespace) -> dict[str, Any]:
-    speech_model = Speech(args.speech_model).load()
+    speech = Speech(args.speech_model)
     talkers_setups = figures(Talkers, args.talkers_model)
     try:
         talkers_model = Talkers(args.talkers_model).load()
@@ -267,7 +269,9 @@ def measure_all(args: Namespace) -> dict[str, Any]:
         if args.talkers_model:
             raise
         talkers_model = talkers_setups = None
-    costs = cost([Speech(args.speech_model), *([Talkers(args.talkers_model)] if talkers_model else [])])
+    talkers = [Talkers(args.talkers_model)] if talkers_model else []
+    networks = [speech, SpeechSmall(), *talkers, Target(nobody())]
+    costs = cost(networks)
     found: dict[tuple[Any, ...], Any] = {}
     for key, result in run_local(run, tasks(args, figures(Speech, args.speech_model), talkers_setups), args.jobs):
         if isinstance(result, Failure):
@@ -286,9 +290,8 @@ def measure_all(args: Namespace) -> dict[str, Any]:
         f" --count {args.count}",
         "count": args.count,
         "models": {
-            kind: {"parameters": model.shape.n_parameters, "sha256": model.sha256}
-            for kind, model in (("speech", speech_model), ("talkers", talkers_model))
-            if model
+            type(network).name: {"parameters": model.shape.n_parameters, "sha256": model.sha256}
+            for network, model in ((network, network.load()) for network in networks)
         },
         "noise": summarise_noise({snr_db: select("noise", snr_db) for snr_db in SNRS_DB}),
         "clean": {

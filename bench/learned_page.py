@@ -16,6 +16,7 @@ NAMES = {
     "magnitudes": "magnitudes, mixture's phase",
     "oMISI": "magnitudes, oMISI 3",
     "mask_8ms": "mask, hop 8 ms",
+    "small": "`speech_small`",
 }
 SCORES = {"si_sdr": ("SI-SDR", " dB", 2), "pesq": ("PESQ", "", 2), "estoi": ("ESTOI", "", 3)}
 UNKNOWN, KNOWN = "unknown", "known"
@@ -205,7 +206,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     means, pairs = result["noise"]["means"], result["talkers"]
     snrs = [snr for snr in means if snr != "mean"]
     names = [name for name in means["mean"] if name != "unprocessed"]
-    colours = {"denoise": "0.5", "mask": "C0", "magnitudes": "C1", "oMISI": "C3", "mask_8ms": "C2"}
+    colours = {"denoise": "0.5", "mask": "C0", "magnitudes": "C1", "oMISI": "C3", "mask_8ms": "C2", "small": "C4"}
     figure, axes = pyplot().subplots(2, 3 if pairs else 2, figsize=(13 if pairs else 9, 7), layout="constrained")
     for axis, (key, (title, unit, _)) in zip(axes.flat, SCORES.items(), strict=False):
         for name in names:

@@ -15,7 +15,7 @@ from signals import voices
 
 import rtsep
 from rtsep.cli import main
-from rtsep.estimators import HPSS, Speech
+from rtsep.estimators import HPSS, Speech, Talkers
 from rtsep.export.library import write_library
 from rtsep.export.target import Target
 from rtsep.phase import OMISI
@@ -89,6 +89,7 @@ NATIVE = [
     (Speech(tiny_dual_path(Speech)), None, 16000, 1),
     (Speech(tiny_dual_path(Speech), weights="int8"), None, 16000, 1),
     ("talkers", None, 48000, 1),
+    (Talkers(weights="float32"), None, 16000, 1),
     ("hpss", None, 48000, 1),
 ]
 

@@ -23,7 +23,7 @@ from rtsep import ConfigError, Output, Separator, StreamConfig, separate
 from rtsep.choose import choose
 from rtsep.cli import make_parser
 from rtsep.cli.engine import engine_settings
-from rtsep.estimators import Speech, Talkers, default_estimator
+from rtsep.estimators import Speech, SpeechSmall, Talkers, default_estimator
 from rtsep.estimators.bands import band_centres, expansion_bands
 from rtsep.estimators.features import extract_all_features, prepare_features
 from rtsep.estimators.learned import SHIPPED, estimate_learned, prepare_network, run_network
@@ -32,6 +32,7 @@ from rtsep.evaluation import si_sdr
 from rtsep.kernels.jit import kernel
 from rtsep.kernels.network import (
     affine,
+    affine_few,
     gru_step,
     leaky_relu,
     panels,
@@ -40,7 +41,7 @@ from rtsep.kernels.network import (
     stacked,
     tanh,
 )
-from rtsep.kernels.rows import affine_rows, narrow_panels
+from rtsep.kernels.rows import affine_rows, affine_rows_few, narrow_panels
 from rtsep.kernels.simd import limit, load, store
 from rtsep.phase import MISI, OMISI
 
@@ -210,6 +211,8 @@ def test_layers_equal_their_twins(n_in, n_out):
     exact = weight @ x[3:] + bias
     assert np.abs(out[:n_out] - exact).max() < 1e-5 * max(1, np.abs(exact).max())
     assert (out[n_out:] == 0).all()
+    affine_few(stacked(layers), 1, x.astype(np.float32), 3, n_in, y := np.full_like(out, np.nan))
+    assert np.array_equal(y, out)
     scale = np.abs(weight).max(1) / 127
     affine(stacked(layers, "int8"), 1, x.astype(np.float32), 3, n_in, y := np.full_like(out, np.nan))
     rounded = scale[:, None] * np.rint((weight / scale[:, None]).astype(np.float32))
@@ -242,6 +245,9 @@ def test_layers_of_rows_equal_their_twins_whether_rows_overlap_or_not(n_in, n_ou
         assert np.abs(out[:, :n_out] - exact).max() < 1e-5 * max(1, np.abs(exact).max())
         assert (out[:, n_out:width] == 0).all()
         assert np.isnan(out[:, width:]).all()
+        same = np.full_like(out, np.nan)
+        affine_rows_few(layers, 1, x.astype(np.float32), 2, step, 8, same, width + 8)
+        assert np.array_equal(same, out, equal_nan=True)
 
 
 @pytest.mark.parametrize("model", [shape for shape in SHAPES if not shape.channels], ids=str, indirect=True)
@@ -649,12 +655,13 @@ def test_what_is_no_file_or_no_npz_is_refused(tmp_path):
         write_model(tmp_path / "model.bin", SHAPES[0], ("a", "b"), {}, {}, np.zeros(0), np.zeros(0))
 
 
-def test_the_shipped_model_takes_noise_and_leaves_speech_at_any_level_and_rate():
-    path = SHIPPED / Speech.shipped
+@pytest.mark.parametrize("kind", [Speech, SpeechSmall])
+def test_the_shipped_model_takes_noise_and_leaves_speech_at_any_level_and_rate(kind):
+    path = SHIPPED / kind.shipped
     assert path.stat().st_size < 1_500_000
-    assert read_model(path).manifest["recipe"]["name"] == "speech"
+    assert read_model(path).manifest["recipe"]["name"] == kind.name
     x, sr = sf.read(SHIPPED / "noisy_speech.flac", dtype="float32")
-    speech = separate(x, sr)[0]
+    speech = separate(x, sr, kind())[0]
 
     def db(a, b):
         return 10 * np.log10(np.mean(a**2) / np.mean(b**2))
@@ -662,9 +669,9 @@ def test_the_shipped_model_takes_noise_and_leaves_speech_at_any_level_and_rate()
     noise = slice(sr // 10, sr // 2)  # the speech begins later
     assert db(speech[noise], x[noise]) < -12
     assert -3 < db(speech[sr : 4 * sr], x[sr : 4 * sr]) < 0
-    quiet = separate(0.01 * x, sr)[0]
+    quiet = separate(0.01 * x, sr, kind())[0]
     assert db(100 * quiet - speech, speech) < -60
-    higher = resample_poly(separate(resample_poly(x, 3, 1), 48_000)[0], 1, 3)
+    higher = resample_poly(separate(resample_poly(x, 3, 1), 48_000, kind())[0], 1, 3)
     assert db(higher - speech, speech) < -15
 
 

@@ -52,8 +52,7 @@ def add_parser(commands: Any) -> None:
     parser.add_argument(
         "--weights",
         choices=("float32", "int8"),
-        default="float32",
-        help="of a network: int8 takes a quarter of the memory (default: %(default)s)",
+        help="of a network: int8 takes a quarter of the memory (default: float32; int8 for talkers and target)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace files of an earlier export")
     add_json_option(parser)
@@ -79,7 +78,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("--format web is for browsers: it takes neither --target nor --cpu")
     target = Target(TRIPLE if web else args.target, args.cpu)
     estimator, phase, output = engine_settings(args)
-    if args.weights != "float32":
+    if args.weights:
         if not hasattr(estimator, "weights"):
             raise ConfigError(f"--weights {args.weights} is for networks; estimator={estimator.name!r} has none")
         estimator = replace(cast(Any, estimator), weights=args.weights)

@@ -54,7 +54,13 @@ def add_parser(commands: Any) -> None:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("recipe", nargs="?", type=given_path, metavar="RECIPE", help="a TOML file, speech or talkers")
+    parser.add_argument(
+        "recipe",
+        nargs="?",
+        type=given_path,
+        metavar="RECIPE",
+        help="a TOML file, or speech, speech_small, talkers or target",
+    )
     parser.add_argument(
         "--adapt", type=given_path, metavar="MODEL", help="adapt this model: a file, or the name of a shipped one"
     )
@@ -275,12 +281,12 @@ def _is_target(given: Path) -> bool:
 
 
 def _model_to_start_from(given: Path) -> Model:
-    from rtsep.estimators.learned import Speech, Talkers
+    from rtsep.estimators.learned import Speech, SpeechSmall, Talkers
     from rtsep.estimators.model_file import read_model
 
     if _is_target(given):
         raise ConfigError(f"{given} is fitted to people by rtsep enrol, and learns from many by rtsep train target")
-    shipped = {"speech": Speech(), "talkers": Talkers()}
+    shipped = {estimator.name: estimator for estimator in (Speech(), SpeechSmall(), Talkers())}
     return shipped[str(given)].load() if str(given) in shipped and not given.is_file() else read_model(given)
 
 

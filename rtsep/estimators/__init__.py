@@ -7,7 +7,7 @@ from rtsep.estimators.factorised import EMISNMF, BlindLevyNMF, BlindNMF, WholeNM
 from rtsep.estimators.hpss import HPSS
 from rtsep.estimators.hrnmf import HRNMF
 from rtsep.estimators.kam import KAM
-from rtsep.estimators.learned import Speech, Talkers, Target, trained_for
+from rtsep.estimators.learned import Speech, SpeechSmall, Talkers, Target, trained_for
 from rtsep.estimators.nmf import NMF, LevyNMF
 from rtsep.estimators.onnx import Onnx
 from rtsep.estimators.oracle import Oracle
@@ -36,6 +36,7 @@ __all__ = [
     "Repet",
     "RepetSim",
     "Speech",
+    "SpeechSmall",
     "Talkers",
     "Target",
     "WholeNMF",

@@ -115,7 +115,7 @@ def nobody() -> Model:
     voices = read_voices(SHIPPED)
     golden = voices.golden_spectra
     told = voices.told(np.zeros(voices.voice, np.float32))
-    return Model(voices.shape, SOURCES, {"enrolled": {}}, told, golden, golden, "")
+    return Model(voices.shape, SOURCES, {"enrolled": {}}, told, golden, golden, voices.sha256)
 
 
 class Modulation(NamedTuple):
