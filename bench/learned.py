@@ -6,7 +6,7 @@ Writes learned.json, learned.md and learned.png (`learned_page.py` makes the las
 `SPEAKER_F.*` or `SPEAKER_M.*` for speech, `VOICE_F_NUMBER.*` or `VOICE_M_NUMBER.*` for known voices. Mixtures are
 those of `rtsep mix`, so that the same files give the same mixtures anywhere.
 
-Each network is heard three ways: its masks with the phase of the mixture, its magnitudes with that phase, and its
+`speech` and `talkers` are heard three ways: masks with the phase of the mixture, magnitudes with that phase, and
 magnitudes with three iterations of oMISI. Everything at 16 kHz, window 16 ms, no look-ahead, 75 % overlap but for the
 masks of `speech` in noise, which are heard with a hop of 8 ms, too.
 """

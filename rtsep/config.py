@@ -234,7 +234,12 @@ def check_type(name: str, value: object, kind: type) -> None:
         raise ConfigError(f"{name}={value!r} is no {kind.__name__}")
 
 
-def check_axes(x: np.ndarray) -> None:
-    """Raise `ConfigError` for audio with more channels than samples, or than there can be: its axes are swapped."""
-    if x.ndim == 2 and (len(x) > MAX_CHANNELS or len(x) > x.shape[1] > 0):
-        raise ConfigError(f"audio has shape {x.shape}; if that is (n_samples, n_channels), pass its transpose")
+def check_axes(x: np.ndarray, known: bool = False) -> None:
+    """Raise `ConfigError` for audio whose axes are swapped: with more channels than there can be, or than samples.
+
+    The latter may be meant where the number of channels is `known`.
+    """
+    if x.ndim == 2 and (len(x) > MAX_CHANNELS or (not known and len(x) > x.shape[1] > 0)):
+        many = f"{MAX_CHANNELS} channels are the most"
+        hint = "if that is (n_samples, n_channels), pass its transpose"
+        raise ConfigError(f"audio has shape {x.shape}; {hint if x.shape[1] <= MAX_CHANNELS else many}")

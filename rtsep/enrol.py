@@ -117,6 +117,8 @@ def _signal(recording: Path | str | np.ndarray, sr: int, label: str) -> np.ndarr
     """Mean of the channels at 16 kHz, without its own mean; float64 (n_samples,)."""
     if isinstance(recording, np.ndarray):
         check_axes(recording)
+        if not recording.size:
+            raise ConfigError(f"{label}: audio has shape {recording.shape}, no samples")
         x = check_audio(recording, len(recording) if recording.ndim == 2 else 1)
         x = mono(x, check_int("sr", sr, MIN_SR, MAX_SR, " Hz"), SR, label)
     else:

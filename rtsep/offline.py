@@ -96,8 +96,8 @@ def separate(
     True
     """
     n_channels = len(x) if np.ndim(x) == 2 else 1
-    if config is None:  # who gives one has said how many channels there are
-        check_axes(np.asarray(x))
+    check_axes(np.asarray(x), known=config is not None)
+    if config is None:
         config = StreamConfig.from_ms(sr, n_channels=n_channels, **usual_times(estimator))
     check_type("config", config, StreamConfig)
     if (config.sr, config.n_channels) != (sr, n_channels):

@@ -157,6 +157,7 @@ def test_recordings_that_say_nothing_are_refused(voices, anna, tmp_path):
         enrol(tmp_path / "slow.wav", voices=voices)
     for x, kind, said in (
         (np.zeros((SR, 2)), ValueError, "pass its transpose"),
+        (np.zeros((0, 3)), ValueError, r"shape \(0, 3\), no samples"),
         ((1000 * anna).astype(np.int16), TypeError, "from_pcm"),
         (anna * 1j, TypeError, "not real"),
     ):

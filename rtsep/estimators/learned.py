@@ -317,6 +317,7 @@ class Speech(_Learned):
         what suits the phase recovery that follows.
     weights : {"float32", "int8"}
         How the weights stand in memory: of eight bits, with a scale for each output, they take a quarter of it.
+        Default: "float32".
     """
 
     sources = ("speech", "residual")
@@ -344,7 +345,7 @@ class SpeechSmall(Speech):
 @register_estimator("talkers")
 @dataclass(frozen=True)
 class Talkers(_Learned):
-    """Two talkers and residual by the network of `speech`: talker1 is the lower voice, if one is clearly lower.
+    """Two talkers and residual by a recurrent network: talker1 is the lower voice, if one is clearly lower.
 
     Parameters
     ----------
@@ -353,7 +354,7 @@ class Talkers(_Learned):
     target : {"mask", "magnitudes"}, optional
         As for `Speech`.
     weights : {"float32", "int8"}
-        As for `Speech`; so many are read faster with eight bits.
+        As for `Speech`. Default: "int8": so many of 32 bits do not fit into the fast memory of a processor.
     """
 
     weights: str = field(default="int8", kw_only=True)
@@ -365,7 +366,7 @@ class Talkers(_Learned):
 @register_estimator("target")
 @dataclass(frozen=True)
 class Target(_Learned):
-    """One person and the rest, by the network of `speech`: a model that `rtsep enrol` makes of a few seconds of them.
+    """One person and the rest, by a recurrent network: a model that `rtsep enrol` makes of a few seconds of them.
 
     Parameters
     ----------

@@ -30,7 +30,7 @@ PROCESSORS = {
 }
 # As LLVM names them. It has code for others, which are no processors: graphics cards, filters of a system.
 FAMILIES = re.compile(r"x86|aarch64|arm|thumb|riscv|mips|ppc|loongarch|hexagon|wasm")
-FEW = re.compile(r"thumb|riscv")  # registers (`few_registers`): without vectors, or with eight short ones
+FEW = re.compile(r"thumb|riscv|arm.*cortex-m")  # registers (`few_registers`): without vectors, or with eight short ones
 FEATURES = {"wasm32": "+simd128", "armv7": "+neon,+vfp3", "riscv64": "+m,+a,+f,+d,+c"}
 ABIS = {"riscv64": "lp64d"}  # as on Linux
 
@@ -127,7 +127,7 @@ class Target:
         modules = (interface, *program.modules)
         if "wasm" in self.triple:  # no fused multiply-add there; in software it takes ten times as long
             modules = tuple(text.replace("@llvm.fma.", "@llvm.fmuladd.") for text in modules)
-        few = f"@{FEW_REGISTERS} = internal constant i1 {str(bool(FEW.match(self.triple))).lower()}"
+        few = f"@{FEW_REGISTERS} = internal constant i1 {str(bool(FEW.match(self.triple + self.cpu))).lower()}"
         modules = tuple(re.sub(rf"^@{re.escape(FEW_REGISTERS)} = .*$", few, text, flags=re.M) for text in modules)
         if self.triple.startswith("thumbv8.1m"):
             modules = tuple(map(_in_halves, modules))
