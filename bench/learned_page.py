@@ -83,9 +83,9 @@ def render(result: dict[str, Any]) -> str:
             f"`{kind}`, {model['parameters']:,} parameters, SHA-256 {model['sha256'][:12]}"
             for kind, model in result["models"].items()
         )
-        + ". 16 kHz, window 16 ms, 75 % overlap where no hop is named, latency 16 ms, weights as they are by default "
-        "(of 32 bits; of eight for `talkers` and `target`). `speech` and `talkers` are heard three ways: masks with the "
-        "phase of the mixture, magnitudes with that phase, magnitudes with three iterations of oMISI.",
+        + ". 16 kHz, window 16 ms, 75 % overlap where no hop is named, latency 16 ms, weights as they are by "
+        "default (of 32 bits; of eight for `talkers` and `target`). `speech` and `talkers` are heard three ways: masks "
+        "with the phase of the mixture, magnitudes with that phase, magnitudes with three iterations of oMISI.",
         "",
         *in_short(result),
         "",

@@ -347,9 +347,7 @@ def test_a_signal_with_its_axes_exchanged_is_recognised():
         separate(np.zeros((8_000, 2)), SR, "passthrough")
     with pytest.raises(ValueError, match=r"shape \(480, 2\); if that is \(n_samples, n_channels\), pass its transpose"):
         separate(np.zeros((480, 2)), SR, "passthrough")
-    with pytest.raises(
-        ValueError, match=r"shape \(2000, 2\); if that is \(n_samples, n_channels\), pass its transpose"
-    ):
+    with pytest.raises(ValueError, match=r"shape \(2000, 2\); .* pass its transpose"):
         separate(np.zeros((2_000, 2)), SR, "passthrough", config=StreamConfig(SR, n_channels=2))
     with pytest.raises(ValueError, match=r"shape \(2000, 3000\); 1024 channels are the most"):
         separate(np.zeros((2_000, 3_000)), SR, "passthrough")
