@@ -1,8 +1,8 @@
 """What weights of eight bits cost and save: `python bench/int8.py --speech FOLDER --noise FOLDER`.
 
-Of `speech`, `speech_small` and `talkers`; the folders are those of `learned.py`. SI-SDR improvement of speech in noise at 5 dB, and of pairs of talkers, with
-weights as they are; what is lost with eight bits, and where that lies with 95 % confidence; microseconds of features
-and network in a hop of 4 ms, medians on one core.
+Of `speech`, `speech_small` and `talkers`; the folders are those of `learned.py`. SI-SDR improvement of speech in noise
+at 5 dB, and of pairs of talkers, with weights as they are; what is lost with eight bits, and where that lies with 95 %
+confidence; microseconds of features and network in a hop of 4 ms, medians on one core.
 """
 
 from __future__ import annotations
