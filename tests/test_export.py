@@ -119,8 +119,13 @@ CROSS = {
 }
 
 
-@pytest.mark.parametrize("processor", CROSS)
-@pytest.mark.parametrize(("estimator", "phase"), [("denoise", OMISI(n_iter=5)), ("speech", None)])
+@pytest.mark.parametrize(
+    ("processor", "estimator", "phase"),
+    [
+        *((processor, *what) for processor in CROSS for what in (("denoise", OMISI(n_iter=5)), ("speech", None))),
+        ("aarch64", "talkers", None),
+    ],
+)
 def test_other_processors_compute_the_same_bits(processor, estimator, phase, tmp_path):
     triple, compiler, runner = CROSS[processor]
     for tool in (compiler.split()[0], runner.split()[0]):

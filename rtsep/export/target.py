@@ -30,7 +30,7 @@ PROCESSORS = {
 }
 # As LLVM names them. It has code for others, which are no processors: graphics cards, filters of a system.
 FAMILIES = re.compile(r"x86|aarch64|arm|thumb|riscv|mips|ppc|loongarch|hexagon|wasm")
-FEW = re.compile(r"thumb|riscv|arm.*cortex-m")  # registers (`few_registers`): without vectors, or with eight short ones
+FEW = re.compile(r"thumb|riscv|arm.*cortex-m|wasm")  # registers, or short ones: see `few_registers`
 FEATURES = {"wasm32": "+simd128", "armv7": "+neon,+vfp3", "riscv64": "+m,+a,+f,+d,+c"}
 ABIS = {"riscv64": "lp64d"}  # as on Linux
 
@@ -129,7 +129,7 @@ class Target:
             modules = tuple(text.replace("@llvm.fma.", "@llvm.fmuladd.") for text in modules)
         few = f"@{FEW_REGISTERS} = internal constant i1 {str(bool(FEW.match(self.triple + self.cpu))).lower()}"
         modules = tuple(re.sub(rf"^@{re.escape(FEW_REGISTERS)} = .*$", few, text, flags=re.M) for text in modules)
-        if self.triple.startswith("thumbv8.1m"):
+        if self.triple.startswith(("thumbv8.1m", "wasm")):
             modules = tuple(map(_in_halves, modules))
         whole, *others = map(llvm.parse_assembly, modules)
         for module in others:
@@ -149,7 +149,10 @@ class Target:
 
 
 def _in_halves(text: str) -> str:
-    """LLVM code that loads eight int8 as twice four: four become numbers while they are loaded, eight one by one."""
+    """LLVM code that loads eight int8 as twice four: four become numbers while they are loaded, eight one by one.
+
+    So it is for Cortex-M55 and WebAssembly.
+    """
     eight = re.compile(
         r"^ *(%\S+) = load <8 x i8>, ptr (\S+), align 1.*\n *(%\S+) = sitofp <8 x i8> \1 to <8 x float>$", re.M
     )
