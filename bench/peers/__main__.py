@@ -23,6 +23,7 @@ from study import parser, publish, pyplot, save, table
 ROUNDS = 3  # of the cost, each in processes of their own; the median round counts
 COST_S = 20.0
 LATENCY_S = 2.0
+NEAR_MS, NEAR_DB = 8.0, 0.8  # points whose names would cover each other
 SCORES = ("si_sdr", "sdr", "stoi", "estoi", "pesq", "dnsmos")
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"), "1")
 
@@ -154,12 +155,16 @@ def draw(result: dict[str, Any], path: Path) -> None:
     figure, axis = pyplot().subplots(figsize=(7, 4.5), layout="constrained")
     known = [e["latency"]["latency_ms"] for e in result["engines"].values() if e["latency"]["latency_ms"] is not None]
     right = 1.4 * max([*known, 20])
+    placed: list[tuple[float, float]] = []
     for k, (name, engine) in enumerate(result["engines"].items()):
         latency = engine["latency"]["latency_ms"]
         x = right if latency is None else latency
         y = engine["gain"]["si_sdr"]["mean"]
         axis.scatter(x, y, 20 + 4000 * engine["cost"]["median"], color=f"C{k}", alpha=0.6)
-        axis.annotate(name, (x, y), (0, 12), textcoords="offset points", fontsize=8, ha="center")
+        crowded = any(abs(x - a) < NEAR_MS and abs(y - b) < NEAR_DB for a, b in placed)
+        placed.append((x, y))
+        beside = {"xytext": (-10, -3), "ha": "right"} if crowded else {"xytext": (0, 12), "ha": "center"}
+        axis.annotate(name, (x, y), textcoords="offset points", fontsize=8, **beside)
     axis.margins(0.1)
     axis.axvline(0.5 * (right + max([*known, 20])), color="0.7", lw=0.8)
     axis.set_xlabel("algorithmic latency / ms, by experiment (far right: needs the whole file)")
