@@ -158,7 +158,8 @@ def test_the_magnitudes_are_the_blend_of_mask_and_ratio_that_the_network_says(ta
     frames = spectra(scene(sr // 4, sr), config)
     path = models.tiny(Talkers)
     expected = naive_network.gains(frames, read_model(path), config, target)
-    assert np.abs(gains(Talkers(path, target), frames, config) - expected).max() < 1e-4
+    estimator = Talkers(path, target, weights="float32")
+    assert np.abs(gains(estimator, frames, config) - expected).max() < 1e-4
 
 
 @pytest.mark.parametrize("n_bands", [8, 48, 64, 96, 128])
