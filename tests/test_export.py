@@ -17,7 +17,9 @@ import rtsep
 from rtsep.cli import main
 from rtsep.estimators import HPSS, Speech, Talkers
 from rtsep.export.library import write_library
+from rtsep.export.program import INIT, RUN, program
 from rtsep.export.target import Target
+from rtsep.kernels.simd import FEW_REGISTERS
 from rtsep.phase import OMISI
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "bench"))
@@ -149,6 +151,15 @@ def test_small_processors_compute_the_same_bits(board, tmp_path):
     assert np.array_equal(ran.sources, separator.process(x))
     assert ran.instructions > 1e5
     assert 100 < ran.stack < 16_000
+
+
+@pytest.mark.parametrize("triple", ["x86_64-linux-gnu", "thumbv7em-none-eabi", "wasm32-unknown-unknown"])
+def test_it_is_known_while_compiling_how_many_registers_there_are(triple):
+    separator = rtsep.Separator(rtsep.StreamConfig(16000), Speech(tiny_dual_path(Speech)))
+    target = Target(triple)
+    made = program(separator, target.pointer_bits)
+    assert any(FEW_REGISTERS in text for text in made.modules)
+    assert FEW_REGISTERS.encode() not in target.compile(made, "", [RUN, INIT]).object
 
 
 @pytest.mark.skipif(not shutil.which("gcc"), reason="no C compiler")

@@ -331,11 +331,7 @@ class SpeechSmall(Speech):
 
     Parameters
     ----------
-    model : path, optional
-        Model file made by `rtsep train`. Default: the shipped one.
-    target : {"mask", "magnitudes"}, optional
-        As for `Speech`.
-    weights : {"float32", "int8"}
+    model, target, weights
         As for `Speech`.
     """
 
@@ -354,7 +350,7 @@ class Talkers(_Learned):
     target : {"mask", "magnitudes"}, optional
         As for `Speech`.
     weights : {"float32", "int8"}
-        As for `Speech`. Default: "int8": so many of 32 bits do not fit into the fast memory of a processor.
+        As for `Speech`. Default: "int8": so many are read faster with eight bits.
     """
 
     weights: str = field(default="int8", kw_only=True)
