@@ -284,7 +284,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.set_title(title, fontsize=9)
         axis.set_ylabel(label)
         axis.set_xlabel("latency")
-        axis.legend(fontsize=8)
+        axis.legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.17), ncols=4, handlelength=1.2)
         axis.grid(alpha=0.3)
     save(figure, path)
 

@@ -28,7 +28,6 @@ from material import SR, UNLIMITED, hops
 from study import medians, one_core, parser, publish
 
 from rtsep import Separator, StreamConfig, separate
-from rtsep.errors import ConfigError
 from rtsep.estimators import Speech, SpeechSmall, Talkers, Target
 from rtsep.estimators.enrolment import nobody
 from rtsep.estimators.learned import estimate_learned
@@ -240,7 +239,7 @@ def run(function: Callable[..., Any], *args: Any) -> Any:
     return function(*args)
 
 
-def tasks(args: Namespace, speech_setups: Setups, talkers_setups: Setups | None) -> Iterator[Task]:
+def tasks(args: Namespace, speech_setups: Setups, talkers_setups: Setups) -> Iterator[Task]:
     """All that is heard, the longest first; mixtures are made as they are needed."""
     speech, noise, known = (find_recordings(folder, print) for folder in (args.speech, args.noise, args.known))
     pieces = np.stack([np.stack(pair) for pair in mixtures(N_PIECES, speech, noise, 5, seed=1)])
@@ -253,27 +252,20 @@ def tasks(args: Namespace, speech_setups: Setups, talkers_setups: Setups | None)
                 yield Task(("clean", index), (hear_clean, speech_setups, pair[0]))
             if snr_db == 5 and index < N_LEVELS:
                 yield Task(("level", index), (hear_levels, speech_setups, sum(pair)))
-    if talkers_setups:
-        for title, kinds in (("unknown", kinds_unknown(speech)), ("known", kinds_known(known))):
-            for kind, pools in kinds.items():
-                for index, pair in enumerate(pairs(args.count, pools)):
-                    yield Task((title, kind, index), (hear_pair, talkers_setups, pair))
+    for title, kinds in (("unknown", kinds_unknown(speech)), ("known", kinds_known(known))):
+        for kind, pools in kinds.items():
+            for index, pair in enumerate(pairs(args.count, pools)):
+                yield Task((title, kind, index), (hear_pair, talkers_setups, pair))
 
 
 def measure_all(args: Namespace) -> dict[str, Any]:
     speech = Speech(args.speech_model)
-    talkers_setups = figures(Talkers, args.talkers_model)
-    try:
-        talkers_model = Talkers(args.talkers_model).load()
-    except ConfigError:
-        if args.talkers_model:
-            raise
-        talkers_model = talkers_setups = None
-    talkers = [Talkers(args.talkers_model)] if talkers_model else []
-    networks = [speech, SpeechSmall(), *talkers, Target(nobody())]
+    talkers = Talkers(args.talkers_model)
+    networks = [speech, SpeechSmall(), talkers, Target(nobody())]
+    setups = figures(Speech, args.speech_model), figures(Talkers, args.talkers_model)
     costs = cost(networks)
     found: dict[tuple[Any, ...], Any] = {}
-    for key, result in run_local(run, tasks(args, figures(Speech, args.speech_model), talkers_setups), args.jobs):
+    for key, result in run_local(run, tasks(args, *setups), args.jobs):
         if isinstance(result, Failure):
             raise RuntimeError(f"{key}: {result.reason}")
         found[key] = result
@@ -303,9 +295,7 @@ def measure_all(args: Namespace) -> dict[str, Any]:
         "talkers": {
             title: summarise_pairs({kind: select(title, kind) for kind in ("F+M", "F+F", "M+M")})
             for title in ("unknown", "known")
-        }
-        if talkers_model
-        else None,
+        },
     }
 
 

@@ -164,7 +164,7 @@ def in_short(result: dict[str, Any]) -> list[str]:
             + f". Below unprocessed: {', '.join(losses) or 'nowhere'}. oMISI against the mask: "
             f"{ours['mean']:+.{places + 1}f}{unit}, standard error {ours['error']:.{places + 1}f}."
         )
-    for title, kinds in (result["talkers"] or {}).items():
+    for title, kinds in result["talkers"].items():
         ranked = sorted(kinds["all"].items(), key=lambda item: item[1]["improvement"], reverse=True)
         lines.append(
             f"- Two {title} {'voices' if title == KNOWN else 'talkers'}, SI-SDR improvement: "
@@ -178,9 +178,7 @@ def in_short(result: dict[str, Any]) -> list[str]:
     return lines
 
 
-def talkers(found: dict[str, Any] | None, count: int) -> list[str]:
-    if not found:
-        return ["Not measured: there is no model for `talkers`."]
+def talkers(found: dict[str, Any], count: int) -> list[str]:
     figures = list(found[UNKNOWN]["all"])
     lines = [
         f"SI-SDR improvement in dB, mean over both talkers, with the order of the two outputs that is best over the "
@@ -207,7 +205,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
     snrs = [snr for snr in means if snr != "mean"]
     names = [name for name in means["mean"] if name != "unprocessed"]
     colours = {"denoise": "0.5", "mask": "C0", "magnitudes": "C1", "oMISI": "C3", "mask_8ms": "C2", "small": "C4"}
-    figure, axes = pyplot().subplots(2, 3 if pairs else 2, figsize=(13 if pairs else 9, 7), layout="constrained")
+    figure, axes = pyplot().subplots(2, 3, figsize=(13, 7), layout="constrained")
     for axis, (key, (title, unit, _)) in zip(axes.flat, SCORES.items(), strict=False):
         for name in names:
             gains = [means[snr][name][key] - means[snr]["unprocessed"][key] for snr in snrs]
@@ -216,7 +214,7 @@ def draw(result: dict[str, Any], path: Path) -> None:
         axis.set(title=f"{title} against unprocessed", xlabel="speech to noise in dB", xticks=[int(s) for s in snrs])
         axis.set_ylabel(f"difference{' in' + unit if unit else ''}")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=5, fontsize=9)
-    for axis, (title, kinds) in zip(axes.flat[3:], (pairs or {}).items(), strict=False):
+    for axis, (title, kinds) in zip(axes.flat[3:], pairs.items(), strict=False):
         for j, name in enumerate(kinds["all"]):
             values = [row[name]["improvement"] for row in kinds.values()]
             axis.bar(np.arange(len(kinds)) + 0.27 * (j - 1), values, 0.25, color=colours[name])
