@@ -42,6 +42,7 @@ from rtsep.training.corpus import Clip, Pool
 from rtsep.training.enrolment import export_told
 from rtsep.training.expansion import expansion_matrix
 from rtsep.training.framing import framing, magnitude_of
+from rtsep.training.intelligibility import intelligibility
 from rtsep.training.loudness import disturbance
 from rtsep.training.mixer import Mixer
 from rtsep.training.network import CONFIG, Heads, Network, export, weights_for, weights_of, with_weights
@@ -271,6 +272,19 @@ def test_the_perceptual_loss_is_the_disturbance_of_the_talkers_that_speak(signal
     torch.testing.assert_close(found, expected)
 
 
+def test_what_is_understood_of_the_talkers_that_speak_counts_by_its_weight(rng):
+    sources = torch.from_numpy(rng.normal(0, 0.1, (2, 2, 9000)).astype(np.float32))
+    sources[1, 0] = 0
+    spectrum = FRAMES.stft(sources.sum(1))
+    heads = heads_like(spectrum, rng)
+    without, found = (L.losses(heads, spectrum, sources, replace(STAGE, si_sdr=0.0, estoi=w)) for w in (0.0, 2.0))
+    heard = FRAMES.istft(L.share_error(heads.masks) * spectrum[:, None], 9000)[:, 0]
+    expected = intelligibility(heard, sources[:, 0])
+    assert expected[0] > 0.1
+    torch.testing.assert_close(found.estoi, expected * torch.tensor([1.0, 0.0]), rtol=0, atol=1e-3)
+    torch.testing.assert_close(found.total, without.total - 2 * found.estoi)
+
+
 def test_too_little_speech_costs_twice_and_too_little_residual_once(signals):
     sources, spectrum = signals
     truth = magnitude_of(FRAMES.stft(sources)) / magnitude_of(spectrum)[:, None].clamp(min=1e-6)
@@ -293,7 +307,7 @@ def test_silent_sources_give_finite_losses_and_gradients(signals, rng, silent):
     sources[:, list(silent)] = 0
     spectrum = FRAMES.stft(sources.sum(1))
     heads = heads_like(spectrum, rng)
-    found = L.losses(heads, spectrum, sources, replace(STAGE, misi=0.1, omisi=0.1, perceptual=0.1))
+    found = L.losses(heads, spectrum, sources, replace(STAGE, misi=0.1, omisi=0.1, perceptual=0.1, estoi=0.1))
     found.total.sum().backward()
     assert torch.isfinite(found.total).all()
     assert all(torch.isfinite(x.grad).all() for x in (heads.masks, heads.gains))

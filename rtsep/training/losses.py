@@ -10,6 +10,7 @@ from torch import Tensor
 
 from rtsep.estimators.learned import ONLINE_ITERATIONS
 from rtsep.training.framing import N_FFT, SCALE, framing, magnitude_of
+from rtsep.training.intelligibility import intelligibility
 from rtsep.training.loudness import disturbance
 from rtsep.training.network import Heads
 from rtsep.training.recipe import Stage
@@ -32,6 +33,7 @@ class Losses(NamedTuple):
     misi: Tensor  # dB
     omisi: Tensor  # dB
     perceptual: Tensor  # logarithm of the disturbance, mean over the talkers that are not silent
+    estoi: Tensor  # mean over the same
 
 
 def share_error(gains: Tensor) -> Tensor:
@@ -108,12 +110,14 @@ def losses(heads: Heads, spectrum: Tensor, sources: Tensor, stage: Stage, distin
         return frames.istft(spectra[:, :-1], sources.shape[-1])
 
     zero = sources.new_zeros(len(sources))
-    mask_db = misi_db = omisi_db = perceptual = zero
-    if stage.si_sdr or stage.perceptual:
+    mask_db = misi_db = omisi_db = perceptual = estoi = zero
+    if stage.si_sdr or stage.perceptual or stage.estoi:
         heard = signals(share_error(heads.masks) * spectrum[:, None])
         mask_db = ratio(heard) if stage.si_sdr else zero
         if stage.perceptual:
             perceptual = _mean((disturbance(heard, sources[:, :-1]) + UNHEARD).log(), audible[:, :-1])
+        if stage.estoi:
+            estoi = _mean(intelligibility(heard, sources[:, :-1]), audible[:, :-1])
     if stage.misi or stage.omisi:
         magnitudes = heads.gains * magnitude_of(spectrum)[:, None]
     if stage.misi:
@@ -121,9 +125,8 @@ def losses(heads: Heads, spectrum: Tensor, sources: Tensor, stage: Stage, distin
     if stage.omisi:
         omisi_db = ratio(signals(frames.omisi(spectrum, magnitudes, ONLINE_ITERATIONS)))
     total = total - stage.si_sdr * mask_db - stage.misi * misi_db - stage.omisi * omisi_db
-    return Losses(
-        total + stage.perceptual * perceptual, magnitude, complex_loss, mask_db, misi_db, omisi_db, perceptual
-    )
+    total = total + stage.perceptual * perceptual - stage.estoi * estoi
+    return Losses(total, magnitude, complex_loss, mask_db, misi_db, omisi_db, perceptual, estoi)
 
 
 def _mean(scores: Tensor, counts: Tensor) -> Tensor:

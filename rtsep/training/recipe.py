@@ -187,9 +187,10 @@ class Stage:
     hop_ms : int
         Between frames, 4 or 8, and not more than that of the network. The engine has 4 if not told otherwise, and with
         8 all is twice as quick.
-    magnitude, complex, si_sdr, misi, omisi, perceptual : float
+    magnitude, complex, si_sdr, misi, omisi, perceptual, estoi : float
         Weights of the losses (`rtsep.training.losses`); three are those of the SI-SDR in dB: of the masks, after
-        offline MISI, and after online MISI; the last is that of what listeners notice (`rtsep.training.loudness`).
+        offline MISI, and after online MISI; then that of what listeners notice (`rtsep.training.loudness`), and that of
+        what they understand (`rtsep.training.intelligibility`).
     distil : float
         Weight of the squared difference from what the recipe's `teacher` says of the bands, summed over the heads.
     """
@@ -206,6 +207,7 @@ class Stage:
     misi: float = 0.0
     omisi: float = 0.0
     perceptual: float = 0.0
+    estoi: float = 0.0
     distil: float = 0.0
 
     def __post_init__(self) -> None:
@@ -214,7 +216,7 @@ class Stage:
         _check("seconds", self.seconds, 0.25, 600)
         _check("lr", self.lr, 1e-8, 1)
         check_choice("hop_ms", self.hop_ms, HOPS_MS)
-        for name in ("magnitude", "complex", "si_sdr", "misi", "omisi", "perceptual", "distil"):
+        for name in ("magnitude", "complex", "si_sdr", "misi", "omisi", "perceptual", "estoi", "distil"):
             _check(name, getattr(self, name), 0, 1e4)
 
 
