@@ -212,7 +212,8 @@ def test_a_search_finds_the_notes_of_a_chord(models, chord, method):
     assert found.unexplained < 0.5
     again = dictionary_search(chord, SR, model, method, **options)
     np.testing.assert_array_equal(again.activations, found.activations)
-    louder = dictionary_search(30 * chord, SR, model, method, **options)
+    # By a power of two, which rounds nothing: a hundred steps of Adam turn another rounding into another path.
+    louder = dictionary_search(32 * chord, SR, model, method, **options)
     np.testing.assert_allclose(louder.activations, found.activations, atol=0.05 * found.activations.max())
     sounds = rtsep.separate(chord, SR, found.estimator(), config=model.spectra.config)
     np.testing.assert_allclose(sounds.sum(0), chord, atol=1e-5)
