@@ -224,6 +224,7 @@ def test_names_of_sources_may_be_of_any_script(tmp_path):
         (["--target", "mips-linux-gnu"], "big-endian"),
         (["--target", "amdgcn-amd-amdhsa"], "not for amdgcn"),
         (["--target", "armv7em-none-eabi"], "say thumbv7em-none-eabi"),
+        (["--target", "armv7e-m-none-eabi"], "say thumbv7em-none-eabi"),
         (["--cpu", "help"], "cpu 'help'"),
         (["--channels", "0"], "--channels=0"),
         (["--target", "aarch64-linux-gnu", "--cpu", "i486"], "cpu 'i486'"),

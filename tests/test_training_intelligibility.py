@@ -100,3 +100,21 @@ def test_gradients_are_finite_and_too_little_speech_has_none(rng, estimate, targ
     if found.requires_grad:
         found.sum().backward()
         assert torch.isfinite(x.grad).all()
+
+
+@pytest.mark.parametrize("level", [1.0, 1e-3, 1e-6])
+@pytest.mark.parametrize("band", ["whole", "narrow"])
+def test_gradients_stay_small_for_quiet_estimates_and_empty_bands(rng, level, band):
+    target = rng.normal(size=SR)
+    if band == "narrow":
+        spectrum = np.fft.rfft(target)
+        hz = np.fft.rfftfreq(SR, 1 / SR)
+        target = np.fft.irfft(spectrum * ((hz > 500) & (hz < 2000)))
+    target /= target.std()
+    x = of(level * (target + 1e-3 * rng.normal(size=SR)))[None].requires_grad_()
+    intelligibility(x, of(target)[None]).sum().backward()
+    assert 0 < (x.grad * x.detach().std()).norm() < 100
+
+
+def test_signals_shorter_than_a_frame_have_none():
+    assert intelligibility(torch.ones(2, 300), torch.ones(2, 300)).tolist() == [0, 0]

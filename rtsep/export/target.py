@@ -66,8 +66,9 @@ class Target:
         if not FAMILIES.match(family):
             raise ConfigError(f"target {self.triple!r}: exports are for processors of 32 or 64 bits, not for {family}")
         # LLVM would take it for a processor of that version with ARM code.
-        if re.match(r"armv\d[\d.]*e?m\b", self.triple):
-            raise ConfigError(f"target {self.triple!r}: Cortex-M has Thumb code alone; say thumb{self.triple[3:]}")
+        if re.match(r"armv\d[\d.]*e?-?m\b", self.triple):
+            thumb = "thumb" + re.sub("-?m", "m", self.triple[3:], count=1)
+            raise ConfigError(f"target {self.triple!r}: Cortex-M has Thumb code alone; say {thumb}")
         object.__setattr__(self, "cpu", self.cpu or self._default(PROCESSORS, "generic"))
         if self.cpu == "help" or "not a recognized" in _said(self._machine):
             raise ConfigError(f"target {self.triple!r}: cpu {self.cpu!r} is not known")

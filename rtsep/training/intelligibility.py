@@ -12,7 +12,7 @@ from rtsep.training.expansion import CONFIG
 WIN, HOP, N_FFT = 410, 205, 512  # samples: frames of 25.6 ms, half of which overlap
 N_BANDS, LOWEST_HZ = 15, 150.0  # thirds of an octave
 SEGMENT = 30  # frames that are compared at a time, 384 ms
-STEP = 4  # frames from one to the next: the published measure has 1, which says the same and takes as long again
+STEP = 4  # frames from one to the next: the published measure has 1, which says the same and takes longer
 AUDIBLE_DB = -40.0  # frames of the target that are quieter than the loudest by more are pauses
 TINY = 1e-8  # power against that of the target
 
@@ -23,12 +23,12 @@ def intelligibility(estimate: Tensor, target: Tensor) -> Tensor:
     Parameters
     ----------
     estimate, target : Tensor, float32, (..., n_samples)
-        At 16 kHz. The level of each does not matter.
+        At 16 kHz. The level of each hardly matters, as long as no band of the target is empty.
 
     Returns
     -------
     Tensor, float32, (...)
-        0 for targets with less than 0.4 s of speech.
+        0, without a gradient, for targets with less than 0.4 s of speech.
 
     References
     ----------
@@ -37,6 +37,8 @@ def intelligibility(estimate: Tensor, target: Tensor) -> Tensor:
     loss functions for supervised monaural time-domain speech enhancement", IEEE/ACM Trans. Audio Speech Lang. Process.
     28, 2020.
     """
+    if target.shape[-1] < WIN + (SEGMENT - 1) * HOP:
+        return target.new_zeros(target.shape[:-1])
     frames = zip(*(_frames(x.reshape(-1, x.shape[-1])) for x in (estimate, target)), strict=True)
     return torch.stack([_alike(*each) for each in frames]).view(target.shape[:-1])
 

@@ -33,7 +33,7 @@ class Losses(NamedTuple):
     misi: Tensor  # dB
     omisi: Tensor  # dB
     perceptual: Tensor  # logarithm of the disturbance, mean over the talkers that are not silent
-    estoi: Tensor  # mean over the same
+    estoi: Tensor  # mean over the same; 0 for those that speak for less than 0.4 s
 
 
 def share_error(gains: Tensor) -> Tensor:

@@ -218,6 +218,8 @@ class Stage:
         check_choice("hop_ms", self.hop_ms, HOPS_MS)
         for name in ("magnitude", "complex", "si_sdr", "misi", "omisi", "perceptual", "estoi", "distil"):
             _check(name, getattr(self, name), 0, 1e4)
+        if self.estoi and self.seconds < 0.5:
+            raise ConfigError(f"estoi={self.estoi:g} needs mixtures of 0.5 s or more, not seconds={self.seconds:g}")
 
 
 @dataclass(frozen=True)
