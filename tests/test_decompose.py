@@ -199,22 +199,23 @@ def test_learning_goes_on_from_a_model_and_makes_it_nowhere_worse(notes, models,
 def test_a_search_finds_the_notes_of_a_chord(models, chord, method):
     model = models["dds1" if method == "dds2" else method]
     seen = []
-    options = {"n_iter": 120, "n_atoms": 3, "learning_rate": 0.02}
+    # Activations alone have a loss with an edge at its minimum, around which steps of 0.02 jump: by rounding, there.
+    n_iter, rate = (400, 0.005) if method == "nmf" else (120, 0.02)
+    options = {"n_iter": n_iter, "n_atoms": 3, "learning_rate": rate}
     found = rtsep.dictionary_search(chord, SR, model, method, **options, progress=lambda *told: seen.append(told))
     truth = np.zeros(found.activations.shape, bool)
     truth[[0, 2]] = found.times < 0.6
     truth[1] = found.times >= 0.6
     assert psa(found.activations, truth) > 0.75
     assert set(found.active) == {"c4", "d#4", "f#4"}
-    assert seen[0][:2] == (1, 120)
+    assert seen[0][:2] == (1, n_iter)
     assert [told[2] for told in seen] == list(found.losses)
     assert found.losses.min() < found.losses[0] / 3
     assert found.unexplained < 0.5
     again = dictionary_search(chord, SR, model, method, **options)
     np.testing.assert_array_equal(again.activations, found.activations)
-    # By a power of two, which rounds nothing: a hundred steps of Adam turn another rounding into another path.
-    louder = dictionary_search(32 * chord, SR, model, method, **options)
-    np.testing.assert_allclose(louder.activations, found.activations, atol=0.05 * found.activations.max())
+    louder = dictionary_search(30 * chord, SR, model, method, **options)
+    np.testing.assert_allclose(louder.activations, found.activations, atol=1e-3 * found.activations.max())
     sounds = rtsep.separate(chord, SR, found.estimator(), config=model.spectra.config)
     np.testing.assert_allclose(sounds.sum(0), chord, atol=1e-5)
     held = sounds[list(found.active).index("d#4")]

@@ -63,7 +63,7 @@ def _alike(e: Tensor, t: Tensor) -> Tensor:
 def _powers(frames: Tensor) -> Tensor:
     """Powers in bands (n_frames, n_bands)."""
     spectra = torch.fft.rfft(frames, N_FFT)
-    return (spectra.real.square() + spectra.imag.square()) @ octave_bands().to(frames.device)
+    return (spectra.real.square() + spectra.imag.square()) @ _octave_bands().to(frames.device)
 
 
 def _normalised(size: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ def _normalised(size: Tensor) -> Tensor:
 
 
 @cache
-def octave_bands() -> Tensor:
+def _octave_bands() -> Tensor:
     """Which bins belong to which band, float32 (n_bins, n_bands), 0 or 1."""
     hz = torch.arange(N_FFT // 2 + 1) * (CONFIG.sr / N_FFT)
     edges = LOWEST_HZ * 2 ** ((torch.arange(N_BANDS + 1) - 0.5) / 3)
