@@ -2,29 +2,33 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
+from types import FrameType
+from typing import Any
 
 
 def uninterrupted(work: Callable[[], None]) -> None:
-    """Run `work` to its end in a thread of its own, and only then raise what was raised here, or there, meanwhile.
+    """Run `work` to its end; signals that came meanwhile are handled then, the first that raises being the last.
 
-    Signals are raised in the main thread; the interpreter waits for the other one even where this is left.
+    Python's handlers run in the main thread alone: elsewhere there is nothing to hold back.
     """
-    raised: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            work()
-        except BaseException as problem:
-            raised.append(problem)
-
-    thread = threading.Thread(target=run, name="rtsep closing")
-    thread.start()
-    while thread.is_alive():
-        try:
-            thread.join()
-        except BaseException as interruption:
-            raised.append(interruption)
-    if raised:
-        raise raised[0]
+    if threading.current_thread() is not threading.main_thread():
+        work()
+        return
+    came: list[tuple[int, FrameType | None]] = []
+    handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
+    for each in signal.valid_signals():
+        handler = signal.getsignal(each)
+        if callable(handler):
+            handlers[each] = handler
+    try:
+        for number in handlers:
+            signal.signal(number, lambda *event: came.append(event))
+        work()
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for number, frame in came:
+            handlers[number](number, frame)
