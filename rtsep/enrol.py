@@ -83,11 +83,13 @@ def enrol(
         raise ConfigError(
             f"recordings of {name!r} have {speech_s:.1f} s of speech: at least {SHORTEST_S:g} s are needed"
         )
-    longest = round(LONGEST_S * SR / len(clips))
-    row = np.concatenate([x[:longest] for x, _ in spoken]).astype(np.float32)
-    voice = known.hear(_features(known.shape, _spectra(known.shape, row)))
-    # As they are in a file.
-    weights = {key: value.astype(np.float16).astype(np.float32) for key, value in known.told(voice).items()}
+    row = np.concatenate(_shared([x for x, _ in spoken], round(LONGEST_S * SR))).astype(np.float32)
+    with np.errstate(all="ignore"):  # of weights that are too large, which are refused
+        voice = known.hear(_features(known.shape, _spectra(known.shape, row)))
+        # As they are in a file.
+        weights = {key: value.astype(np.float16).astype(np.float32) for key, value in known.told(voice).items()}
+    if not all(np.isfinite(value).all() for value in weights.values()):
+        raise ConfigError(f"{voices} cannot be used as a model: what it makes of this voice is not finite")
     enrolled = {
         "files": len(clips),
         "seconds": round(sum(x.size for x in clips) / SR, 3),
@@ -136,8 +138,22 @@ def _speech_of(x: np.ndarray) -> tuple[np.ndarray, float]:
     frames = np.pad(x, (0, -x.size % size)).reshape(-1, size)
     power = np.square(frames / np.abs(x).max()).mean(1)
     active = power > power.max() * 10 ** (-ACTIVE_DB / 10)
-    near = np.convolve(active, np.ones(1 + round(PAUSE_S / FRAME_S)), "same") > 0
+    width = 1 + round(PAUSE_S / FRAME_S)
+    near = np.convolve(active, np.ones(width))[(width - 1) // 2 :][: len(frames)] > 0
     return (frames[near] / np.sqrt(np.square(frames[active]).mean())).ravel(), FRAME_S * float(active.sum())
+
+
+def _shared(clips: list[np.ndarray], longest: int) -> list[np.ndarray]:
+    """The beginnings of clips, at most `longest` samples together: as much of each as of others that have as much."""
+    left, most = longest, 0
+    for i, size in enumerate(sorted(x.size for x in clips)):
+        most = left // (len(clips) - i)
+        if size > most:
+            break
+        left -= size
+    else:
+        return clips
+    return [x[:most] for x in clips]
 
 
 def _framing(shape: Shape) -> StreamConfig:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from rtsep.errors import ConfigError
+from rtsep.staging import replacing
 
 MAX_BYTES = 64 << 20
 
@@ -53,18 +53,20 @@ def write_container(
     ------
     ConfigError
         For another suffix.
+    FileError
+        If it cannot be written.
     """
     if path.suffix != ".npz":
         raise ConfigError(f"{path} does not end in .npz")
     header = {"format": kind, "version": version, **header}
     header["sha256"] = _digest(header, content)
-    part = path.with_name(f".{path.stem}.{os.getpid()}.part.npz")
-    try:
-        np.savez_compressed(part, header=np.array(json.dumps(header)), **content)  # type: ignore[arg-type]
-        check(part)
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part:
+        with open(part, "wb") as file:
+            np.savez_compressed(file, header=np.array(json.dumps(header)), **content)  # type: ignore[arg-type]
+        try:
+            check(part)
+        except ConfigError as problem:
+            raise ConfigError(str(problem).replace(str(part), str(path))) from None
 
 
 def read_container(
@@ -129,7 +131,7 @@ def _load(path: Path, max_bytes: int = MAX_BYTES) -> tuple[dict[str, Any], dict[
     try:
         header = json.loads(str(content.pop("header")))
         header["format"], header["version"]
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise refusal(path, "it has no header") from None
     return header, content
 

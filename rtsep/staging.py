@@ -21,6 +21,7 @@ from rtsep.errors import FileError
 PREFIX = ".rtsep-"
 PART = ".part"
 OLD = ".old"
+RUN = ".run" + PART
 ASKS = 5  # for a lock, 20 ms apart: who looks for parts of killed runs has it for a moment
 _looked_at: set[Path] = set()  # folders that were freed of the parts of others
 _made: set[Path] = set()  # folders that this process made, and in which nothing is yet
@@ -36,6 +37,35 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as problem:
         raise FileError(f"{path} cannot be written: {problem.strerror or problem}") from None
+
+
+@contextmanager
+def alone(path: Path) -> Iterator[None]:
+    """One run at a time, for as long as it takes, that writes `path` and what is beside it; another is refused.
+
+    Raises `FileError` for that, and where nothing can be written.
+    """
+    lock, held = _hidden(path, RUN), dict[Path, int]()
+    with writing(path):
+        _remove_stale(path.parent)
+        if not _lock(lock, held, path):
+            raise FileError(f"{path} is being written by another run")
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            lock.unlink()
+        os.close(held[path])
+        if fcntl is None:  # an open file cannot be removed there
+            lock.unlink(missing_ok=True)
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Where to write what replaces `path` at once at the end, or not at all. Raises `FileError`."""
+    with StagedFiles([path], overwrite=True) as staged, writing(path):
+        yield staged.part(path)
+        staged.commit()
 
 
 class StagedFiles:
@@ -104,6 +134,17 @@ class StagedFiles:
         parts = {path: self.part(path) for path in self.paths}
         if fcntl is None:
             self._close()  # an open file cannot be renamed there
+        if len(parts) == 1:
+            os.replace(parts[self.paths[0]], self.paths[0])
+        else:
+            self._replace(parts)
+        self._close()
+        self._locks.clear()
+        with _folders:
+            for path in self.paths:
+                _made.difference_update(path.parents)
+
+    def _replace(self, parts: dict[Path, Path]) -> None:
         # What is replaced stays at hand until all are in place.
         old = {path: _hidden(path, OLD) for path in self.paths if path.exists()}
         renamed: list[Path] = []
@@ -123,11 +164,6 @@ class StagedFiles:
             raise
         for backup in old.values():
             backup.unlink(missing_ok=True)
-        self._close()
-        self._locks.clear()
-        with _folders:
-            for path in self.paths:
-                _made.difference_update(path.parents)
 
     def _close(self) -> None:
         for path, fd in self._locks.items():

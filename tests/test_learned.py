@@ -646,6 +646,24 @@ def test_no_bytes_at_all_are_taken_for_a_model(data):
         read_model(path)
 
 
+def test_a_model_made_by_hand_has_the_weights_of_its_shape():
+    model = Speech().load()
+    name = next(iter(model.weights))
+    for change, said in (
+        ({"weights": model.weights | {name: model.weights[name][:1]}}, f"{name} is "),
+        ({"weights": {}}, f"{name} is missing"),
+        ({"sources": ("a", "b", "c")}, "heads for 2"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            replace(model, **change)
+
+
+def test_a_header_that_is_too_deep_is_refused(tmp_path):
+    np.savez(tmp_path / "deep.npz", header=np.array("[" * 50_000))
+    with pytest.raises(ConfigError, match=r"deep\.npz cannot be used as a model: it has no header"):
+        read_model(tmp_path / "deep.npz")
+
+
 def test_what_is_no_file_or_no_npz_is_refused(tmp_path):
     with pytest.raises(ConfigError, match=r"absent\.npz cannot be used as a model: there is no such file"):
         read_model(tmp_path / "absent.npz")

@@ -30,6 +30,7 @@ from rtsep.estimators import Oracle, Speech, Talkers
 from rtsep.estimators.bands import expansion_bands
 from rtsep.estimators.enrolment import read_voices
 from rtsep.estimators.model_file import TOP_BANDS, Shape, read_model
+from rtsep.staging import alone
 
 torch = pytest.importorskip("torch", reason="needs PyTorch, the extra `train`")
 
@@ -546,6 +547,14 @@ def test_damaged_and_foreign_checkpoints_are_refused(tmp_path):
     with pytest.raises(ConfigError, match="is of another recipe"):
         make_training(tmp_path / "m.npz", steps=10).resume()
     path.unlink()
+    taught = {"stages": (replace(STAGE, distil=1.0),), "teacher": "t.npz"}
+    for name, seed in (("t.npz", 5), ("other.npz", 6)):
+        export(make_training(tmp_path / name, seed=seed).network, tmp_path / name, {}, sources=Speech.sources)
+    first, other = (read_model(tmp_path / name) for name in ("t.npz", "other.npz"))
+    make_training(tmp_path / "m.npz", models=(None, first), **taught).save()
+    with pytest.raises(ConfigError, match="is of another teacher"):
+        make_training(tmp_path / "m.npz", models=(None, other), **taught).resume()
+    path.unlink()
     with pytest.raises(ConfigError, match="No such file"):
         read_checkpoint(path)
 
@@ -809,6 +818,30 @@ def test_a_complete_training_whose_model_is_gone_gives_it_again(recordings, caps
     assert re.search(r"complete after 4 of 4 steps.*; best mask -?\d", out)
     assert read_model(recordings / "m.npz").manifest["step"] == 4
     assert first.shape == read_model(recordings / "m.npz").shape
+    (recordings / "m.npz").write_text("something else")
+    assert train(recordings, *given, "--resume") == 0
+    assert "m.npz is damaged: the best model from here on is kept" in capsys.readouterr().out
+    assert read_model(recordings / "m.npz").manifest["step"] == 4
+
+
+def test_one_training_at_a_time_writes_a_model(recordings, capsys):
+    given = (recordings / "tiny.toml", "--speech", recordings / "speech", "--noise", recordings / "noise")
+    with alone(recordings / "m.npz"):
+        for options in ((), ("--overwrite",)):
+            assert train(recordings, *given, *options) == 2
+            assert capsys.readouterr().err == f"rtsep: {recordings / 'm.npz'} is being written by another run\n"
+    assert train(recordings, *given) == 0
+    assert sorted(path.name for path in recordings.glob("*m.*")) == ["m.checkpoint", "m.npz", "m.png"]
+    assert not list(recordings.glob(".*"))
+
+
+def test_the_loss_that_is_said_is_that_of_the_stage(tmp_path):
+    losses = []
+    stages = (Stage("a", 3, 2, 0.5, magnitude=1000.0), Stage("b", 2, 2, 0.5))
+    make_training(tmp_path / "m.npz", stages=stages).run(report=lambda entry: losses.append(entry["loss"]))
+    alone_training = make_training(tmp_path / "n.npz", stages=stages[1:])
+    alone_training.run(report=lambda entry: losses.append(entry["loss"]))
+    assert losses[0] < 3 * losses[1]  # not the 100 times of the stage before
 
 
 def test_validation_needs_something_to_improve(tmp_path):
@@ -863,6 +896,9 @@ def test_a_recipe_starts_from_a_model_of_its_network_alone(recordings, capsys):
         (recordings / "more.toml").write_text(f'start = "{start}"\n{TOML}')
         assert train(recordings, recordings / "more.toml", *folders, "--overwrite") == (2 if refused else 0)
         assert refused in capsys.readouterr().err
+    (recordings / "more.toml").write_text(f'start = "{recordings / "m.npz"}"\n{TOML}')
+    assert train(recordings, recordings / "more.toml", *folders, "--overwrite") == 2
+    assert "m.npz is the start of the recipe: another name for the new one" in capsys.readouterr().err
     made = read_model(recordings / "m.npz").manifest
     assert made["adapted_from"] == first.sha256
     assert made["recipe"]["start"] == str(recordings / "first.npz")
@@ -932,6 +968,9 @@ def test_a_training_on_a_packed_corpus_needs_no_folders(recordings, capsys):
     pack = ["train", recordings / "tiny.toml", *folders, "--pack", "-o", recordings / "corpus.zip"]
     assert main(list(map(str, pack))) == 0
     assert "corpus.zip: 0.00 h in 0 MiB" in capsys.readouterr().out
+    for more, said in (((), "corpus.zip exists (--overwrite replaces it)"), (("--resume",), "--pack is none")):
+        assert main([*map(str, pack), *more]) == 2
+        assert said in capsys.readouterr().err
     packed = (recordings / "tiny.toml", "--packed", recordings / "corpus.zip")
     assert train(recordings, *packed, "--test", recordings / "noise") == 2
     assert "is for testing, and in training" in capsys.readouterr().err

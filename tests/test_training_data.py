@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -109,11 +110,23 @@ def test_shipped_recipes_know_recordings_by_the_names_of_their_archives(recipe, 
         ({"speech": []}, r"there is no \[\[speech\]\]"),
         ({"network": {"n_src": 3}}, "n_src=3, but the mixtures have 2 sources"),
         ({"speech": [{"name": "a", "licence": "b", "source": "c", "group": "("}]}, "is no regular expression"),
+        ({"speech": [{"name": "a", "licence": "b", "source": "c", "group": "a{99999999999}"}]}, "is no regular expr"),
+        ({"mixtures": {"level_db": [-1e308, 1e308]}}, r"level_db=-1e\+308 is not between -200 and 200"),
+        ({"mixtures": {"talkers_db": [900, 900]}}, "talkers_db=900.0 is not between -200 and 200"),
+        ({"stages": [{"name": "a", "steps": 1, "batch": 1, "seconds": 10**400}]}, "beyond what a float can be"),
     ],
 )
 def test_a_wrong_recipe_is_refused_with_what_is_wrong(change, message):
     with pytest.raises(ConfigError, match=message):
         recipe_from(read_recipe(Path("speech")).as_dict() | change)
+
+
+@pytest.mark.parametrize("text", ["x=" + "[" * 5000, "x=" + "1" * 5001, "x="])
+def test_what_toml_cannot_say_is_refused_with_the_file(text, tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"recipe .*r\.toml: "):
+        read_recipe(path)
 
 
 def test_a_folder_with_the_name_of_a_shipped_recipe_is_not_in_its_way(tmp_path, monkeypatch):
@@ -313,11 +326,14 @@ def test_the_talker_is_enrolled_by_other_recordings():
     there, group = _occasions(np.random.default_rng(0), clips[:4], 2 * SR)
     assert {clip.name for clip in there + group} == {clip.name for clip in clips[:4]}
     assert len(there) == 1
-    first, second = _occasions(np.random.default_rng(0), clips[:1], 9 * SR)
-    whole = clips[0].samples
-    assert sorted([first[0].samples.tobytes(), second[0].samples.tobytes()]) == sorted(
-        [whole[: whole.size // 2].tobytes(), whole[whole.size // 2 :].tobytes()]
-    )
+    half_silent = clips[0].samples * (np.arange(clips[0].samples.size) < clips[0].samples.size // 3)
+    for whole in (clips[0].samples, half_silent):
+        parts = _occasions(np.random.default_rng(0), [replace(clips[0], samples=whole)], 9 * SR)
+        first, second = sorted(
+            (part[0].samples for part in parts), key=lambda x: x.tobytes() != whole[: x.size].tobytes()
+        )
+        np.testing.assert_array_equal(np.concatenate([first, second]), whole)
+        assert np.abs(first.astype(float)).sum() == pytest.approx(np.abs(second.astype(float)).sum(), rel=0.01)
 
 
 def voice(hz: float, seconds: float = 3.0) -> np.ndarray:
@@ -411,6 +427,23 @@ def test_known_voices_are_never_the_babble_of_the_noise():
     assert drawn == {"g/200"}
 
 
+def test_who_is_heard_is_not_in_the_babble_too():
+    two = pool(range(2))
+    mixer = Mixer(replace(PLAIN, babble=1.0), two, Pool([]), Pool([]), 0)
+    draw, drawn = two.draw, []
+
+    def note(*of, **more):
+        group = draw(*of, **more)
+        drawn.append(group[0].group)
+        return group
+
+    two.draw = note
+    for index in range(20):
+        drawn.clear()
+        mixer.make(index, SR // 2)
+        assert drawn[0] not in drawn[1:]
+
+
 def test_a_voice_that_is_seldom_drawn_is_still_another_one():
     long, short = (Clip(f"c/{i}", f"c/{i}", str(i), np.ones(n, np.int16)) for i, n in enumerate((20 * SR, SR // 10)))
     pool, rng = Pool([(1.0, [long, short])]), np.random.default_rng(0)
@@ -466,9 +499,45 @@ def test_a_packed_corpus_is_that_of_the_folders_but_for_its_codec(folder, tmp_pa
     assert {clip.group for clip in each} == {clip.name for clip in each}
     with pytest.raises(ConfigError, match="has no c"):
         read_pack(path, {"noise": (one,)}, 1)
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(ConfigError, match="cannot be used as a packed corpus"):
-        read_pack(path, {"speech": (one,)}, 1)
+    for change in ({"exclude": "^a"}, {"range_db": 30.0}):
+        with pytest.raises(ConfigError, match=rf"'c' was packed with {next(iter(change))}="):
+            read_pack(path, {"speech": (replace(one, **change),)}, 1)
+
+
+def test_a_damaged_pack_is_refused(folder, tmp_path):
+    one, path = corpus(), tmp_path / "corpus.zip"
+    write_pack(path, {"speech": load_corpora([(one, folder)], "speech", refuse)}, 1)
+    good = path.read_bytes()
+    with zipfile.ZipFile(path) as file:
+        index, streams = json.loads(file.read("index.json")), {n: file.read(n) for n in file.namelist()}
+    assert len(read_pack(path, {"speech": (one,)}, 1)["speech"][0][1]) == 12
+    at = good.index(b"index.json") + 10
+    for data in (good[:1000], *(good[:i] + bytes([good[i] ^ 16]) + good[i + 1 :] for i in range(at, at + 60, 3))):
+        path.write_bytes(data)
+        with pytest.raises(ConfigError, match="cannot be used as a packed corpus: "):
+            read_pack(path, {"speech": (one,)}, 1)
+    name, digest, _ = index[0]["clips"][0]
+    for wrong in (
+        5,
+        [1],
+        {"a": 1},
+        [index[0] | {"group": None}],
+        [index[0] | {"clips": [[name, digest, 1.5]]}],
+        [index[0] | {"clips": [[name, digest, -5]]}],
+        [index[0] | {"range_db": "x"}],
+    ):
+        with zipfile.ZipFile(path, "w") as file:
+            for stream, data in (streams | {"index.json": json.dumps(wrong)}).items():
+                file.writestr(stream, data)
+        with pytest.raises(ConfigError, match="cannot be used as a packed corpus: "):
+            read_pack(path, {"speech": (one,)}, 1)
+
+
+@pytest.mark.parametrize("least", [1, 2])
+def test_what_is_for_validation_alone_is_never_trained_on(folder, least):
+    loaded = load_corpora([(corpus(validation=1.0, group="^"), folder)], "speech", refuse)
+    split = split_corpora(loaded, least)
+    assert (len(split.training), len(split.validation)) == (0, 1)
 
 
 def test_noisy_recordings_are_left_out_where_a_recipe_says_so(folder):

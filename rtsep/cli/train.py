@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 from dataclasses import replace
 from pathlib import Path
-from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any
 
 from rtsep.cli.inputs import given_path
@@ -14,6 +13,7 @@ from rtsep.cli.progress import progress_bar
 from rtsep.cli.signals import gently
 from rtsep.cli.skipped import saying_skipped
 from rtsep.errors import ConfigError
+from rtsep.staging import alone
 
 if TYPE_CHECKING:
     from rtsep.estimators.enrolment import Voices
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 DESCRIPTION = """\
 Train a learned estimator from folders of recordings, on the processor, in hours; or adapt one to recordings of a voice
-or noise, in minutes, or of two voices, in about an hour. Needs PyTorch: pip install 'rtsep[train]'.
+or noise, in minutes, or of two voices, in about an hour. Needs PyTorch, and to select by PESQ and ESTOI, as the recipes
+speech and speech_small do, their packages: pip install 'rtsep[train,eval]'.
 """
 EPILOG = """\
 examples:
@@ -40,8 +41,9 @@ examples:
 A recipe names its corpora with their licences, and where to get them; each is a folder below DIR. Folders of your own,
 with a subfolder for each speaker and for each kind of noise, take their place. Speakers and noises for validation are
 taken out of the training. The model is written after each validation in which it is the best so far, of its stage or,
-with a start, of all; beside it a picture of all validations, FILE.png, and a checkpoint, from which --resume goes on
-exactly. Ctrl-C ends the training after the step under way; a second one ends it at once, and loses a minute at most.
+with a start of its kind, of all; beside it a picture of all validations, FILE.png, and a checkpoint, from which
+--resume goes on exactly. Ctrl-C ends the training after the step under way; a second one ends it at once, and loses a
+minute at most.
 """
 
 
@@ -104,14 +106,7 @@ def run(args: argparse.Namespace) -> int:
     """Read recordings, train, write."""
     _check(args)
     # First, for the error without PyTorch.
-    from rtsep.training.adapt import adapt_recipe  # isort: skip
-    from rtsep.evaluation.checks import require
-    from rtsep.evaluation.workers import cores
-    from rtsep.training.corpus import check_folder, check_unseen, load_corpora, split_corpora
-    from rtsep.training.mixer import Mixer
-    from rtsep.training.pack import read_pack, write_pack
-    from rtsep.training.recipe import KINDS, read_recipe
-    from rtsep.training.train import Training, checkpoint_of, picture_of
+    from rtsep.training.train import checkpoint_of, picture_of
 
     suffix = ".zip" if args.pack else ".npz"
     if args.output.suffix != suffix:
@@ -121,17 +116,26 @@ def run(args: argparse.Namespace) -> int:
     kept = checkpoint_of(args.output)
     if args.resume and not kept.exists():
         raise ConfigError(f"checkpoint {kept}: there is none to resume from")
-    for path in (args.output, kept, picture_of(args.output)):
+    for path in (args.output,) if args.pack else (args.output, kept, picture_of(args.output)):
         if path.is_dir():
             raise ConfigError(f"{path} is a folder")
         if path.exists() and not (args.resume or args.overwrite):
-            goes_on = "--resume goes on, " if kept.exists() else ""
-            raise ConfigError(f"{path} exists ({goes_on}--overwrite starts again)")
-    try:
-        with TemporaryFile(dir=args.output.parent):
-            pass
-    except OSError as problem:
-        raise ConfigError(f"{args.output} cannot be written: {problem.strerror}") from None
+            goes_on = "--resume goes on, " if kept.exists() and not args.pack else ""
+            raise ConfigError(f"{path} exists ({goes_on}--overwrite {'replaces it' if args.pack else 'starts again'})")
+    with alone(args.output):
+        return _run(args, kept)
+
+
+def _run(args: argparse.Namespace, kept: Path) -> int:
+    from rtsep.evaluation.checks import require
+    from rtsep.evaluation.workers import cores
+    from rtsep.training.adapt import adapt_recipe
+    from rtsep.training.corpus import check_folder, check_unseen, load_corpora, split_corpora
+    from rtsep.training.mixer import Mixer
+    from rtsep.training.pack import read_pack, write_pack
+    from rtsep.training.recipe import KINDS, read_recipe
+    from rtsep.training.train import Training
+
     teacher = None
     start: Model | Voices | None
     if args.adapt:
@@ -143,6 +147,9 @@ def run(args: argparse.Namespace) -> int:
             _say("without --noise or --general-noise, noise is synthetic")
     else:
         recipe = _with_own(args, read_recipe(args.recipe))
+        for name in ("start", "teacher"):
+            if (given := getattr(recipe, name)) and Path(given).resolve() == args.output.resolve():
+                raise ConfigError(f"{args.output} is the {name} of the recipe: another name for the new one, please")
         start = _start_of(recipe)
         teacher = _model_to_start_from(Path(recipe.teacher)) if recipe.teacher else None
         if teacher and not teacher.shape.hears_and_says_as(recipe.network):
@@ -198,10 +205,11 @@ def run(args: argparse.Namespace) -> int:
     if args.overwrite:
         kept.unlink(missing_ok=True)  # so that --resume never goes on with what was to be replaced
     if args.resume:
-        training.resume()
+        there = training.resume()
         _say(f"resumed at step {training.progress.step} of {recipe.steps}")
-        if training.progress.history and not args.output.exists():
-            _say(f"{args.output} is gone: the best model from here on is kept")
+        if training.progress.history and not there:
+            state = "damaged" if args.output.exists() else "gone"
+            _say(f"{args.output} is {state}: the best model from here on is kept")
         if args.jobs not in (None, training.jobs):
             _say(f"--jobs {args.jobs} has no effect: to go on exactly, it keeps the {training.jobs} of its start")
     seconds = 3600 * args.hours if args.hours else float("inf")
@@ -236,6 +244,8 @@ def _check(args: argparse.Namespace) -> None:
             raise ConfigError(f"{folder}: there is no such folder")
     if args.packed and any(given):
         raise ConfigError("--packed has all recordings: leave out the folders")
+    if args.pack and args.resume:
+        raise ConfigError("--resume goes on with a training: --pack is none")
     if args.adapt and (args.pack or args.packed):
         raise ConfigError("--pack and --packed are for a RECIPE")
     if args.adapt:

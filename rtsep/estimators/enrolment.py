@@ -181,7 +181,7 @@ def read_voices(path: Path | str) -> Voices:
         shape = Shape(**header["shape"])
         voice, channels, manifest = int(header["voice"]), int(header["channels"]), dict(header["manifest"])
         expected = shape.weights | encoder_weights(shape, voice, channels)
-    except (ConfigError, KeyError, TypeError, ValueError) as error:
+    except (ConfigError, KeyError, TypeError, ValueError, OverflowError) as error:
         raise refusal(path, f"its header is wrong ({one_line(error)})") from None
     n_frames = content["golden_spectra"].size // (2 * 257) if "golden_spectra" in content else 0
     expected |= {"golden_spectra": (n_frames, 2, 257), "golden_voice": (voice,)}

@@ -162,6 +162,11 @@ class Model:
         What PyTorch made of them.
     sha256 : str
         Of the content.
+
+    Raises
+    ------
+    ConfigError
+        If sources or weights are not those of the shape: kernels do not look.
     """
 
     shape: Shape
@@ -171,6 +176,14 @@ class Model:
     golden_spectra: np.ndarray
     golden_heads: np.ndarray
     sha256: str
+
+    def __post_init__(self) -> None:
+        if len(self.sources) != self.shape.n_src:
+            raise ConfigError(f"sources={self.sources} of a model with heads for {self.shape.n_src}")
+        for name, shape in self.shape.weights.items():
+            if name not in self.weights or self.weights[name].shape != shape:
+                found = self.weights[name].shape if name in self.weights else "missing"
+                raise ConfigError(f"weights of a model: {name} is {found}, not {shape}")
 
     def __repr__(self) -> str:
         return f"Model({', '.join(self.sources)})"

@@ -4,32 +4,25 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from rtsep.config import ConfigError
+from rtsep.staging import replacing
 
 MAGIC = b"rtsep checkpoint 4\n"
 DIGEST = 64 + 1  # hexadecimal, and a newline
 
 
 def write_checkpoint(path: Path, content: dict[str, Any]) -> None:
-    """Write at once: an interruption leaves the former file. Raises `OSError`."""
+    """Write at once: an interruption leaves the former file. Raises `FileError`."""
     buffer = io.BytesIO()
     torch.save(content, buffer)
     data = buffer.getvalue()
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with open(part, "wb") as file:
-            file.write(MAGIC + hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with replacing(path) as part:
+        part.write_bytes(MAGIC + hashlib.sha256(data).hexdigest().encode() + b"\n" + data)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

@@ -311,7 +311,9 @@ def _split(corpus: Corpus, clips: list[Clip], least: int) -> tuple[list[Clip], l
     if corpus.known:
         return _split_in_time(clips, corpus.validation)
     groups = sorted({clip.group for clip in clips}, key=_digest_of_name)
-    n = max(least, round(corpus.validation * len(groups))) if corpus.validation and len(groups) > least else 0
+    n = round(corpus.validation * len(groups))
+    if 0 < corpus.validation < 1:  # both sides have some, or training has all
+        n = max(least, n) if len(groups) > least else 0
     held_out = set(groups[:n])
     return [c for c in clips if c.group not in held_out], [c for c in clips if c.group in held_out]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,6 +9,8 @@ from typing import Any
 import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+
+from rtsep.staging import replacing
 
 PANELS = (  # what is in each, top down, and its unit
     (("loss",), "loss"),
@@ -57,6 +58,5 @@ def draw_curves(history: Sequence[dict[str, Any]], path: Path) -> None:
         for entry in best:
             axes[0].set_title(f"kept: step {entry['step']}", loc="right")
         axes[-1].set_xlabel("mixtures, h")
-        part = path.with_name(f".{path.name}.part")
-        figure.savefig(part, format="png")
-        os.replace(part, path)
+        with replacing(path) as part:
+            figure.savefig(part, format="png")

@@ -34,7 +34,7 @@ def disturbance(estimate: Tensor, target: Tensor) -> Tensor:
     Notes
     -----
     Differences smaller than a quarter of the smaller loudness are masked. What is louder than the target by more than a
-    factor of three in power counts more, since noise that is added disturbs more than speech that is missing. Delay and
+    factor of 2.5 in power counts more, since noise that is added disturbs more than speech that is missing. Delay and
     the equalisation of slow filters, which PESQ looks for first, are none of a mask's.
 
     References

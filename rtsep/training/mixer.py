@@ -129,7 +129,7 @@ class Mixer:
         talkers, pitches = talkers[np.argsort(pitches)], np.sort(pitches)
         residual = others.sum(0)
         if (noise_only and not len(others)) or rng.random() < mixtures.noise:
-            residual = residual + self._scaled_noise(rng, n, rows)
+            residual = residual + self._scaled_noise(rng, n, rows, heard)
         distinct = 2 in (len(heard), len(self.known)) if known else bool(pitches[-1] > DISTINCT * pitches[0])
         return self._through_microphone(rng, np.concatenate([talkers, residual[None]])), distinct, enrolment
 
@@ -195,12 +195,12 @@ class Mixer:
         distance = np.abs(np.arange(n, dtype=np.float32) - np.float32(middle))
         return np.clip((distance - np.float32(length / 2)) / RAMP, 0, 1)
 
-    def _noise(self, rng: np.random.Generator, n: int) -> np.ndarray:
+    def _noise(self, rng: np.random.Generator, n: int, heard: Sequence[str] = ()) -> np.ndarray:
         mixtures, drawn = self.mixtures, rng.random()
         if drawn < mixtures.babble and len(self.speech) > len(self._own):  # known voices are not noise
             x = np.zeros(n, np.float32)
             for _ in range(rng.integers(*BABBLE)):
-                piece = _repeated(rng, self.speech.draw(rng, self._own), n)
+                piece = _repeated(rng, self.speech.draw(rng, [*self._own, *heard]), n)
                 x += piece * np.float32(10 ** (rng.uniform(-6, 0) / 20) / (piece.std() + 1e-6))
         elif drawn < mixtures.babble + mixtures.music and len(self.music):
             x = self._recorded(rng, self.music, n)
@@ -220,11 +220,11 @@ class Mixer:
             x = resample_poly(x, RESAMPLED, speed, window=_low_pass(speed))[:n]
         return x[::-1].copy() if rng.random() < BACKWARDS else x
 
-    def _scaled_noise(self, rng: np.random.Generator, n: int, talkers: np.ndarray) -> np.ndarray:
+    def _scaled_noise(self, rng: np.random.Generator, n: int, talkers: np.ndarray, heard: Sequence[str]) -> np.ndarray:
         """Noise at the SNR that was drawn, or of power one if there is no speech."""
-        x = self._noise(rng, n)
+        x = self._noise(rng, n, heard)
         if rng.random() < SECOND_NOISE:
-            x = x + self._noise(rng, n) * np.float32(10 ** (rng.uniform(*SECOND_NOISE_DB) / 20))
+            x = x + self._noise(rng, n, heard) * np.float32(10 ** (rng.uniform(*SECOND_NOISE_DB) / 20))
         if rng.random() < self.mixtures.pauses / 2:
             x = x * self._silence(rng, n)
         mean, deviation, low, high = self.mixtures.snr_db
@@ -250,10 +250,11 @@ class Mixer:
 
 
 def _occasions(rng: np.random.Generator, group: list[Clip], n: int) -> tuple[list[Clip], list[Clip]]:
-    """The clips of a speaker in two parts: `n` samples at least, if there are, and others; of one clip, halves."""
+    """The clips of a speaker in two parts: `n` samples at least, if there are, and others; of one clip, parts."""
     if len(group) == 1:
         clip = group[0]
-        at = clip.samples.size // 2
+        loud = np.abs(clip.samples.astype(np.int32)).cumsum(dtype=np.int64)
+        at = int(np.searchsorted(loud, loud[-1] / 2))  # where half of what there is has been heard: none is silent
         halves = [[replace(clip, samples=clip.samples[:at])], [replace(clip, samples=clip.samples[at:])]]
         first = int(rng.integers(2))
         return halves[first], halves[1 - first]
@@ -307,7 +308,7 @@ def _repeated(rng: np.random.Generator, group: Sequence[Clip], n: int) -> np.nda
 
 
 def _filtered(rng: np.random.Generator, x: np.ndarray) -> np.ndarray:
-    """Through a random filter of second order, which is stable and within about 12 dB of flat; float32."""
+    """Through a random filter of second order, which is stable and within 17 dB of flat; float32."""
     b1, b2, a1, a2 = rng.uniform(-SPREAD, SPREAD, 4).astype(np.float32)
     out = np.empty(x.shape, np.float32)
     filter_rows(np.atleast_2d(x), b1, b2, a1, a2, np.atleast_2d(out))

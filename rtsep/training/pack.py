@@ -19,6 +19,8 @@ import numpy as np
 import soundfile as sf
 
 from rtsep.config import ConfigError
+from rtsep.models import one_line
+from rtsep.staging import replacing
 from rtsep.training.corpus import SR, Clip, regrouped
 from rtsep.training.recipe import Corpus
 
@@ -34,28 +36,27 @@ def write_pack(
 ) -> None:
     """Write all clips, by the kind of recording, encoded by `jobs` threads."""
     streams = [
-        (kind, corpus.name, clips)
+        (kind, corpus, clips)
         for kind, corpora in loaded.items()
         for corpus, every in corpora
         for clips in _streams(every)
     ]
-    part = path.with_name(f".{path.name}.part")
     pool = ThreadPoolExecutor(jobs)
     try:
-        with zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as file:
+        with replacing(path) as part, zipfile.ZipFile(part, "w", zipfile.ZIP_STORED) as file:
             index = []
             encoded = pool.map(lambda stream: _encoded(stream[2]), streams)
             for i, ((kind, corpus, clips), data) in enumerate(zip(streams, encoded, strict=True)):
                 file.writestr(f"{i}.ogg", data)
                 kept = [(clip.name, clip.digest, clip.samples.size) for clip in clips]
-                index.append({"kind": kind, "corpus": corpus, "group": clips[0].group, "clips": kept})
+                index.append(
+                    {"kind": kind, "corpus": corpus.name, "group": clips[0].group, "clips": kept} | _filters(corpus)
+                )
                 if progress:
                     progress(i + 1, len(streams))
             file.writestr(INDEX, json.dumps(index), zipfile.ZIP_DEFLATED)
-        part.replace(path)
     finally:
         pool.shutdown(cancel_futures=True)
-        part.unlink(missing_ok=True)
 
 
 def read_pack(path: Path, corpora: Mapping[str, Sequence[Corpus]], jobs: int) -> dict[str, Loaded]:
@@ -64,24 +65,45 @@ def read_pack(path: Path, corpora: Mapping[str, Sequence[Corpus]], jobs: int) ->
     Raises
     ------
     ConfigError
-        If the file is no pack, is damaged, or lacks a corpus.
+        If the file is no pack, is damaged, lacks a corpus, or has one of which other recordings were left out.
     """
+    by_name = {(kind, corpus.name): corpus for kind, some in corpora.items() for corpus in some}
     try:
         with zipfile.ZipFile(path) as file, ThreadPoolExecutor(jobs) as pool:
-            index: list[dict[str, Any]] = json.loads(file.read(INDEX))
-            wanted = {(kind, corpus.name) for kind, some in corpora.items() for corpus in some}
-            streams = [(i, entry) for i, entry in enumerate(index) if (entry["kind"], entry["corpus"]) in wanted]
+            index = _checked(json.loads(file.read(INDEX)))
+            streams = [(i, entry) for i, entry in enumerate(index) if (entry["kind"], entry["corpus"]) in by_name]
             decoded = list(pool.map(lambda stream: list(_clips(file.read(f"{stream[0]}.ogg"), stream[1])), streams))
-    except (OSError, KeyError, ValueError, zipfile.BadZipFile, sf.LibsndfileError) as problem:
-        raise ConfigError(f"{path} cannot be used as a packed corpus: {problem}") from None
-    by_name = {(kind, corpus.name): corpus for kind, some in corpora.items() for corpus in some}
+    except Exception as problem:  # zipfile, zlib and JSON raise many kinds
+        raise ConfigError(f"{path} cannot be used as a packed corpus: {one_line(problem)}") from None
     found: dict[tuple[str, str], list[Clip]] = {}
     for (_, entry), clips in zip(streams, decoded, strict=True):
-        groups = by_name[entry["kind"], entry["corpus"]]
-        found.setdefault((entry["kind"], entry["corpus"]), []).extend(regrouped(groups, clip) for clip in clips)
-    if missing := sorted(name for _, name in wanted - set(found)):
+        corpus = by_name[entry["kind"], entry["corpus"]]
+        for name, value in _filters(corpus).items():
+            if entry[name] != value:
+                raise ConfigError(f"{path}: {corpus.name!r} was packed with {name}={entry[name]!r}, not {value!r}")
+        found.setdefault((entry["kind"], entry["corpus"]), []).extend(regrouped(corpus, clip) for clip in clips)
+    if missing := sorted(name for _, name in set(by_name) - set(found)):
         raise ConfigError(f"{path} has no {', '.join(missing)}")
     return {kind: [(corpus, found[kind, corpus.name]) for corpus in some] for kind, some in corpora.items()}
+
+
+def _filters(corpus: Corpus) -> dict[str, Any]:
+    """By what recordings were left out."""
+    return {"exclude": corpus.exclude, "range_db": corpus.range_db}
+
+
+def _checked(index: Any) -> list[dict[str, Any]]:
+    """An index as `write_pack` makes it. Raises some error for any other."""
+    for entry in index:
+        texts = [entry[name] for name in ("kind", "corpus", "group", "exclude")]
+        for name, digest, size in entry["clips"]:
+            texts += name, digest
+            if type(size) is not int or size < 1:
+                raise ValueError(f"{name} has {size!r} samples")
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("names in its index are no texts")
+        float(entry["range_db"])
+    return list(index)
 
 
 def _streams(clips: Sequence[Clip]) -> Iterator[list[Clip]]:

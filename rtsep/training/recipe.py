@@ -20,6 +20,7 @@ else:
 
 SHIPPED = Path(__file__).parent / "recipes"
 KINDS = ("speech", "noise", "music")
+FAINTEST_DB = 200.0  # of levels: beyond, nothing is left in float32
 
 
 @dataclass(frozen=True)
@@ -63,7 +64,7 @@ class Corpus:
         for name in ("group", "exclude"):
             try:
                 re.compile(getattr(self, name))
-            except re.error as problem:
+            except (re.error, OverflowError, RecursionError) as problem:
                 raise ConfigError(f"{name}={getattr(self, name)!r} is no regular expression: {problem}") from None
         _check("weight", self.weight, 0, 1e6)
         _check("validation", self.validation, 0, 1)
@@ -131,6 +132,8 @@ class Mixtures:
             values: tuple[float, ...] = getattr(self, name)
             if len(values) != n or not all(map(math.isfinite, values)) or values[-2] > values[-1]:
                 raise ConfigError(f"{name}={list(values)} is not {n} numbers that end in a range")
+            for value in values:
+                _check(name, value, -FAINTEST_DB, FAINTEST_DB)
         _check("deviation in snr_db", self.snr_db[1], 0, 100)
         if self.synthetic + self.babble + self.music > 1:
             raise ConfigError("synthetic, babble and music are together more than 1")
@@ -320,7 +323,7 @@ def read_recipe(path: Path) -> Recipe:
         raise ConfigError(f"recipe {path}: {reason}; shipped ones: {names}") from None
     try:
         return recipe_from(tomllib.loads(text))
-    except (tomllib.TOMLDecodeError, ConfigError) as problem:
+    except (ValueError, RecursionError) as problem:  # of tomllib, and ours
         raise ConfigError(f"recipe {path}: {problem}") from None
 
 
@@ -368,7 +371,10 @@ def _build(cls: type, table: Any, where: str) -> Any:
 def _convert(value: Any, kind: Any, where: str) -> Any:
     number = isinstance(value, (int, float)) and not isinstance(value, bool)
     if kind is float and number:
-        return float(value)
+        try:
+            return float(value)
+        except OverflowError:
+            raise ConfigError(f"{where} has an integer beyond what a float can be") from None
     if get_origin(kind) is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f"{where}={value!r} is not a list")

@@ -17,8 +17,8 @@ from torch import Tensor
 
 from rtsep import __version__
 from rtsep.config import ConfigError
-from rtsep.estimators.enrolment import Voices
-from rtsep.estimators.model_file import Model
+from rtsep.estimators.enrolment import Voices, read_voices
+from rtsep.estimators.model_file import Model, read_model
 from rtsep.training.checkpoint import read_checkpoint, write_checkpoint
 from rtsep.training.corpus import SR
 from rtsep.training.curves import draw_curves
@@ -157,6 +157,7 @@ class Training:
                 "recipe": repr(self.recipe),
                 "data": repr(self.data),
                 "start": self.start,
+                "taught_by": self.taught_by,
                 "jobs": self.jobs,
                 "network": self.network.state_dict(),
                 "average": self.average.state_dict(),
@@ -165,28 +166,33 @@ class Training:
             },
         )
 
-    def resume(self) -> None:
-        """Go on from the checkpoint. Raises `ConfigError` if it is damaged, or of another training.
+    def resume(self) -> bool:
+        """Go on from the checkpoint; whether its model is there: if not, the next validation writes one, however good.
 
-        Without the model file, the next validation writes one, however good.
+        Raises `ConfigError` if the checkpoint is damaged, or of another training.
         """
         content = read_checkpoint(self.checkpoint)
-        for name, mine in (("recipe", repr(self.recipe)), ("data", repr(self.data)), ("start", self.start)):
+        for name, mine, what in (
+            ("recipe", repr(self.recipe), "recipe, or with other folders"),
+            ("data", repr(self.data), "set of recordings"),
+            ("start", self.start, "model to adapt"),
+            ("taught_by", self.taught_by, "teacher"),
+        ):
             if content.get(name) != mine:
-                what = {"recipe": "recipe, or with other folders", "data": "set of recordings"}
-                raise ConfigError(
-                    f"checkpoint {self.checkpoint}: is of another {what.get(name, 'model to adapt')}; "
-                    "--overwrite starts again"
-                )
+                raise ConfigError(f"checkpoint {self.checkpoint}: is of another {what}; --overwrite starts again")
         self.network.load_state_dict(content["network"])
         self.average.load_state_dict(content["average"])
         for optimizer, state in zip(self.optimizers, content["optimizers"], strict=True):
             optimizer.load_state_dict(state)
         self.progress, self.jobs = Progress(**content["progress"]), content["jobs"]
-        if not self.output.exists():
+        try:
+            (read_voices if self.recipe.enrolment else read_model)(self.output)
+        except ConfigError:  # gone, or damaged
             self.progress.best = -math.inf
             for entry in self.progress.history:
                 entry.pop("best", None)
+            return False
+        return True
 
     def run(
         self,
@@ -235,8 +241,10 @@ class Training:
                 score({"step": 0, "stage": "before"})
             while done.step < recipe.steps and done.elapsed_s < seconds and not stopped():
                 stage, local = stage_at(recipe, done.step)
-                if local == 0 and not self._goes_on:  # another loss has another best
-                    done.best = -math.inf
+                if local == 0:
+                    total.clear()
+                    if not self._goes_on:  # another loss has another best
+                        done.best = -math.inf
                 total.append(self._step(pool, stage, local))
                 done.step += 1
                 done.audio_s += stage.batch * stage.seconds
