@@ -4,7 +4,7 @@ r"""What `rtsep train --adapt` is worth: one known noise, one known voice, two k
         --general-speech DIR --general-noise DIR
 
 Writes adapt.json and adapt.md after each adaptation; started again it goes on with the first one that is missing, or
-that is trained otherwise now. Needs `.[dev,train]`, and minutes for each adaptation, about an hour for two voices.
+that is trained otherwise now. Needs `.[dev,train,eval]`, and minutes for each adaptation, about an hour for two voices.
 
 A known noise is a file of --noise of at least 20 s: its first half is adapted to, its second half is mixed with
 --speech. A known voice is one of --voices (`VOICE_F_NUMBER.*`), adapted to, and tested with its files in --known in the
@@ -35,6 +35,7 @@ from study import earlier, measured, parser, publish, table
 from rtsep import StreamConfig, separate
 from rtsep.estimators import Speech, Talkers
 from rtsep.evaluation import si_sdr
+from rtsep.evaluation.perceptual import estoi
 from rtsep.evaluation.report import provenance
 from rtsep.evaluation.workers import cores
 from rtsep.phase import MISI, OMISI
@@ -132,18 +133,21 @@ def adapt(case: Case, general_speech: Path, args: Namespace, output: Path) -> fl
     return time.monotonic() - start
 
 
-def hear(estimator: Any, scenes: Scenes) -> tuple[float, float | None]:
-    """SI-SDR improvement in dB: of the speech, or of two talkers in their best order; and percent that are swapped."""
+def hear(estimator: Any, scenes: Scenes) -> dict[str, float]:
+    """SI-SDR improvement in dB: of the speech, with its ESTOI, or of two talkers in their best order, with the percent
+    that are swapped.
+    """
     if isinstance(estimator, Talkers):
         setups = {"default": (estimator, estimator.phase, StreamConfig(SR))}
         found = [hear_pair(setups, np.stack(talkers))["default"] for talkers in scenes]
         swapped, seconds = (sum(row[name] for row in found) for name in ("swapped", "seconds"))
-        return float(np.mean([row["improvement"] for row in found])), 100 * swapped / max(1, seconds)
-    gains = []
+        return {"": float(np.mean([row["improvement"] for row in found])), "swapped_": 100 * swapped / max(1, seconds)}
+    gains, understood = [], []
     for speech, noise in scenes:
         heard = separate(speech + noise, SR, estimator)
         gains.append(si_sdr(speech, heard[0]) - si_sdr(speech, speech + noise))
-    return float(np.mean(gains)), None
+        understood.append(estoi(speech, heard[0], SR))
+    return {"": float(np.mean(gains)), "estoi_": float(np.mean(understood))}
 
 
 def hear_phases(model: Path, scenes: Scenes) -> dict[str, float]:
@@ -199,14 +203,13 @@ def measure(args: Namespace) -> None:
             seconds = adapt(case, general_speech, args, adapted)
             row = {"kind": case.kind, "name": case.name, "trained": trained(case.kind)}
             row |= {"minutes": case.minutes, "seconds": seconds, "jobs": args.jobs}
-            for name, (improvement, swapped) in {
+            for name, scores in {
                 "before": hear(settings(), case.scenes),
                 "after": hear(settings(adapted), case.scenes),
                 "others_before": unadapted[settings],
                 "others_after": hear(settings(adapted), general[settings]),
             }.items():
-                row[name] = improvement
-                row[f"swapped_{name}"] = swapped
+                row |= {f"{measure}{name}": score for measure, score in scores.items()}
             if settings is Talkers:
                 row["phases"] = hear_phases(adapted, case.scenes)
                 row["default"] = MASK if settings(adapted).phase == "mixture" else ONLINE
@@ -229,15 +232,15 @@ def render(result: dict[str, Any]) -> str:
         "and with unknown voices in all the noises, or unknown pairs of a woman and a man. The voices are in the "
         "training of the shipped models, the noises are not. To one voice or noise `speech` is adapted, with "
         "`--general-speech` and `--general-noise`; to two voices `talkers`, with `--general-noise` alone. "
-        f"Models: {models}. {f'Cases still missing: {missing}. ' if missing else ''}In brackets, for two talkers: the "
-        "seconds in which they are swapped, in percent of those in which both talk.",
+        f"Models: {models}. {f'Cases still missing: {missing}. ' if missing else ''}In brackets: ESTOI; "
+        "for two talkers the seconds in which they are swapped, in percent of those in which both talk.",
         "",
     ]
     rows = []
     for row in result["rows"]:
         heard = [f"{row[name]:+.2f}" for name in HEARD]
-        if row["kind"] == "pair":
-            heard = [f"{text} ({row[f'swapped_{name}']:.0f} %)" for text, name in zip(heard, HEARD, strict=True)]
+        bracket = "({swapped_%s:.0f} %%)" if row["kind"] == "pair" else "({estoi_%s:.3f})"
+        heard = [f"{text} {(bracket % name).format(**row)}" for text, name in zip(heard, HEARD, strict=True)]
         took = [f"{row['minutes']:.1f}", f"{row['seconds']:.0f}, {row['jobs']}"]
         rows.append([f"{row['kind']}: {row['name']}", *took, *heard])
     heads = ["known", "recordings, minutes", "training, s, threads", "before", "after", "unknown before", "after"]
