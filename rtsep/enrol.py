@@ -17,7 +17,6 @@ from rtsep.estimators.learned import prepare_network, run_network
 from rtsep.estimators.model_file import Model, Shape, write_model
 from rtsep.recordings import mono, read_mono
 from rtsep.separator import check_audio
-from rtsep.staging import writing
 
 SR = 16_000
 WINDOW_MS = 16
@@ -109,10 +108,9 @@ def write_person(path: Path | str, model: Model) -> None:
     Raises `ConfigError` for another suffix than .npz, `FileError` for what cannot be written.
     """
     weights = {name: value.astype(np.float16) for name, value in model.weights.items()}
-    with writing(Path(path)):
-        write_model(
-            Path(path), model.shape, model.sources, model.manifest, weights, model.golden_spectra, model.golden_heads
-        )
+    write_model(
+        Path(path), model.shape, model.sources, model.manifest, weights, model.golden_spectra, model.golden_heads
+    )
 
 
 def _signal(recording: Path | str | np.ndarray, sr: int, label: str) -> np.ndarray:

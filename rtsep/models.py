@@ -38,7 +38,7 @@ def write_container(
     Parameters
     ----------
     path : Path
-        An .npz; replaced if it exists.
+        An .npz; replaced if it exists. Its folder is made if need be.
     kind : str
         Name of the format.
     version : int

@@ -46,18 +46,20 @@ def alone(path: Path) -> Iterator[None]:
     Raises `FileError` for that, and where nothing can be written.
     """
     lock, held = _hidden(path, RUN), dict[Path, int]()
-    with writing(path):
-        _remove_stale(path.parent)
-        if not _lock(lock, held, path):
-            raise FileError(f"{path} is being written by another run")
     try:
+        with writing(path):
+            _remove_stale(path.parent)
+            if not _lock(lock, held, path):
+                raise FileError(f"{path} is being written by another run")
         yield
     finally:
-        with suppress(OSError):
-            lock.unlink()
-        os.close(held[path])
+        if held.get(path, -1) >= 0:
+            with suppress(OSError):
+                lock.unlink()
+            os.close(held[path])
         if fcntl is None:  # an open file cannot be removed there
-            lock.unlink(missing_ok=True)
+            with suppress(OSError):
+                lock.unlink()
 
 
 @contextmanager

@@ -444,6 +444,14 @@ def test_who_is_heard_is_not_in_the_babble_too():
         assert drawn[0] not in drawn[1:]
 
 
+def test_where_only_known_voices_are_left_there_is_no_babble():
+    own = [Clip("own/me", "own/me", "me", voice(150, 3.0), known=True)]
+    speech = Pool([(1.0, own), (1.0, [Clip("g/", "g/", "200", voice(200))])])
+    mixer = Mixer(replace(PLAIN, babble=1.0), speech, Pool([]), Pool([]), 0)
+    speech.draw = lambda *of, **more: pytest.fail("a voice was drawn")
+    assert np.isfinite(mixer._noise(np.random.default_rng(0), SR, ["g/"])).all()
+
+
 def test_a_voice_that_is_seldom_drawn_is_still_another_one():
     long, short = (Clip(f"c/{i}", f"c/{i}", str(i), np.ones(n, np.int16)) for i, n in enumerate((20 * SR, SR // 10)))
     pool, rng = Pool([(1.0, [long, short])]), np.random.default_rng(0)
@@ -525,6 +533,7 @@ def test_a_damaged_pack_is_refused(folder, tmp_path):
         [index[0] | {"clips": [[name, digest, 1.5]]}],
         [index[0] | {"clips": [[name, digest, -5]]}],
         [index[0] | {"range_db": "x"}],
+        [{name: value for name, value in index[0].items() if name != "exclude"}],  # of an earlier version
     ):
         with zipfile.ZipFile(path, "w") as file:
             for stream, data in (streams | {"index.json": json.dumps(wrong)}).items():
@@ -538,6 +547,8 @@ def test_what_is_for_validation_alone_is_never_trained_on(folder, least):
     loaded = load_corpora([(corpus(validation=1.0, group="^"), folder)], "speech", refuse)
     split = split_corpora(loaded, least)
     assert (len(split.training), len(split.validation)) == (0, 1)
+    most = split_corpora(load_corpora([(corpus(validation=0.95), folder)], "speech", refuse), least)
+    assert (len(most.training), len(most.validation)) == (1, 5)
 
 
 def test_noisy_recordings_are_left_out_where_a_recipe_says_so(folder):

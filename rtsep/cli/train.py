@@ -116,13 +116,15 @@ def run(args: argparse.Namespace) -> int:
     kept = checkpoint_of(args.output)
     if args.resume and not kept.exists():
         raise ConfigError(f"checkpoint {kept}: there is none to resume from")
-    for path in (args.output,) if args.pack else (args.output, kept, picture_of(args.output)):
-        if path.is_dir():
-            raise ConfigError(f"{path} is a folder")
-        if path.exists() and not (args.resume or args.overwrite):
-            goes_on = "--resume goes on, " if kept.exists() and not args.pack else ""
-            raise ConfigError(f"{path} exists ({goes_on}--overwrite {'replaces it' if args.pack else 'starts again'})")
+    written = (args.output,) if args.pack else (args.output, kept, picture_of(args.output))
     with alone(args.output):
+        for path in written:
+            if path.is_dir():
+                raise ConfigError(f"{path} is a folder")
+            if path.exists() and not (args.resume or args.overwrite):
+                goes_on = "--resume goes on, " if kept.exists() and not args.pack else ""
+                again = "replaces it" if args.pack else "starts again"
+                raise ConfigError(f"{path} exists ({goes_on}--overwrite {again})")
         return _run(args, kept)
 
 

@@ -17,18 +17,34 @@ def uninterrupted(work: Callable[[], None]) -> None:
     if threading.current_thread() is not threading.main_thread():
         work()
         return
-    came: list[tuple[int, FrameType | None]] = []
     handlers: dict[int, Callable[[int, FrameType | None], Any]] = {}
-    for each in signal.valid_signals():
-        handler = signal.getsignal(each)
-        if callable(handler):
-            handlers[each] = handler
+    came: list[tuple[int, FrameType | None]] = []
+    raised: list[BaseException] = []
+    held = over = False
+
+    def hold(number: int, frame: FrameType | None) -> None:
+        if over:  # a signal came between two that got their handlers back
+            handlers[number](number, frame)
+        else:
+            came.append((number, frame))
+
+    while not held:
+        try:
+            for each in signal.valid_signals():
+                handler = signal.getsignal(each)
+                if callable(handler) and handler is not hold:
+                    handlers[each] = handler
+                    signal.signal(each, hold)
+            held = True
+        except BaseException as problem:  # of a signal before it was held
+            raised.append(problem)
     try:
-        for number in handlers:
-            signal.signal(number, lambda *event: came.append(event))
         work()
     finally:
+        over = True
         for number, handler in handlers.items():
             signal.signal(number, handler)
         for number, frame in came:
             handlers[number](number, frame)
+        if raised:
+            raise raised[0]

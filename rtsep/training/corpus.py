@@ -313,7 +313,7 @@ def _split(corpus: Corpus, clips: list[Clip], least: int) -> tuple[list[Clip], l
     groups = sorted({clip.group for clip in clips}, key=_digest_of_name)
     n = round(corpus.validation * len(groups))
     if 0 < corpus.validation < 1:  # both sides have some, or training has all
-        n = max(least, n) if len(groups) > least else 0
+        n = min(max(least, n), len(groups) - 1) if len(groups) > least else 0
     held_out = set(groups[:n])
     return [c for c in clips if c.group not in held_out], [c for c in clips if c.group in held_out]
 

@@ -197,10 +197,11 @@ class Mixer:
 
     def _noise(self, rng: np.random.Generator, n: int, heard: Sequence[str] = ()) -> np.ndarray:
         mixtures, drawn = self.mixtures, rng.random()
-        if drawn < mixtures.babble and len(self.speech) > len(self._own):  # known voices are not noise
+        but = [*self._own, *heard]  # known voices are not noise, and nobody is behind themselves
+        if drawn < mixtures.babble and any(group[0].group not in but for group in self.speech.groups):
             x = np.zeros(n, np.float32)
             for _ in range(rng.integers(*BABBLE)):
-                piece = _repeated(rng, self.speech.draw(rng, [*self._own, *heard]), n)
+                piece = _repeated(rng, self.speech.draw(rng, but), n)
                 x += piece * np.float32(10 ** (rng.uniform(-6, 0) / 20) / (piece.std() + 1e-6))
         elif drawn < mixtures.babble + mixtures.music and len(self.music):
             x = self._recorded(rng, self.music, n)

@@ -95,6 +95,8 @@ def _filters(corpus: Corpus) -> dict[str, Any]:
 def _checked(index: Any) -> list[dict[str, Any]]:
     """An index as `write_pack` makes it. Raises some error for any other."""
     for entry in index:
+        if not {"exclude", "range_db"} <= entry.keys():
+            raise ValueError("by what its recordings were chosen is not in it: pack them again")
         texts = [entry[name] for name in ("kind", "corpus", "group", "exclude")]
         for name, digest, size in entry["clips"]:
             texts += name, digest

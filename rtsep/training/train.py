@@ -178,7 +178,7 @@ class Training:
             ("start", self.start, "model to adapt"),
             ("taught_by", self.taught_by, "teacher"),
         ):
-            if content.get(name) != mine:
+            if content.get(name, mine) != mine:  # earlier versions kept less
                 raise ConfigError(f"checkpoint {self.checkpoint}: is of another {what}; --overwrite starts again")
         self.network.load_state_dict(content["network"])
         self.average.load_state_dict(content["average"])
