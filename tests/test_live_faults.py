@@ -22,7 +22,6 @@ from rtsep import ConfigError, Output, Separator, StreamConfig
 from rtsep.estimators import Passthrough
 from rtsep.live import LiveError, LiveStream, connection, devices, stream, watch
 from rtsep.live import callback as cb
-from rtsep.live.uninterrupted import uninterrupted
 from rtsep.live.worker import WorkerDriver
 
 
@@ -136,66 +135,6 @@ def test_closing_cannot_be_interrupted(file_devices, tmp_path, monkeypatch):
     assert not ended[0].active
     assert live.stats.state == "stopped"
     assert live.stats.recorded_s == sf.info(tmp_path / "mixture.wav").duration > 1
-
-
-def test_what_is_uninterrupted_ends_before_any_signal_is_heard_of():
-    """Ctrl-C at any moment of it: by another thread, as often as it can."""
-    begun, over, ended = threading.Event(), threading.Event(), []
-
-    def interrupt():
-        begun.wait()
-        while not over.is_set():
-            _thread.interrupt_main()
-
-    impatient = threading.Thread(target=interrupt)
-    impatient.start()
-
-    def work():
-        begun.set()
-        for _ in range(2000):
-            signal.raise_signal(signal.SIGINT)
-        over.set()
-        impatient.join()
-        ended.append(True)
-
-    with pytest.raises(KeyboardInterrupt):
-        uninterrupted(work)
-    assert ended
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-
-
-def test_signals_before_and_after_what_is_uninterrupted_are_heard_of(monkeypatch):
-    """They come while handlers are looked up, and while they are given back."""
-    look, give, looked, ended, terminated = signal.getsignal, signal.signal, [], [], []
-
-    def interrupted_look(number):
-        looked.append(number)
-        if len(looked) == 1:
-            signal.raise_signal(signal.SIGINT)
-        return look(number)
-
-    monkeypatch.setattr(signal, "getsignal", interrupted_look)
-    with pytest.raises(KeyboardInterrupt):
-        uninterrupted(lambda: ended.append(True))
-    assert ended
-    monkeypatch.undo()
-
-    def interrupted_give(number, handler):
-        given = give(number, handler)
-        if (number, handler) == (signal.SIGINT, signal.default_int_handler):
-            signal.raise_signal(signal.SIGINT)
-        return given
-
-    before = signal.signal(signal.SIGTERM, lambda *event: terminated.append(event))
-    try:
-        monkeypatch.setattr(signal, "signal", interrupted_give)
-        with pytest.raises(KeyboardInterrupt):
-            uninterrupted(lambda: None)
-        signal.raise_signal(signal.SIGTERM)
-        assert len(terminated) == 1
-    finally:
-        monkeypatch.undo()
-        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_recording_can_be_read_while_it_is_made(file_devices, tmp_path):

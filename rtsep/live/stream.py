@@ -43,7 +43,7 @@ def _close_at_exit() -> None:
 
 def _close_all() -> None:
     for stream in list(_OPEN):
-        stream.close()
+        stream._close()  # when the interpreter ends, no thread can be started
 
 
 class LiveStream:
