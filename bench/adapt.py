@@ -209,7 +209,7 @@ def measure(args: Namespace) -> None:
                 "others_before": unadapted[settings],
                 "others_after": hear(settings(adapted), general[settings]),
             }.items():
-                row |= {f"{measure}{name}": score for measure, score in scores.items()}
+                row |= {f"{which}{name}": score for which, score in scores.items()}
             if settings is Talkers:
                 row["phases"] = hear_phases(adapted, case.scenes)
                 row["default"] = MASK if settings(adapted).phase == "mixture" else ONLINE

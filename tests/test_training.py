@@ -839,8 +839,7 @@ def test_the_loss_that_is_said_is_that_of_the_stage(tmp_path):
     losses = []
     stages = (Stage("a", 3, 2, 0.5, magnitude=1000.0), Stage("b", 2, 2, 0.5))
     make_training(tmp_path / "m.npz", stages=stages).run(report=lambda entry: losses.append(entry["loss"]))
-    alone_training = make_training(tmp_path / "n.npz", stages=stages[1:])
-    alone_training.run(report=lambda entry: losses.append(entry["loss"]))
+    make_training(tmp_path / "n.npz", stages=stages[1:]).run(report=lambda entry: losses.append(entry["loss"]))
     assert losses[0] < 3 * losses[1]  # not the 100 times of the stage before
 
 
